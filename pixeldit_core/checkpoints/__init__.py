@@ -1,0 +1,1 @@
+"""Checkpoint files: reading safely, recognising, loading strictly, saving."""

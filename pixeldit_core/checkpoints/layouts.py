@@ -1,0 +1,185 @@
+"""Where networks lie inside of files, as tables: prefixes, what to ignore, what to refuse by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..families import FAMILIES, Family
+
+# What writers put before a network's own keys, and whether that means averaged weights (EMA).
+PREFIXES: dict[str, bool] = {
+    "model.diffusion_model.": False,
+    "diffusion_model.": False,
+    "transformer.": False,
+    "module.": False,
+    "_orig_mod.": False,
+    "model.": False,
+    "net.": False,
+    "core.": False,
+    "denoiser.": False,
+    "model_state_dict.": False,
+    "ema_denoiser.": True,
+    "net_ema.": True,
+    "ema.": True,
+    "model_ema.": True,
+    "state_dict_ema.": True,
+    "ema_model_state_dict.": True,
+}
+
+# Left over after a network was found and harmless: trainers' own modules, and neighbours in a ComfyUI checkpoint.
+IGNORED: tuple[str, ...] = (
+    "diffusion_trainer.",
+    "_repa_projector.",
+    "pos_embed",
+    "base_model.pos_embed",
+    "model.pos_embed",
+    "y_embedder.y_embedding",
+    "text_encoders.",
+    "conditioner.",
+    "vae.",
+    "first_stage_model.",
+    "model_sampling.",
+)
+
+LAYOUTS: dict[str, str] = {"canonical": "", "comfyui": "model.diffusion_model."}  # what we write
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that is recognised in order to be refused: all of `keys` are (ends of) names in it."""
+
+    title: str
+    keys: tuple[str, ...]
+    advice: str
+
+
+_LATER = "This version does not load it yet; watch the changelog."
+REFUSED: tuple[Kind, ...] = (
+    Kind(
+        "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
+        ("lq_proj.latent_proj.0.weight",),
+        "Use ComfyUI's own PiD nodes for it (Load Diffusion Model, PiD Conditioning).",
+    ),
+    Kind("a LoRA, not a whole model", ("lora_A.weight",), "Load the model it was made for, then add the LoRA."),
+    Kind(
+        "a LoRA, not a whole model",
+        ("lora_down.weight",),
+        "Load the model it was made for, then add the LoRA.",
+    ),
+    Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
+    Kind(
+        "PixelDiT2, another network of that name",
+        ("in_context_posemb",),
+        "Only the first PixelDiT loads here.",
+    ),
+    Kind(
+        "PixelDiT2, another network of that name",
+        ("dino_proj.input_proj.weight",),
+        "Only the first PixelDiT loads here.",
+    ),
+    Kind(
+        "PixelDiT2, another network of that name",
+        ("s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"),
+        "Only the first PixelDiT loads here.",
+    ),
+    Kind(
+        "an x-prediction PixelDiT (another author's)",
+        ("time_mlp.1.weight", "to_patch_embedding.0.weight"),
+        _LATER,
+    ),
+    Kind(
+        "an x-prediction PixelDiT (another author's)",
+        ("time_mlp.1.weight", "to_semantic_patch.0.weight"),
+        _LATER,
+    ),
+    Kind("PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _LATER),
+    Kind(
+        "PixelDiT text-to-image",
+        ("pixel_embedder.proj.weight", "y_pos_embedding"),
+        "This version loads class-conditional models; ComfyUI 0.23 and newer load it with Load Diffusion Model.",
+    ),
+    Kind(
+        "a text encoder",
+        ("embed_tokens.weight",),
+        "Put it into models/text_encoders and load it with Load CLIP.",
+    ),
+    Kind("a text encoder", ("text_model.embeddings.token_embedding.weight",), "Load it with Load CLIP."),
+    Kind("a VAE", ("decoder.conv_in.weight",), "PixelDiT needs none: it makes pixels."),
+    Kind("a VAE", ("decoder.conv1.weight", "encoder.conv1.weight"), "PixelDiT needs none: it makes pixels."),
+    Kind("a ControlNet", ("input_hint_block.0.weight",), "Choose a PixelDiT checkpoint."),
+    Kind(
+        "a ControlNet or adapter of PixelDiT",
+        ("controlnet_blocks.0.after_proj.weight",),
+        "Choose a PixelDiT checkpoint.",
+    ),
+    Kind("a Stable Diffusion model", ("input_blocks.0.0.weight",), "Load it with ComfyUI's own loaders."),
+    Kind(
+        "a Stable Diffusion model",
+        ("down_blocks.0.resnets.0.conv1.weight",),
+        "Load it with ComfyUI's own loaders.",
+    ),
+    Kind("a Flux model", ("double_blocks.0.img_attn.qkv.weight",), "Load it with Load Diffusion Model."),
+    Kind(
+        "a DiT or SiT in latent space",
+        ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight"),
+        "Choose a PixelDiT checkpoint.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One set of weights of a network inside of a file: the keys that start with `prefix`."""
+
+    family: Family
+    prefix: str
+    ema: bool
+
+    @property
+    def weights(self) -> str:
+        return "ema" if self.ema else "raw"
+
+
+def find_groups(keys: Iterable[str]) -> list[Group]:
+    """Every network in a file, whatever its prefix, in the order of their keys."""
+    keys = set(keys)
+    groups = []
+    for family in FAMILIES.values():
+        first = family.markers[0]
+        for key in sorted(keys):
+            if not key.endswith(first):
+                continue
+            prefix = key[: -len(first)]
+            ema = _is_ema(prefix)
+            if ema is not None and all(prefix + marker in keys for marker in family.markers):
+                groups.append(Group(family, prefix, ema))
+    return groups
+
+
+def _is_ema(prefix: str) -> bool | None:
+    """Whether a prefix, taken apart into known pieces, means averaged weights; None = not made of known pieces."""
+    ema = False
+    while prefix:
+        piece = next((piece for piece in PREFIXES if prefix.startswith(piece)), None)
+        if piece is None:
+            return None
+        ema, prefix = ema or PREFIXES[piece], prefix[len(piece) :]
+    return ema
+
+
+def find_refused(keys: Iterable[str]) -> Kind | None:
+    """The kind of a file that is known and not for us."""
+    keys = list(keys)
+    for kind in REFUSED:
+        if all(any(_ends_with(key, end) for key in keys) for end in kind.keys):
+            return kind
+    return None
+
+
+def _ends_with(key: str, end: str) -> bool:
+    return key == end or key.endswith(end if end.startswith(".") else f".{end}")
+
+
+def is_ignored(key: str) -> bool:
+    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED)

@@ -1,0 +1,42 @@
+"""What our own files say of themselves, as JSON under one key of the safetensors metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..labels import Names
+from ..recipes import Recipe
+
+KEY = "pixeldit"
+
+
+def write_metadata(family: str, params: Any, class_names: Names | None, recipe: Recipe | None) -> dict[str, str]:
+    """The metadata of a file: family, params, class names and recipe."""
+    about: dict[str, Any] = {"family": family, "params": asdict(params)}
+    if class_names is not None:
+        about["class_names"] = [list(entry) for entry in class_names]
+    if recipe is not None:
+        about["recipe"] = recipe.to_dict()
+    return {"format": "pt", KEY: json.dumps(about)}
+
+
+def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
+    """The inverse: a dictionary with those of family, params, class_names and recipe that the file has.
+
+    Raises:
+        ValueError: the entry is there and not readable.
+    """
+    if KEY not in metadata:
+        return {}
+    try:
+        about = json.loads(metadata[KEY])
+        found: dict[str, Any] = {key: about[key] for key in ("family", "params") if key in about}
+        if names := about.get("class_names"):
+            found["class_names"] = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in names)
+        if recipe := about.get("recipe"):
+            found["recipe"] = Recipe.from_dict(recipe)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({error}).') from error
+    return found

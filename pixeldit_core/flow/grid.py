@@ -1,0 +1,32 @@
+"""Time grids: t runs from 0 (noise) to 1 (image)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shift_time(t: Tensor, timeshift: float) -> Tensor:
+    """t / (t + (1 - t) * timeshift): above 1, more steps near the noise; 0 and 1 stay where they are."""
+    return t / (t + (1 - t) * timeshift)
+
+
+def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None) -> Tensor:
+    """The official class-conditional grid: float32 [steps + 1] on the CPU, first 0, last 1.
+
+    `last_step` is the unshifted length of the last step (None = 1 / steps). Computed exactly as the published
+    program does: another order of operations lands on the other side of a guidance limit at some numbers of steps.
+
+    Raises:
+        ValueError: steps below 1, timeshift not above 0, last_step outside (0, 1].
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; at least 1 is needed.")
+    if not timeshift > 0:
+        raise ValueError(f"timeshift is {timeshift}; it must be above 0 (1 = evenly spaced).")
+    if last_step is None or steps == 1:
+        last_step = 1.0 / steps
+    if not 0 < last_step <= 1:
+        raise ValueError(f"last_step is {last_step}; it must be above 0 and at most 1.")
+    times = torch.linspace(0.0, 1.0 - last_step, steps, dtype=torch.float32)
+    return shift_time(torch.cat([times, torch.ones(1)]), timeshift)

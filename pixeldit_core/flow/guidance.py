@@ -1,0 +1,72 @@
+"""Classifier-free guidance on an interval of time (paper section 4; Kynkaanniemi et al., arXiv 2404.07724)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MARGIN = 1e-5  # a grid time that lies on a limit is outside, however it was rounded on its way here
+
+Combine = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval as two floats.
+
+    Raises:
+        ValueError: not 0 <= start < end <= 1.
+    """
+    start, end = (float(limit) for limit in interval)
+    if not 0 <= start < end <= 1:
+        raise ValueError(
+            f"the guidance interval is {start:g} to {end:g}; it needs 0 <= start < end <= 1 (0 = noise, 1 = image)."
+        )
+    return start, end
+
+
+def is_guided(t: float | Tensor, interval: tuple[float, float]) -> bool:
+    """Whether guidance applies to a network call at the (shifted) time `t`: strictly inside of the interval."""
+    start, end = interval
+    return start + MARGIN < float(t) < end - MARGIN
+
+
+def guided_velocity(
+    velocity: Callable[[Tensor, Any, Any], Tensor],
+    cond: Any,
+    null: Any | None,
+    cfg: float | Combine,
+    interval: tuple[float, float],
+) -> Callable[[Tensor, Any], Tensor]:
+    """A velocity function of (x, t) alone, with guidance inside of the interval.
+
+    A guided call is one call on twice the batch, null rows first; any other is one call on the conditional rows.
+
+    Args:
+        velocity: (x, t, condition) -> velocity.
+        cond: conditions, one row per image: a tensor or a tuple of tensors.
+        null: the same for no condition; None = never guided.
+        cfg: scale, 1 = never guided; or a function (v_cond, v_null, t) -> velocity.
+        interval: start and end, in t.
+    """
+    interval = check_interval(interval)
+    if null is None or (not callable(cfg) and cfg == 1):
+        return lambda x, t: velocity(x, t, cond)
+    both = concatenate(null, cond)
+
+    def guided(x: Tensor, t: Any) -> Tensor:
+        if not is_guided(t, interval):
+            return velocity(x, t, cond)
+        v_null, v_cond = velocity(torch.cat([x, x]), t, both).chunk(2)
+        return cfg(v_cond, v_null, float(t)) if callable(cfg) else torch.lerp(v_null, v_cond, cfg)
+
+    return guided
+
+
+def concatenate(first: Any, second: Any) -> Any:
+    """Rows of two conditions (tensors, or tuples of tensors and None) after one another."""
+    if isinstance(first, tuple):
+        return tuple(None if a is None else torch.cat([a, b]) for a, b in zip(first, second, strict=True))
+    return torch.cat([first, second])

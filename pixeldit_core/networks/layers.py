@@ -1,0 +1,120 @@
+"""Layers that the official families share.
+
+Every layer takes `operations` (Linear, RMSNorm, Embedding: `torch.nn` or a host's own), device and dtype, and leaves
+its weights as they come: a checkpoint fills them, or `training.initialise` does.
+Legend: B batch, L tokens, D width, h heads, e head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .positions import apply_rope, time_features
+
+EPS = 1e-6  # of every RMSNorm in the official networks
+TIME_FEATURES = 256
+
+Attention = Callable[..., Tensor]
+Rope = tuple[Tensor, Tensor]
+
+
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """The default attention function: [B, h, L, e] three times -> [B, L, h*e], full and bidirectional.
+
+    `options` is what a caller hands to the network's forward for its own attention function; this one needs none.
+    """
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x * (1 + scale) + shift."""
+    return torch.addcmul(shift, x, scale + 1)
+
+
+def swiglu_size(width: int, ratio: float = 4.0) -> int:
+    """Hidden size of the SwiGLU of a patch block: truncated twice and not rounded to a multiple (32 -> 85)."""
+    return int(2 * int(width * ratio) / 3)
+
+
+class TimestepEmbedder(nn.Module):
+    """Network time [B] -> [B, D]."""
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            operations.Linear(TIME_FEATURES, width, **factory),
+            nn.SiLU(),
+            operations.Linear(width, width, **factory),
+        )
+
+    def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.mlp(time_features(time, TIME_FEATURES).to(dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Class index [B] -> [B, D]; the last of the num_classes + 1 rows stands for no class."""
+
+    def __init__(self, num_classes: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.embedding_table = operations.Embedding(num_classes + 1, width, **factory)
+
+    def forward(self, label: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embedding_table(label).to(dtype)  # a host may keep the table in another dtype
+
+
+class LinearEmbedder(nn.Module):
+    """An affine map under the key `proj`: of patches, and of pixels."""
+
+    def __init__(self, in_features: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(in_features, width, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with normalised and rotated queries and keys: [B, L, D] -> [B, L, D]."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        attention: Attention = scaled_dot_product,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention = attention
+        head = width // num_heads
+        self.qkv = operations.Linear(width, 3 * width, bias=False, **factory)
+        self.q_norm = operations.RMSNorm(head, eps=EPS, **factory)
+        self.k_norm = operations.RMSNorm(head, eps=EPS, **factory)
+        self.proj = operations.Linear(width, width, **factory)
+
+    def forward(self, x: Tensor, rope: Rope, **options: Any) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each [B, L, h, e]
+        q = apply_rope(self.q_norm(q), *rope)
+        k = apply_rope(self.k_norm(k), *rope)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # each [B, h, L, e]
+        return self.proj(self.attention(q, k, v, **options))
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), without biases."""
+
+    def __init__(self, width: int, hidden: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.w1 = operations.Linear(width, hidden, bias=False, **factory)
+        self.w3 = operations.Linear(width, hidden, bias=False, **factory)
+        self.w2 = operations.Linear(hidden, width, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))

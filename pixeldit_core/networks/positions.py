@@ -1,0 +1,88 @@
+"""Time features, rotary angles and the pixel position table (float32, whatever the network's dtype).
+
+Legend: e head size, H x W image, Hs x Ws grid of patches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Device = torch.device | str | None
+
+
+def time_features(time: Tensor, dim: int = 256, max_period: float = 10.0) -> Tensor:
+    """Sinusoidal features of the network time: [B] -> float32 [B, dim], cosines first.
+
+    Period 10 is the published value for every official model, also where times go up to 1000.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=time.device)
+    frequencies = torch.exp(-math.log(max_period) * index / half)
+    angles = time.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def rope_2d(
+    height: int,
+    width: int,
+    head_dim: int,
+    device: Device = None,
+    *,
+    theta: float = 10000.0,
+    extent: float = 16.0,
+) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a grid of patches, each float32 [height*width, head_dim/2], tokens row-major.
+
+    Both axes span [0, extent] whatever the resolution; column and row angles are interleaved per frequency.
+    `head_dim` must be a multiple of 4.
+    """
+    exponents = torch.arange(0, head_dim, 4, dtype=torch.float32, device=device) / head_dim
+    frequencies = 1.0 / theta**exponents  # e/4
+    columns = torch.linspace(0, extent, width, dtype=torch.float32, device=device)[:, None] * frequencies
+    rows = torch.linspace(0, extent, height, dtype=torch.float32, device=device)[:, None] * frequencies
+    size = (height, width, frequencies.numel())
+
+    def interleave(function) -> Tensor:
+        # sin and cos of each axis alone, then spread: H + W evaluations in place of H * W
+        pair = [function(columns)[None].expand(size), function(rows)[:, None].expand(size)]
+        return torch.stack(pair, dim=-1).reshape(height * width, head_dim // 2)
+
+    return interleave(torch.cos), interleave(torch.sin)
+
+
+def rope_1d(length: int, head_dim: int, device: Device = None, *, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a sequence of text tokens, each float32 [length, head_dim/2]."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    positions = torch.arange(length, dtype=torch.float32, device=device)
+    angles = positions[:, None] * (1.0 / theta**exponents)
+    return angles.cos(), angles.sin()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the adjacent channel pairs (2j, 2j+1) of [..., L, heads, e] by tables of [L, e/2].
+
+    Computed in float32, returned in the dtype of `x`.
+    """
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tensor:
+    """Absolute pixel position table, float32 [height, width, dim]: the first half tells the column, the second the row.
+
+    `dim` must be a multiple of 4. Computed in float64, as the published models did.
+    """
+    quarter = dim // 4
+    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+
+    def axis(length: int) -> Tensor:
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)  # [length, dim/2]
+
+    columns = axis(width)[None].expand(height, width, -1)
+    rows = axis(height)[:, None].expand(height, width, -1)
+    return torch.cat([columns, rows], dim=-1)

@@ -1,0 +1,59 @@
+"""Published sampling settings, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to sample a checkpoint well.
+
+    Raises:
+        ValueError: a value that no sampling can have.
+    """
+
+    steps: int
+    cfg: float
+    timeshift: float = 1.0
+    cfg_interval: tuple[float, float] = (0.0, 1.0)  # of t: 0 = noise, 1 = image
+    solver: str = "ab2"
+    size: tuple[int, int] | None = None  #            height, width
+
+    def __post_init__(self) -> None:
+        low, high = self.cfg_interval
+        if self.steps < 1 or self.timeshift <= 0 or not 0 <= low < high <= 1:
+            raise ValueError(f"recipe {self} needs steps >= 1, timeshift > 0 and 0 <= start < end <= 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; values come from a file and are checked.
+
+        Raises:
+            ValueError: an unknown or missing field, or a value of the wrong kind.
+        """
+        try:
+            size = values.get("size")
+            return cls(
+                steps=int(values["steps"]),
+                cfg=float(values["cfg"]),
+                timeshift=float(values.get("timeshift", 1.0)),
+                cfg_interval=tuple(float(value) for value in values.get("cfg_interval", (0.0, 1.0))),
+                solver=str(values.get("solver", "ab2")),
+                size=None if size is None else (int(size[0]), int(size[1])),
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"recipe {values!r} is not readable: {error!r}") from error
+
+
+RECIPES: dict[str, Recipe] = {
+    "imagenet256-epoch80": Recipe(100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),  #   gFID 2.36
+    "imagenet256-epoch160": Recipe(100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),  #  gFID 1.97
+    "imagenet256-epoch320": Recipe(100, 2.75, 1.0, (0.1, 0.9), "ab2", (256, 256)),  #  gFID 1.61
+    "imagenet512": Recipe(100, 3.5, 2.0, (0.1, 1.0), "ab2", (512, 512)),  #            gFID 1.78
+}
