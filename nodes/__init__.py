@@ -1,0 +1,26 @@
+"""What a person sees in the graph editor."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import PixelDiTClassLabel
+from .host import folders, routes
+from .loader import PixelDiTLoader
+from .pixels import PixelDiTDecode, PixelDiTEncode
+from .sampling import PixelDiTCFGInterval, PixelDiTSampler, PixelDiTScheduler, PixelDiTSolver
+
+folders.register()
+routes.register()
+
+
+class PixelDiTExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            PixelDiTLoader,
+            PixelDiTClassLabel,
+            PixelDiTSampler,
+            PixelDiTCFGInterval,
+            PixelDiTScheduler,
+            PixelDiTSolver,
+            PixelDiTDecode,
+            PixelDiTEncode,
+        ]

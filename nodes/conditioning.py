@@ -1,0 +1,63 @@
+"""Classes -> CONDITIONING."""
+
+import torch
+from comfy_api.latest import io
+
+from ..pixeldit_core.labels import find_class, numbered, parse_classes
+from .host.compat import searchable, show_text
+from .host.labels import combo_options, require_classes
+
+
+class PixelDiTClassLabel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTClassLabel",
+            display_name="PixelDiT Class Label",
+            category="PixelDiT",
+            description="What a class-conditional PixelDiT shall paint: one class from the list, or a list of classes "
+            "for one picture each. Also gives the 'no class' that guidance needs.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The model decides which classes there are."),
+                io.Combo.Input(
+                    "class_name",
+                    options=combo_options(),
+                    default=combo_options()[0],
+                    tooltip="Type a number or a part of a name to search. The list follows the connected checkpoint.",
+                ),
+                io.String.Input(
+                    "classes",
+                    default="",
+                    tooltip='Several classes, one picture each, such as "1, 207, 250-253" or names. When it is not '
+                    "empty, the list above does not count.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The chosen class or classes."),
+                io.Conditioning.Output(display_name="null", tooltip="No class; connect it as the negative."),
+            ],
+        )
+        return searchable(schema, "imagenet class", "label", "class conditioning", "class id")
+
+    @classmethod
+    def validate_inputs(cls, class_name: str) -> bool:
+        return True  # the list depends on the model; `execute` checks against the right one
+
+    @classmethod
+    def execute(cls, model, class_name: str, classes: str) -> io.NodeOutput:
+        known = require_classes(model)
+        count, names = known.params.num_classes, known.class_names
+        if classes.strip():
+            chosen = parse_classes(classes, count, names)
+        else:
+            chosen = [find_class(class_name, count, names)]
+        shown = numbered(names) if names else [str(index) for index in range(count)]
+        text = ", ".join([*shown, f"{count}: no class"][index] for index in chosen[:8])
+        show_text(cls, text + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")
+        return io.NodeOutput(_conditioning(chosen), _conditioning([count]))
+
+
+def _conditioning(labels: list[int]) -> list:
+    # an empty text tensor rather than None: ComfyUI's own conditioning nodes expect one
+    return [[torch.zeros(1, 1, 1), {"pixeldit_class": torch.tensor(labels, dtype=torch.int64)}]]

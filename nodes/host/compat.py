@@ -1,0 +1,44 @@
+"""The handful of differences between the ComfyUI versions that we support (0.3.64 and newer)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_patcher
+from comfy_api.latest import io
+from server import PromptServer
+
+log = logging.getLogger(__name__)
+
+# Newer hosts patch models in a class that can stream weights; older ones have the plain one only.
+Patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def advanced(widget: Any) -> Any:
+    """Fold an input away under "advanced"; older hosts take the mark but not the keyword."""
+    widget.extra_dict["advanced"] = True
+    return widget
+
+
+def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
+    """Words that find a node in the search, where the host knows such words."""
+    if hasattr(schema, "search_aliases"):
+        schema.search_aliases = list(aliases)
+    return schema
+
+
+def fill(model: Any, tensors: dict[str, Any], patcher: Any) -> None:
+    """Load weights into a model; a patcher that streams them wants them assigned, not copied."""
+    if getattr(patcher, "is_dynamic", None):
+        model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    else:
+        model.load_model_weights(tensors, "")
+
+
+def show_text(cls: type[io.ComfyNode], text: str) -> None:
+    """A line of text on the node that runs, and in the log."""
+    log.info("%s: %s", cls.__name__, text.replace("\n", "; "))
+    server = getattr(PromptServer, "instance", None)  # absent when a script drives the nodes
+    if server is not None and cls.hidden.unique_id is not None:
+        server.send_progress_text(text, cls.hidden.unique_id)

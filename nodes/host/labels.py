@@ -1,0 +1,36 @@
+"""Class names for the label node."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ...pixeldit_core import inspect_checkpoint
+from ...pixeldit_core.labels import imagenet_names, numbered
+from .folders import BUNDLED
+from .model import About, about
+
+
+@functools.cache
+def combo_options() -> list[str]:
+    """The list before a model is connected: the bundled model's classes, then ImageNet's."""
+    bundled = []
+    for path in sorted(BUNDLED.glob("*.safetensors")):
+        bundled += numbered(inspect_checkpoint(path).class_names or ())
+    return [*bundled, *numbered(imagenet_names())]
+
+
+def require_classes(model: Any) -> About:
+    """The record of a MODEL with classes.
+
+    Raises:
+        ValueError: any other MODEL.
+    """
+    known = about(model)
+    if known is None or known.family.condition != "class":
+        kind = type(model.model).__name__ if known is None else known.family.title
+        raise ValueError(
+            f"this model ({kind}) has no classes. Connect a class-conditional checkpoint from PixelDiT Loader; "
+            "a text-to-image model takes a prompt."
+        )
+    return known

@@ -1,0 +1,174 @@
+"""A core network as a first-class ComfyUI MODEL: LoRA, offloading, previews, saving and every sampler work with it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.ldm.common_dit
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ...pixeldit_core.checkpoints.load import Weights, read_weights
+from ...pixeldit_core.families import Family
+from ...pixeldit_core.labels import Names
+from ...pixeldit_core.recipes import Recipe
+from .compat import Patcher, fill
+
+log = logging.getLogger(__name__)
+
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What our nodes know of a MODEL that our loader made."""
+
+    family: Family
+    params: Any
+    class_names: Names | None
+    recipe: Recipe | None
+    source: str
+
+    def recipe_for(self, size: tuple[int, int] | None) -> Recipe:
+        return self.recipe or self.family.default_recipe(size)
+
+
+def about(model: Any) -> About | None:
+    """The record of a MODEL of ours; None for any other."""
+    return getattr(model.model, "pixeldit", None)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict | None = None, **_: Any) -> Tensor:
+    """The host's choice of attention: [B, h, L, e] three times -> [B, L, h*e]."""
+    return optimized_attention(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options or {})
+
+
+class Adapter:
+    """Mixed into a family's network: ComfyUI's way to call it, around the network's own forward.
+
+    The keys stay the network's, so `diffusion_model.<key>` is what LoRAs and saved files know.
+    """
+
+    family: Family
+    dtype: torch.dtype | None
+
+    def forward(self, x: Tensor, timesteps: Tensor, context=None, control=None, transformer_options=None, **conds):
+        """x [B,C,H,W] of any size, timesteps = t in [0,1] -> [B,C,H,W], the velocity along sigma = 1 - t."""
+        options = transformer_options or {}
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timesteps, context, control, options, **conds)
+
+    def _forward(self, x, timesteps, context=None, control=None, transformer_options=None, **conds):
+        height, width = x.shape[-2:]
+        if x.shape[1] != self.params.in_channels:
+            raise ValueError(
+                f"this model makes pixels and got a latent of {x.shape[1]} channels; it needs {self.params.in_channels} "
+                "channels at full size. Use PixelDiT Encode, or EmptyChromaRadianceLatentImage for an empty one."
+            )
+        multiple = self.family.size_multiple(self.params)
+        padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
+        network = functools.partial(self.family.network.forward, self)
+        condition = (conds["pixeldit_class"],)
+        velocity = self.family.velocity(
+            network, padded, timesteps, condition, transformer_options=transformer_options or {}
+        )
+        return -velocity[..., :height, :width]
+
+
+def make_network(family: Family, params: Any, dtype=None, device=None, operations=None, **_: Any) -> torch.nn.Module:
+    """A family's network on the host's operations, with the adapter in front."""
+    kind = type(f"Host{family.network.__name__}", (Adapter, family.network), {"family": family})
+    network = kind(params, operations=operations, attention=attention, device=device, dtype=dtype)
+    network.dtype = dtype
+    return network.eval()
+
+
+class PixelDiTModel(comfy.model_base.BaseModel):
+    """The host's model around a network of ours."""
+
+    def __init__(self, config: PixelDiTConfig, device: Any = None) -> None:
+        super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
+        self.pixeldit: About = config.about
+
+    def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
+        """sigma times whatever multiplier the sampling object in place has -> t."""
+        return 1.0 - timestep / getattr(self.model_sampling, "multiplier", 1.0)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        label = kwargs.get("pixeldit_class")
+        if label is None:
+            raise ValueError(
+                f"{self.pixeldit.source} is a class-conditional model and the conditioning has no class. "
+                "Connect both outputs of PixelDiT Class Label; a text prompt does not fit it."
+            )
+        count = self.pixeldit.params.num_classes
+        if int(label.min()) < 0 or int(label.max()) > count:
+            raise ValueError(
+                f"the conditioning asks for class {int(label.max())}; {self.pixeldit.source} has classes 0 to "
+                f"{count - 1} ({count} is no class). Connect PixelDiT Class Label to this same model."
+            )
+        out["pixeldit_class"] = comfy.conds.CONDRegular(label)
+        return out
+
+
+class PixelDiTConfig(comfy.supported_models_base.BASE):
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = comfy.latent_formats.ChromaRadiance  # pixels: three channels, full size, exact previews
+    memory_usage_factor = 0.04
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(
+            {"family": weights.family, "params": weights.params, "in_channels": weights.params.in_channels}
+        )
+        recipe = weights.recipe or weights.family.default_recipe(None)
+        self.sampling_settings = {"shift": recipe.timeshift, "multiplier": 1000}
+        self.about = About(weights.family, weights.params, weights.class_names, weights.recipe, weights.source)
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
+        return PixelDiTModel(self, device=device)
+
+
+def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", disable_dynamic: bool = False) -> Any:
+    """A checkpoint as a MODEL (a ModelPatcher).
+
+    Raises:
+        ValueError: what `pixeldit_core.load_checkpoint` raises.
+    """
+    found = read_weights(path, weights)
+    config = PixelDiTConfig(found)
+    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
+    dtype = WEIGHT_DTYPES[weight_dtype] or mm.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(found.tensors),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(found.tensors),
+    )
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
+    model = config.get_model(found.tensors, device=offload_device)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
+    patcher = kind(model, load_device=load_device, offload_device=offload_device)
+    fill(model, {key: value.to(dtype) for key, value in found.tensors.items()}, patcher)
+    # newer hosts make a second, plain patcher from this when a node asks for one
+    patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
+    log.info("%s: %s, %s weights, %s", found.source, found.family.title, found.group.weights, dtype)
+    return patcher

@@ -1,0 +1,134 @@
+"""What PixelDiT Sampler does: settings and pictures in, pictures out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...pixeldit_core.flow.sample import check_size
+from ...pixeldit_core.recipes import RECIPES, Recipe
+from . import sampling
+from .model import about
+from .pixels import fit, keep_outside, to_image, to_latent
+
+AS_SET = "as set below"
+OWN = "the checkpoint's own"
+
+
+def choose_recipe(model: Any, name: str) -> Recipe | None:
+    """The recipe of a name; None for "as set below".
+
+    Raises:
+        ValueError: the checkpoint has none of its own; an unknown name.
+    """
+    known = about(model)
+    if name == AS_SET:
+        return None
+    if name in RECIPES:
+        return RECIPES[name]
+    if name != OWN:
+        raise ValueError(f'recipe "{name}" is not known; there are "{AS_SET}", "{OWN}", {", ".join(RECIPES)}.')
+    if known is None or known.recipe is None:
+        source = known.source if known else "this model"
+        raise ValueError(
+            f'{source} has no recipe in its metadata. Choose "{AS_SET}" or one of the published recipes by name.'
+        )
+    return known.recipe
+
+
+def no_class(model: Any) -> list:
+    """The null conditioning of a class-conditional MODEL.
+
+    Raises:
+        ValueError: a model that needs a negative conditioning.
+    """
+    known = about(model)
+    if known is None or known.family.null is None:
+        raise ValueError("the negative input is not connected and this model has no 'no class' of its own. Connect it.")
+    return [[torch.zeros(1, 1, 1), {"pixeldit_class": known.family.null(known.params, 1)}]]
+
+
+def render(
+    model: Any,
+    positive: list,
+    negative: list | None,
+    image: Tensor | None,
+    mask: Tensor | None,
+    *,
+    seed: int,
+    recipe: str,
+    steps: int,
+    solver: str,
+    cfg: float,
+    timeshift: float,
+    cfg_interval_start: float,
+    cfg_interval_end: float,
+    width: int,
+    height: int,
+    batch_size: int,
+    denoise: float,
+) -> tuple[Tensor, str]:
+    """Pictures as IMAGE, and a line that tells the settings used.
+
+    Raises:
+        ValueError: settings or inputs that do not fit; a result that is not finite.
+    """
+    if mask is not None and image is None:
+        raise ValueError("a mask is connected and no image. Connect the image that the mask belongs to.")
+    if chosen := choose_recipe(model, recipe):
+        steps, solver, cfg, timeshift = chosen.steps, chosen.solver, chosen.cfg, chosen.timeshift
+        cfg_interval_start, cfg_interval_end = chosen.cfg_interval
+    height, width = _size(model, height, width)
+    timeshift = timeshift or sampling.auto_timeshift(model, (height, width))
+    sigmas = sampling.make_sigmas(model, steps, timeshift, denoise if image is not None else 1.0)
+
+    count = max(batch_size, _num_classes(positive), 0 if image is None else len(image))
+    if image is None:
+        latent = torch.zeros(count, 3, height, width)
+    else:
+        image = _repeat(fit(image[..., :3], width, height), count)
+        latent = to_latent(image)
+    samples = sampling.sample(
+        model,
+        positive,
+        negative if negative is not None else no_class(model),
+        latent=latent,
+        mask=mask,
+        seed=seed,
+        solver=solver,
+        sigmas=sigmas,
+        cfg=cfg,
+        interval=(cfg_interval_start, cfg_interval_end),
+    )
+    picture = to_image(samples)
+    if image is not None and mask is not None:
+        picture = keep_outside(picture, image, mask)
+    used = (
+        f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, "
+        f"interval {cfg_interval_start:g} to {cfg_interval_end:g}, {width} x {height}"
+    )
+    return picture, used
+
+
+def _size(model: Any, height: int, width: int) -> tuple[int, int]:
+    known = about(model)
+    if known is None:
+        if not height or not width:
+            raise ValueError(
+                "width or height is 0, the checkpoint's own size, which this model does not tell. Set both."
+            )
+        return height, width
+    own = known.recipe_for(None).size or (256, 256)
+    height, width = height or own[0], width or own[1]
+    check_size(known, height, width)
+    return height, width
+
+
+def _num_classes(conditioning: list) -> int:
+    return max((len(entry[1].get("pixeldit_class", [])) for entry in conditioning), default=0)
+
+
+def _repeat(images: Tensor, count: int) -> Tensor:
+    return images.repeat(-(-count // len(images)), 1, 1, 1)[:count]

@@ -1,0 +1,71 @@
+"""Checkpoint -> MODEL."""
+
+import os
+
+from comfy_api.latest import io
+
+from .host.compat import advanced, searchable, show_text
+from .host.folders import find_checkpoint, list_checkpoints
+from .host.model import WEIGHT_DTYPES, about, load_model
+
+
+class PixelDiTLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTLoader",
+            display_name="PixelDiT Loader",
+            category="PixelDiT",
+            description="Loads a class-conditional PixelDiT checkpoint as a MODEL. Sizes are read from the file; a "
+            "file of another kind is refused by name. Works with KSampler, LoRA, ModelSave and every other model node.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=list_checkpoints(),
+                    tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt). "
+                    "pixeldit-drawings-64 comes with the pack.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "weights",
+                        options=["auto", "ema", "raw"],
+                        default="auto",
+                        tooltip="Which weights, where a training checkpoint has both. auto = ema, the averaged ones "
+                        "that the published pictures were made with; raw often looks noisier.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "weight_dtype",
+                        options=list(WEIGHT_DTYPES),
+                        default="default",
+                        tooltip="default = what suits your GPU (usually bf16). fp32: exact, twice the memory. fp16: "
+                        "for GPUs without bf16. fp8: half of bf16's memory, slightly different pictures.",
+                    )
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="A PixelDiT that makes pixels directly: no VAE.")],
+        )
+        return searchable(schema, "load pixeldit", "imagenet", "class to image", "pixel diffusion", "checkpoint")
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:
+        try:
+            stat = os.stat(find_checkpoint(checkpoint))
+        except ValueError:
+            return (checkpoint, *others.values())
+        return (checkpoint, stat.st_mtime_ns, stat.st_size, *others.values())
+
+    @classmethod
+    def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
+        model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
+        known = about(model)
+        recipe = known.recipe_for(None)
+        show_text(
+            cls,
+            f"{known.family.title}, {known.params.num_classes} classes, patch {known.params.patch_size}\n"
+            f"recommended: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "
+            f"interval {recipe.cfg_interval[0]:g} to {recipe.cfg_interval[1]:g}",
+        )
+        return io.NodeOutput(model)

@@ -1,0 +1,247 @@
+"""The sampler that gives pixels, and its parts for ComfyUI's own samplers."""
+
+from comfy_api.latest import io
+
+from ..pixeldit_core.recipes import RECIPES
+from .host import sampling
+from .host.compat import advanced, searchable, show_text
+from .host.render import AS_SET, OWN, render
+
+SOLVERS = list(sampling.SOLVERS)
+SOLVER_TIP = (
+    "ab2: the published one, one network call per step, best for its cost. euler: plain, softer at few steps. heun: "
+    "between them. heun_exact: twice the calls, most exact at few steps."
+)
+TIMESHIFT_TIP = (
+    "Above 1, more of the steps go to the noisy beginning, where the composition is made; larger pictures want "
+    "more (1 at 256, 2 at 512). 0 = automatic: the model's own for this size, or ModelSamplingSD3's if there is one. "
+    "Try 1 to 4."
+)
+
+
+class PixelDiTSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTSampler",
+            display_name="PixelDiT Sampler",
+            category="PixelDiT",
+            description="Noise to picture in one node, straight to pixels: the published solver, timeshift and "
+            "guidance interval, and the published recipes by name. Also image to image and inpainting.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="From PixelDiT Loader; other pixel-space flow models work too."),
+                io.Conditioning.Input("positive", tooltip="What to paint: PixelDiT Class Label."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What guidance leads away from: the 'null' of PixelDiT Class Label. Left open, a "
+                    "class-conditional model uses its own 'no class'.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and settings give the same picture.",
+                ),
+                io.Combo.Input(
+                    "recipe",
+                    options=[AS_SET, OWN, *RECIPES],
+                    default=AS_SET,
+                    tooltip="Published settings by name: they take the place of steps, solver, cfg, timeshift and the "
+                    "interval below. The node shows the values it used.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=10000,
+                    tooltip="More steps, cleaner detail, more time. 20 for a look, 50 good, 100 as published.",
+                ),
+                io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP),
+                io.Float.Input(
+                    "cfg",
+                    default=2.75,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="How firmly the class is followed. 1 = no guidance (twice as fast, vague), 2 to 4 good, "
+                    "above 6 over-saturated.",
+                ),
+                io.Float.Input("timeshift", default=0.0, min=0.0, max=100.0, step=0.05, tooltip=TIMESHIFT_TIP),
+                io.Float.Input(
+                    "cfg_interval_start",
+                    default=0.1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Guidance begins here (0 = noise, 1 = finished picture). 0.1 keeps variety in the "
+                    "composition; outside of the interval a step costs half.",
+                ),
+                io.Float.Input(
+                    "cfg_interval_end",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Guidance ends here. 0.9 to 1.0; lower gives softer contrast and saves time.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=256,
+                    min=0,
+                    max=16384,
+                    step=8,
+                    tooltip="A multiple of the model's patch (16 for the published models). Trained: 256 or 512. "
+                    "0 = the checkpoint's own size. With an image, it is fitted to this size.",
+                ),
+                io.Int.Input(
+                    "height", default=256, min=0, max=16384, step=8, tooltip="As width. 0 = the checkpoint's own size."
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="Number of pictures; at least one is made for each class of a list.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "denoise",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="With an image: how much of it is made anew. 0.3 touches it up, 0.6 repaints, 1 keeps "
+                        "nothing. Leave at 1 without an image.",
+                    )
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="A picture to start from; scaled to cover width x height and cropped around its centre.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="With an image: white = paint anew, black = keep, exactly. A soft edge blends.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="Finished pictures; nothing is left to decode.")],
+        )
+        return searchable(schema, "ksampler", "pixel sampler", "flow sampler", "cfg interval", "inpaint")
+
+    @classmethod
+    def execute(cls, model, positive, negative=None, image=None, mask=None, **settings) -> io.NodeOutput:
+        picture, used = render(model, positive, negative, image, mask, **settings)
+        show_text(cls, used)
+        return io.NodeOutput(picture)
+
+
+class PixelDiTCFGInterval(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTCFGInterval",
+            display_name="PixelDiT CFG Interval",
+            category="PixelDiT",
+            description="Guidance only between two times of the flow; outside, the second pass of the network is not "
+            "done, which saves time. For KSampler and SamplerCustomAdvanced with any flow model. Guiders without a "
+            "single cfg value (DualCFGGuider) are not affected.",
+            inputs=[
+                io.Model.Input("model", tooltip="Any flow model; replaces an interval set before."),
+                io.Float.Input(
+                    "start",
+                    default=0.1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0 = pure noise. 0.1 leaves the composition free and varied. The limit itself is outside.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1 = finished picture. 0.9 avoids over-sharp texture. The limit itself is outside.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model, guided inside of the interval only.")],
+        )
+        return searchable(schema, "guidance interval", "limited interval guidance", "cfg schedule", "skip uncond")
+
+    @classmethod
+    def execute(cls, model, start: float, end: float) -> io.NodeOutput:
+        return io.NodeOutput(sampling.with_interval(model, start, end))
+
+
+class PixelDiTScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTScheduler",
+            display_name="PixelDiT Scheduler",
+            category="PixelDiT",
+            description="The published time grid as SIGMAS for SamplerCustomAdvanced, for any number of steps.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="Its family decides the grid, and its shift is the automatic timeshift."
+                ),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=10000, tooltip="20 for a look, 50 good, 100 as published."
+                ),
+                io.Float.Input("timeshift", default=0.0, min=0.0, max=100.0, step=0.05, tooltip=TIMESHIFT_TIP),
+                advanced(
+                    io.Float.Input(
+                        "denoise",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="Below 1 only the last part of a longer grid is walked, for image to image.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "last_step",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Length of the last step before the shift; 0 = automatic, as long as the others. "
+                        "Shorter, such as 0.01, cleans up fine texture at few steps.",
+                    )
+                ),
+                io.Latent.Input(
+                    "latent", optional=True, tooltip="The automatic timeshift looks at its size (2 at 512 pixels)."
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="SIGMAS", tooltip="1 = noise, 0 = picture.")],
+        )
+        return searchable(schema, "sigmas", "timesteps", "timeshift", "flow schedule")
+
+    @classmethod
+    def execute(cls, model, steps, timeshift, denoise, last_step, latent=None) -> io.NodeOutput:
+        size = tuple(latent["samples"].shape[-2:]) if latent else None
+        return io.NodeOutput(sampling.make_sigmas(model, steps, timeshift, denoise, last_step, size))
+
+
+class PixelDiTSolver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTSolver",
+            display_name="PixelDiT Solver",
+            category="PixelDiT",
+            description="The published solvers as SAMPLER for SamplerCustomAdvanced. For flow models.",
+            inputs=[io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP)],
+            outputs=[io.Sampler.Output(display_name="SAMPLER", tooltip="For SamplerCustomAdvanced.")],
+        )
+        return searchable(schema, "ksamplerselect", "adams-bashforth", "heun", "flowdpmsolver")
+
+    @classmethod
+    def execute(cls, solver: str) -> io.NodeOutput:
+        return io.NodeOutput(sampling.make_solver(solver))

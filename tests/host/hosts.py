@@ -1,0 +1,67 @@
+"""Where ComfyUI stands on this machine, and how to run something in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Host:
+    """One ComfyUI and the Python that runs it."""
+
+    path: Path
+    python: Path
+
+    @property
+    def name(self) -> str:
+        version = self.path / "comfyui_version.py"
+        text = version.read_text(encoding="utf-8") if version.is_file() else ""
+        return text.split('"')[1] if '"' in text else self.path.name
+
+
+def find_hosts() -> list[Host]:
+    """Every ComfyUI: in COMFYUI_PATH, around the custom_nodes folder that this pack lies in, in the home folder."""
+    candidates = [Path(entry) for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry]
+    if not candidates:
+        if ROOT.parent.name == "custom_nodes":
+            candidates.append(ROOT.parent.parent)
+        candidates += [Path.home() / "ComfyUI", Path.home() / "comfy" / "ComfyUI"]
+    hosts = []
+    for path in dict.fromkeys(path.resolve() for path in candidates):
+        if (path / "main.py").is_file() and (path / "comfy").is_dir() and (python := _find_python(path)):
+            hosts.append(Host(path, python))
+    return hosts
+
+
+def _find_python(path: Path) -> Path | None:
+    """COMFYUI_PYTHON, or the environment inside of the host's folder or, for the portable build, beside it."""
+    if given := os.environ.get("COMFYUI_PYTHON"):
+        return Path(given)
+    names = ("bin/python", "Scripts/python.exe")
+    environments = [path / folder / name for folder in (".venv", "venv") for name in names]
+    environments += [folder / "python_embeded" / "python.exe" for folder in (path, path.parent)]
+    return next((python for python in environments if python.is_file()), None)
+
+
+def run_inside(host: Host, script: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a script with the host's Python, in a process of its own, the host's folder first on its path."""
+    environment = dict(os.environ, PYTHONPATH=str(host.path), PYTHONDONTWRITEBYTECODE="1", HF_HUB_OFFLINE="1")
+    return subprocess.run(
+        [str(host.python), str(script), *arguments],
+        cwd=host.path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{host.name}: {host.path} ({host.python})\n" for host in find_hosts()))
