@@ -84,6 +84,11 @@ REFUSED: tuple[Kind, ...] = (
         "Only the first PixelDiT loads here.",
     ),
     Kind(
+        "PixelDiT2, another network of that name",
+        ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
+        "Only the first PixelDiT loads here.",
+    ),
+    Kind(
         "an x-prediction PixelDiT (another author's)",
         ("time_mlp.1.weight", "to_patch_embedding.0.weight"),
         _LATER,
@@ -182,4 +187,7 @@ def _ends_with(key: str, end: str) -> bool:
 
 
 def is_ignored(key: str) -> bool:
-    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED)
+    """Whether the ignore list has a key, as it is or behind any of the known prefixes."""
+    if any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED):
+        return True
+    return any(key.startswith(piece) and is_ignored(key[len(piece) :]) for piece in PREFIXES)

@@ -69,7 +69,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         wanted = _check_strict(shapes, groups, group, params, path.name)
     except ValueError as error:
         kind = None if groups else find_refused(shapes)
-        title = kind.title if kind else "unknown"
+        title = groups[0].family.title if groups else kind.title if kind else "unknown"
         return CheckpointInfo(path, None, title, "", (), None, None, None, 0, refused=str(error))
     kinds = {dtypes[group.prefix + key] for key in wanted}
     compact = sorted(str(kind)[6:] for kind in kinds if kind.itemsize == 1)
@@ -135,7 +135,9 @@ def load_checkpoint(
     filled = {key: value.to(device, dtype) for key, value in found.tensors.items()}
     network.load_state_dict(filled, strict=True, assign=True)
     network.requires_grad_(False)
-    return Model(found.family, found.params, network, found.class_names, found.recipe, found.source)
+    return Model(
+        found.family, found.params, network, found.class_names, found.recipe, found.source, found.group.weights
+    )
 
 
 def _recognise(
@@ -151,14 +153,22 @@ def _recognise(
         raise ValueError(_why_unknown(shapes, name))
     group = _choose(groups, weights, name)
     about = read_metadata(metadata, name)
+    family = about.get("family", group.family.name)
+    if family != group.family.name:
+        raise ValueError(f'{name}: its metadata says family "{family}", its tensors say "{group.family.name}".')
     try:
         told = group.family.params_from(_strip(shapes, group))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise ValueError(
             f"{name}: this looks like {group.family.title}, but its sizes cannot be told: tensor {error} is missing or "
-            "has a shape that does not fit. The file is incomplete."
+            "has a shape that does not fit. The file is incomplete or of another network: get it again, or choose "
+            "another."
         ) from error
-    return group, _join_params(group.family, told, about.get("params", {}), params or {}, name), about
+    joined = _join_params(group.family, told, about.get("params", {}), params or {}, name)
+    names = about.get("class_names")
+    if names and len(names) != joined.num_classes:
+        raise ValueError(f"{name}: its metadata has {len(names)} class names for {joined.num_classes} classes.")
+    return group, joined, about
 
 
 def _choose(groups: list[Group], weights: str, name: str) -> Group:
@@ -190,7 +200,10 @@ def _join_params(family: Family, told: dict[str, Any], stored: Mapping, given: M
     try:
         return family.params(**values)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(
+            f"{name}: the shapes of its tensors belong to no PixelDiT: {error} "
+            "The file is damaged or of another network."
+        ) from error
 
 
 def _strip(shapes: Shapes, group: Group) -> dict[str, tuple[int, ...]]:
@@ -220,9 +233,9 @@ def _check_strict(shapes: Shapes, groups: list[Group], group: Group, params: Any
         raise ValueError(
             f"{name}: {len(wrong)} of {len(expected)} tensors have a shape that does not fit: {_names(wrong, '; ')}."
         )
-    others = tuple(entry.prefix for entry in groups if entry.prefix and entry is not group)
-    left = [key for key in shapes if key.removeprefix(group.prefix) not in expected or not key.startswith(group.prefix)]
-    extra = [key for key in left if not key.startswith(others) and not is_ignored(key.removeprefix(group.prefix))]
+    owned = {entry.prefix + key for entry in groups for key in expected}  # by any of the networks in the file
+    others = tuple(entry.prefix for entry in groups if entry.prefix not in ("", group.prefix))
+    extra = [key for key in shapes if key not in owned and not key.startswith(others) and not is_ignored(key)]
     if extra:
         raise ValueError(
             f"{name}: {len(extra)} tensors do not belong to {group.family.title}: {_names(extra)}. "
@@ -233,10 +246,10 @@ def _check_strict(shapes: Shapes, groups: list[Group], group: Group, params: Any
 
 def _why_unknown(shapes: Shapes, name: str) -> str:
     if not shapes:
-        return f"{name} holds no tensors."
+        return f"{name} holds no tensors. Choose another file."
     if kind := find_refused(shapes):
         return f"{name} is {kind.title}. {kind.advice}"
-    return f"{name} is not a PixelDiT checkpoint. Its first tensors are {_names(sorted(shapes))}."
+    return f"{name} is not a PixelDiT checkpoint. Its first tensors are {_names(sorted(shapes))}. Choose another file."
 
 
 def _names(names: list[str], join: str = ", ") -> str:

@@ -32,7 +32,11 @@ def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
         return {}
     try:
         about = json.loads(metadata[KEY])
-        found: dict[str, Any] = {key: about[key] for key in ("family", "params") if key in about}
+        found: dict[str, Any] = {}
+        if "family" in about:
+            found["family"] = str(about["family"])
+        if "params" in about:
+            found["params"] = dict(about["params"])
         if names := about.get("class_names"):
             found["class_names"] = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in names)
         if recipe := about.get("recipe"):

@@ -29,7 +29,6 @@ CONTAINERS = (
 )
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_READ_ERRORS = (OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -91,16 +90,20 @@ _DTYPES = {
 
 def _is_pickled(path: Path) -> bool:
     """Whether torch's own reader is the one for this file; refuses at once what no reader can read."""
+    if path.is_dir():
+        raise ValueError(f"{path.name} is a folder. Choose the .safetensors file inside of it.")
     if not path.is_file():
         raise ValueError(f"{path.name}: there is no such file ({path.parent}).")
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
         raise ValueError(f"{path.name} is empty. The download probably stopped: get the file again.")
+    if head[8:9] == b"{":  # before the others: the length in front of it may look like a pickle's first byte
+        return False
     if head.startswith((_ZIP, _PICKLE)):
         return True
-    if head[8:9] == b"{":
-        return False
+    if head.startswith(b"GGUF"):
+        raise ValueError(f"{path.name} is a GGUF file, which is not read here. Get the weights as .safetensors.")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path.name} is a Git LFS pointer, not the file itself. Download the file, or run git lfs pull."
@@ -123,12 +126,14 @@ def _open_safetensors(path: Path) -> Any:
 
 
 def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    # torch takes a path that ends so for safetensors, whatever is inside; a file that it cannot map goes by handle
+    by_path = path.suffix != ".safetensors" and zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
+            stored = torch.load(path if by_path else file, map_location="cpu", weights_only=True, mmap=by_path)
     except pickle.UnpicklingError as error:
         raise ValueError(_explain(path, error)) from error
-    except _READ_ERRORS as error:
+    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
         raise ValueError(f"{path.name} is damaged or truncated ({_first_line(error)}). Get the file again.") from error
     if not isinstance(stored, Mapping):
         raise ValueError(f"{path.name} holds a {type(stored).__name__}, not a dictionary of tensors.")
@@ -171,7 +176,7 @@ def _plain_values(stored: Mapping[str, Any]) -> dict[str, str]:
 def _explain(path: Path, error: Exception) -> str:
     """Which class a refused pickle wanted, from torch's message."""
     text = str(error)
-    for mark in ("Unsupported global: GLOBAL ", "Unsupported class "):
+    for mark in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL ", "Unsupported class "):
         if mark in text:
             wanted = text.split(mark, 1)[1].split()[0].rstrip(".")
             return (
@@ -185,4 +190,7 @@ def _explain(path: Path, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """What torch found, without its advice to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if "weights_only" not in line]
+    return (lines or [type(error).__name__])[0][:200]

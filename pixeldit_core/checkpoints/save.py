@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from ..files import whole_file
 from ..model import Model
 from .layouts import LAYOUTS
 from .load import read_weights
@@ -19,6 +20,7 @@ def save_checkpoint(
     path: str | Path,
     layout: str = "canonical",
     dtype: torch.dtype | None = None,
+    weights: str = "auto",
 ) -> Path:
     """Write a model, or the network of another file, as `.safetensors` with its params, class names and recipe.
 
@@ -26,7 +28,8 @@ def save_checkpoint(
 
     Args:
         layout: "canonical" keys, or "comfyui" as ComfyUI's own save nodes write them.
-        dtype: None = as they are.
+        dtype: None = as they are; float8 is for the matrices of the blocks, all else is bfloat16 then.
+        weights: of another file: "ema", "raw", or "auto", as in `load_checkpoint`.
 
     Raises:
         ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source.
@@ -39,23 +42,23 @@ def save_checkpoint(
     if isinstance(model_or_path, Model):
         source, tensors = model_or_path, model_or_path.network.state_dict()
     else:
-        if path.exists() and path.samefile(model_or_path):
+        if path.exists() and Path(model_or_path).exists() and path.samefile(model_or_path):
             raise ValueError(f"{path.name} is the source itself; give another name.")
-        source = read_weights(model_or_path)
+        source = read_weights(model_or_path, weights)
         tensors = source.tensors
     prefix = LAYOUTS[layout]
-    tensors = {prefix + key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
+    tensors = {prefix + key: _cast(key, value.detach(), dtype).contiguous() for key, value in tensors.items()}
     metadata = write_metadata(source.family.name, source.params, source.class_names, source.recipe)
-    _write(tensors, path, metadata)
+    with whole_file(path) as part:
+        save_file(tensors, part, metadata)
     return path
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """To a file beside the target, then renamed: never half of one under the real name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, part, metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _cast(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.cpu()
+    if dtype is None or dtype.itemsize > 1:
+        return value.to(dtype or value.dtype)
+    if value.ndim < 2 or "blocks." not in key:
+        return value.to(torch.bfloat16)
+    limit = torch.finfo(dtype).max  # beyond it, a cast gives NaN
+    return value.float().clamp(-limit, limit).to(dtype)
