@@ -56,6 +56,8 @@ def find_class(query: int | str, num_classes: int, names: Names | None = None) -
             f"({num_classes} is no class)."
         )
     found = [index for index, entry in enumerate(names) if text.lower() in _lowered(entry)]
+    shown = [index for index in found if names[index][0].lower() == text.lower()]
+    found = shown if len(shown) == 1 else found  # one class's first name, another's synonym: partridge
     if len(found) == 1:
         return found[0]
     if found:

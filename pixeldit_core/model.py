@@ -23,6 +23,7 @@ class Model:
     class_names: Names | None = None
     recipe: Recipe | None = None  #  the checkpoint's own
     source: str = ""  #              file name, for messages
+    weights: str = ""  #             of the file: "ema" or "raw"
 
     @property
     def device(self) -> torch.device:

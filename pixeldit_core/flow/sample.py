@@ -47,13 +47,13 @@ def check_size(model: Any, height: int, width: int) -> None:
         )
 
 
-def check_finite(x: Tensor) -> None:
+def check_finite(x: Tensor, source: str = "") -> None:
     """Raises ValueError if a sampled state holds NaN or infinity: looked at once, at the end."""
     if not torch.isfinite(x).all():
         raise ValueError(
-            "the sampled picture is not finite (NaN or infinity). Either the weights are damaged, or the precision is "
-            "too low for them: load the model in float32 or bfloat16 instead of float16 or float8, "
-            "and if that does not help, get the file again."
+            f"{source and source + ': '}the sampled picture is not finite (NaN or infinity). Either the weights are "
+            "damaged, or the precision is too low for them: load the model in float32 or bfloat16 instead of float16 "
+            "or float8, and if that does not help, get the file again."
         )
 
 
@@ -134,9 +134,12 @@ def sample(
         null = model.family.null(model.params, count)
     solve = _solver(solver or recipe.solver)
     if times is None:
+        if denoise < 1 and image is None:
+            raise ValueError(f"denoise is {denoise}, and there is no image to start from. Give one, or denoise 1.")
         shift = recipe.timeshift if timeshift is None else timeshift
         steps = recipe.steps if steps is None else steps
         times = part_of_grid(lambda n: model.family.grid(n, shift, last_step), steps, denoise)
+    times = check_times(times)
 
     velocity = guided_velocity(
         model.velocity,
@@ -145,18 +148,32 @@ def sample(
         recipe.cfg if cfg is None else cfg,
         recipe.cfg_interval if cfg_interval is None else cfg_interval,
     )
+    if mask is not None and image is None:
+        raise ValueError("the mask needs an image: what it keeps. Give one, or leave the mask out.")
     x = start
     if image is not None:
-        image = image.to(start).expand_as(start)
+        image = _for_each(image, start, start.shape[1], "image")
         x = torch.lerp(start, image, float(times[0]))
         if mask is not None:
-            mask = mask.to(start).expand(count, 1, *start.shape[-2:])
+            mask = _for_each(mask, start, 1, "mask")
             velocity = keep_outside(velocity, image, start, mask)
     x = solve(velocity, x, times, on_step)
-    if mask is not None and image is not None:
+    if mask is not None:
         x = torch.where(mask == 0, image, x)
-    check_finite(x)
+    check_finite(x, model.source)
     return x
+
+
+def check_times(times: Any) -> Tensor:
+    """A grid as a tensor.
+
+    Raises:
+        ValueError: less than two times, or one that is not in [0, 1].
+    """
+    times = torch.as_tensor(times)
+    if times.ndim != 1 or len(times) < 2 or not ((times >= 0) & (times <= 1)).all():
+        raise ValueError("times need at least two numbers, each of 0 to 1 (0 = noise, 1 = image).")
+    return times
 
 
 def _num_rows(cond: Any) -> int:
@@ -177,12 +194,29 @@ def _start(model: Any, given: Tensor | None, seeds: Any, size: Any, rows: int, i
     if given is None:
         if size is None:
             size = image.shape[-2:] if image is not None else model.recipe_for(None).size
+            size = size or model.family.trained_sizes[0]
         check_size(model, *size)
         given = noise(model, range(rows) if seeds is None else seeds, *size)
     check_size(model, *given.shape[-2:])
     if image is not None and image.shape[-2:] != given.shape[-2:]:
-        raise ValueError(f"the image is {tuple(image.shape[-2:])} and the noise {tuple(given.shape[-2:])} in size.")
+        (height, width), (rows, columns) = image.shape[-2:], given.shape[-2:]
+        raise ValueError(
+            f"the image is {width} x {height} pixels (width x height), the picture to make {columns} x {rows}. "
+            "Scale or crop the image to that size."
+        )
     return given.to(model.device, torch.float32)
+
+
+def _for_each(given: Tensor, start: Tensor, channels: int, what: str) -> Tensor:
+    """An image or mask for each picture."""
+    count, _, height, width = start.shape
+    if given.ndim != 4 or given.shape[1:] != (channels, height, width):
+        raise ValueError(
+            f"the {what} has shape {list(given.shape)}; expected [1 or {count}, {channels}, {height}, {width}]."
+        )
+    if len(given) not in (1, count):
+        raise ValueError(f"there are {len(given)} {what}s to start from for {count} pictures; give one, or one each.")
+    return given.to(start).expand(count, -1, -1, -1)
 
 
 def _solver(name: str) -> Callable:
