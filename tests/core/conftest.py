@@ -1,0 +1,109 @@
+"""What the core's tests share: golden data, and small networks with random weights."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pixeldit_core as pc
+
+TESTS = Path(__file__).parents[1]
+PLACES = (TESTS / "golden", TESTS.parent.parent / "shared" / "golden")
+
+TINY = pc.PixelDiTParams(
+    hidden_size=24,
+    num_groups=2,
+    patch_depth=2,
+    pixel_depth=1,
+    patch_size=4,
+    pixel_hidden_size=4,
+    num_classes=12,
+    mlp_hidden_size=64,  # what the shapes tell, so that params are equal after loading
+    pixel_attn_hidden_size=24,
+    pixel_num_groups=2,
+)
+NAMES = (
+    ("circle", "disc"),
+    ("square",),
+    ("tabby", "tabby cat"),
+    ("star",),
+    ("crane", "bird"),
+    ("crane", "machine"),
+    *((f"thing {number}",) for number in range(6, 12)),
+)
+
+
+def pytest_configure(config):
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(1)  # the networks here are tiny: threads only wait for one another
+
+
+def find_golden(name, system="official"):
+    """A golden case: folder, case (its JSON), inputs, outputs, and a path to its checkpoint."""
+    for place in PLACES:
+        folder = place / system / name
+        if (folder / "case.json").exists():
+            break
+    else:
+        pytest.skip(f"golden case {system}/{name} is neither in tests/golden nor in ../shared/golden")
+    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    files = {part: folder / f"{part}.safetensors" for part in ("inputs", "outputs")}
+    return SimpleNamespace(
+        folder=folder,
+        case=case,
+        checkpoint=folder / case["checkpoint"] if "checkpoint" in case else None,
+        **{part: load_file(path) if path.exists() else {} for part, path in files.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def golden():
+    return find_golden
+
+
+def fill(network, seed=0):
+    """Weights that make every part of a network matter."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        around = 1.0 if "norm" in name else 0.0
+        parameter.data.copy_(around + 0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def tiny():
+    """A function that builds a small model with random weights and names for its twelve classes."""
+
+    def make(params=TINY, seed=0, dtype=torch.float32, **kit):
+        model = pc.build("pixeldit", params, device="cpu", dtype=dtype, **kit)
+        fill(model.network, seed)
+        model.class_names = NAMES[: params.num_classes]
+        model.recipe = pc.Recipe(steps=4, cfg=2.0, cfg_interval=(0.1, 0.9), size=(16, 16))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def tiny_file(tiny, tmp_path):
+    """The file of a tiny model."""
+    return pc.save_checkpoint(tiny(), tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def calls():
+    """A function that records each call of a model's network: rows, time, labels and output."""
+
+    def record(model):
+        found = []
+
+        def note(_, arguments, output):
+            x, time, labels = arguments[:3]
+            found.append(SimpleNamespace(rows=len(x), time=time.clone(), labels=labels.clone(), output=output.clone()))
+
+        model.network.register_forward_hook(note)
+        return found
+
+    return record

@@ -1,0 +1,259 @@
+"""The command line, end to end on a tiny checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import pixeldit_core as pc
+from pixeldit_core.cli import main
+from pixeldit_core.cli.options import parse_seeds, parse_size
+
+ROOT = Path(__file__).parents[2]
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def command(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pixeldit_core", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_sample_makes_a_picture_for_every_class_and_seed(tiny_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["sample", str(tiny_file), "--classes", "3, tabby cat, 5", "--seeds", "0-1,9", "--out", str(out)]) == 0
+    assert files(out) == sorted(["contact-sheet.png", *(f"{c}_{s}.png" for c in (3, 2, 5) for s in (0, 1, 9))])
+    told = capsys.readouterr().out
+    assert "9 pictures" in told and "4 steps, ab2, cfg 2 for t in 0.1 to 0.9" in told and "contact-sheet.png" in told
+
+    model = pc.load_checkpoint(tiny_file)
+    expected = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, [2]), seeds=[9]))[0]
+    picture = Image.open(out / "2_9.png")
+    assert np.array_equal(np.asarray(picture), expected.numpy())
+    assert json.loads(picture.text["pixeldit"])["seed"] == 9
+    sheet = Image.open(out / "contact-sheet.png")
+    assert sheet.width == sheet.height == 3 * (16 * 8 + 4) + 4  # a row for each class, a column for each seed
+
+
+def test_sample_takes_every_class_of_a_small_model_and_the_recipe_of_the_file(tiny_file, tmp_path):
+    assert main(["sample", str(tiny_file), "--out", str(tmp_path / "out")]) == 0
+    assert len(files(tmp_path / "out")) == 12 + 1
+
+
+def test_options_change_single_values_of_a_recipe(tiny_file, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    arguments = ["sample", str(tiny_file), "--classes", "0", "--out", out, "--recipe", "imagenet512", "--size", "24x16"]
+    arguments += ["--steps", "3", "--solver", "heun", "--cfg-interval", "0.2", "0.8", "--device", "cpu"]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "3 steps, heun, cfg 3.5 for t in 0.2 to 0.8, timeshift 2, 24 x 16 pixels" in told
+    assert Image.open(tmp_path / "out" / "0_0.png").size == (24, 16)
+    expected = pc.load_checkpoint(tiny_file)
+    x = pc.sample(
+        expected,
+        pc.class_condition(expected, 0),
+        seeds=0,
+        size=(16, 24),
+        steps=3,
+        solver="heun",
+        cfg=3.5,
+        timeshift=2.0,
+        cfg_interval=(0.2, 0.8),
+    )
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "0_0.png")), pc.to_uint8(expected, x)[0].numpy())
+
+
+def test_a_picture_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(tiny_file, tmp_path):
+    for folder, size in (("one", "1"), ("five", "5")):
+        out = tmp_path / folder
+        out.mkdir()
+        (out / "0_0.png").write_bytes(b"half of a file")
+        (out / "mine.txt").write_text("stays")
+        assert main(["sample", str(tiny_file), "--seeds", "0-1", "--batch-size", size, "--out", str(out)]) == 0
+        assert (out / "mine.txt").read_text() == "stays"
+    pictures = [name for name in files(tmp_path / "one") if name.endswith(".png")]
+    assert len(pictures) == 24 + 1
+    for name in pictures:
+        one, five = (np.asarray(Image.open(tmp_path / folder / name)) for folder in ("one", "five"))
+        assert np.array_equal(one, five), name
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["nowhere.safetensors"], "nowhere.safetensors: there is no such file"),
+        (["{file}", "--classes", "tabbi"], 'class "tabbi" is not known. Did you mean "2: tabby"?'),
+        (["{file}", "--classes", "crane"], '"4: crane", "5: crane"'),
+        (["{file}", "--classes", "13"], "13 is out of range: this checkpoint has 12 classes"),
+        (["{file}", "--classes", " , "], "the list of classes is empty"),
+        (["{file}", "--size", "18x16"], "nearest that does is 16 x 16"),
+        (["{file}", "--steps", "0"], "steps is 0; at least 1 is needed"),
+        (["{file}", "--timeshift", "0"], "timeshift is 0"),
+        (["{file}", "--cfg-interval", "0.9", "0.1"], "the guidance interval is 0.9 to 0.1"),
+        (["{file}", "--weights", "ema"], "has no ema weights, only raw"),
+        (["{file}", "--device", "nonsense"], 'device "nonsense" cannot be used here'),
+        (["{file}", "--out", "{file}"], "exists"),
+    ],
+)
+def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    assert main(["sample", *(text.format(file=tiny_file) for text in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert told in error
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--seeds", "a"],
+        ["--seeds", "5-2"],
+        ["--size", "big"],
+        ["--batch-size", "0"],
+        ["--dtype", "fp64"],
+        ["--recipe", "nonsense"],
+        ["--solver", "nonsense"],
+    ],
+)
+def test_words_that_are_no_values_are_refused(tiny_file, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", str(tiny_file), *arguments])
+    assert stop.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_the_recipe_of_a_file_without_one(tiny, tmp_path, capsys):
+    model = tiny()
+    model.recipe = None
+    path = pc.save_checkpoint(model, tmp_path / "bare.safetensors")
+    assert main(["sample", str(path), "--recipe", "checkpoint", "--out", str(tmp_path / "out")]) == 2
+    assert "bare.safetensors has no recipe of its own" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_told_and_nothing_is_written(tiny, tmp_path, capsys):
+    model = tiny()
+    model.network.final_layer.linear.bias.data[0] = float("nan")
+    path = pc.save_checkpoint(model, tmp_path / "nan.safetensors")
+    assert main(["sample", str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("not finite") == 1 and "nan.safetensors" in error
+    assert files(tmp_path / "out") == []
+
+
+def test_too_little_memory_is_one_readable_line(tiny_file, tmp_path, capsys):
+    assert main(["sample", str(tiny_file), "--size", "10000000", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("error: not enough memory. Try --batch-size 1")
+
+
+def test_seeds_and_sizes():
+    assert parse_seeds("0-3, 7 9;7") == [0, 1, 2, 3, 7, 9]
+    assert parse_seeds("5 - 6") == [5, 6]
+    assert parse_size("320x256") == (256, 320)
+    assert parse_size("64") == (64, 64)
+
+
+def test_inspect_tells_of_files_in_words_and_json(tiny_file, tmp_path, capsys):
+    text = tmp_path / "notes.ckpt"
+    text.write_text("These are not weights at all.")
+    assert main(["inspect", str(tiny_file)]) == 0
+    told = capsys.readouterr().out
+    assert "44,775" in told and "12: circle, square, tabby" in told and "4 steps, ab2" in told and "float32" in told
+    assert main(["inspect", "--json", str(tiny_file), str(text)]) == 1
+    good, bad = json.loads(capsys.readouterr().out)
+    assert good["family"] == "pixeldit" and good["refused"] is None and good["parameters"] == 44775
+    assert good["params"]["hidden_size"] == 24 and good["class_names"][2] == "tabby" and good["recipe"]["steps"] == 4
+    assert "notes.ckpt is not a checkpoint" in bad["refused"]
+
+
+def test_convert_writes_every_layout_and_precision(tiny_file, tmp_path, capsys):
+    original = load_file(tiny_file)
+    for dtype, kind in {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}.items():
+        target = tmp_path / f"{dtype}.safetensors"
+        arguments = ["convert", str(tiny_file), str(target), "--layout", "comfyui", "--dtype", dtype]
+        assert main(arguments) == 0
+        written = load_file(target)
+        assert set(written) == {f"model.diffusion_model.{key}" for key in original}
+        for key, value in original.items():
+            assert torch.equal(written[f"model.diffusion_model.{key}"], value.to(kind))
+    assert "44,775" in capsys.readouterr().out
+    info = pc.inspect_checkpoint(target)
+    assert info.class_names[2] == ("tabby", "tabby cat") and info.recipe.steps == 4
+
+
+def test_convert_chooses_weights(tiny, tmp_path, capsys):
+    raw, ema = (tiny(seed=seed).network.state_dict() for seed in (1, 2))
+    source = tmp_path / "both.safetensors"
+    save_file({f"denoiser.{k}": v for k, v in raw.items()} | {f"ema_denoiser.{k}": v for k, v in ema.items()}, source)
+    for choice, expected in {"auto": ema, "ema": ema, "raw": raw}.items():
+        target = tmp_path / f"{choice}.safetensors"
+        assert main(["convert", str(source), str(target), "--weights", choice]) == 0
+        assert all(torch.equal(value, expected[key]) for key, value in load_file(target).items())
+
+
+def test_convert_does_not_replace_unless_told(tiny_file, tmp_path, capsys):
+    target = tmp_path / "there.safetensors"
+    target.write_bytes(b"precious")
+    assert main(["convert", str(tiny_file), str(target)]) == 2
+    assert "--force" in capsys.readouterr().err and target.read_bytes() == b"precious"
+    assert main(["convert", str(tiny_file), str(target), "--force"]) == 0
+    assert pc.inspect_checkpoint(target).family == "pixeldit"
+    assert main(["convert", str(tiny_file), str(tiny_file), "--force"]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert main(["convert", str(tiny_file), str(tmp_path / "there.ckpt")]) == 2
+    assert "only .safetensors is written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["inspect", "--help"], ["convert", "--help"]])
+def test_help_has_examples(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    assert "examples:\n  python -m pixeldit_core " in capsys.readouterr().out
+
+
+def test_as_a_program_errors_have_no_traceback(tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"")
+    process = command("sample", broken, "--out", tmp_path / "out")
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and output == ""
+    assert error == "error: broken.safetensors is empty. The download probably stopped: get the file again.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
+def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
+    out = tmp_path / "out"
+    process = command("sample", tiny_file, "--seeds", "0-999", "--batch-size", "1", "--steps", "50", "--out", out)
+    deadline = time.monotonic() + 120
+    while not (out.exists() and len(files(out)) > 2):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error and "of 12000 pictures are finished" in error
+    made = files(out)
+    assert made and not any(name.endswith(".part") for name in made) and "contact-sheet.png" not in made
+    for name in made:
+        Image.open(out / name).load()
