@@ -1,0 +1,53 @@
+@echo off
+rem make demo     pictures from the model in the box, on the CPU, into output\
+rem make test     ruff, then every test
+rem
+rem Each makes what it needs first: an environment in .venv. What follows the word goes to the sampler or to pytest:
+rem   make demo --classes 3 --seeds 0-7
+rem Set PYTHON, VENV, TORCH or PIP_ARGS before it, as in the Makefile:
+rem   set PYTHON=py -3.12
+setlocal
+cd /d "%~dp0"
+if not defined PYTHON set "PYTHON=python"
+if not defined VENV set "VENV=.venv"
+if not defined TORCH set "TORCH=torch==2.13.0"
+set "VENV_PYTHON=%VENV%\Scripts\python.exe"
+
+set "GOAL=%~1"
+set "REQUIREMENTS="
+if "%GOAL%"=="demo" set "REQUIREMENTS=requirements-standalone.txt"
+if "%GOAL%"=="test" set "REQUIREMENTS=requirements-dev.txt"
+if not defined REQUIREMENTS goto help
+
+set "REST="
+:collect
+shift
+if "%~1"=="" goto collected
+set REST=%REST% %1
+goto collect
+:collected
+
+if not exist "%VENV_PYTHON%" (
+  %PYTHON% -c "import sys; sys.exit(sys.version_info < (3, 10))" || goto old
+  %PYTHON% -m venv "%VENV%" || exit /b 1
+)
+"%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check %PIP_ARGS% "%TORCH%" -r %REQUIREMENTS% || exit /b 1
+
+if "%GOAL%"=="test" goto test
+"%VENV_PYTHON%" -m pixeldit_core sample --device cpu --out output%REST%
+exit /b %ERRORLEVEL%
+
+:test
+"%VENV_PYTHON%" -m ruff check . || exit /b 1
+"%VENV_PYTHON%" -m ruff format --check . || exit /b 1
+"%VENV_PYTHON%" -m pytest%REST%
+exit /b %ERRORLEVEL%
+
+:old
+echo Python 3.10 or newer is needed. Name one: set PYTHON=py -3.12
+exit /b 1
+
+:help
+echo make demo     pictures from the model in the box, on the CPU, into output\
+echo make test     ruff, then every test
+exit /b 1
