@@ -38,7 +38,7 @@ def fill(model: Any, tensors: dict[str, Any], patcher: Any) -> None:
 
 def show_text(cls: type[io.ComfyNode], text: str) -> None:
     """A line of text on the node that runs, and in the log."""
-    log.info("%s: %s", cls.__name__, text.replace("\n", "; "))
+    log.info("%s: %s", cls.__name__.removesuffix("Clone"), text.replace("\n", "; "))
     server = getattr(PromptServer, "instance", None)  # absent when a script drives the nodes
     if server is not None and cls.hidden.unique_id is not None:
         server.send_progress_text(text, cls.hidden.unique_id)

@@ -81,8 +81,9 @@ class Adapter:
         height, width = x.shape[-2:]
         if x.shape[1] != self.params.in_channels:
             raise ValueError(
-                f"this model makes pixels and got a latent of {x.shape[1]} channels; it needs {self.params.in_channels} "
-                "channels at full size. Use PixelDiT Encode, or EmptyChromaRadianceLatentImage for an empty one."
+                f"this model makes pixels and got a latent of {x.shape[1]} channels; it needs "
+                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode, or "
+                "EmptyChromaRadianceLatentImage for an empty one."
             )
         multiple = self.family.size_multiple(self.params)
         padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))

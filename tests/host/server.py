@@ -1,0 +1,98 @@
+"""A real ComfyUI server with the pack in its custom_nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hosts import ROOT, Host
+
+PACK = "ComfyUI-PixelDiT"
+
+
+class Server:
+    """Address, folders and log of a running ComfyUI."""
+
+    def __init__(self, port: int, base: Path) -> None:
+        self.url, self.base = f"http://127.0.0.1:{port}", base
+
+    @property
+    def log(self) -> str:
+        return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def post(self, path: str, value: Any) -> tuple[int, Any]:
+        """Status and answer; an error status is an answer, too."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(value).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                body = answer.read()
+                return answer.status, json.loads(body) if body else None
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def run(self, prompt: dict[str, Any], timeout: float = 240) -> dict[str, Any]:
+        """Queue a prompt in API form and wait for its history entry; a refused one gives its errors."""
+        status, answer = self.post("/prompt", {"prompt": prompt})
+        if status != 200:
+            return {"refused": answer}
+        return self.wait(answer["prompt_id"], timeout)
+
+    def wait(self, prompt_id: str, timeout: float = 240) -> dict[str, Any]:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if entry:
+                return entry
+            time.sleep(0.2)
+        raise TimeoutError(f"prompt {prompt_id} did not end:\n{self.log[-3000:]}")
+
+
+@contextlib.contextmanager
+def running(host: Host, base: Path) -> Iterator[Server]:
+    """Start a host with the pack linked into its custom_nodes, and stop it."""
+    (base / "custom_nodes").mkdir(parents=True)
+    for folder in ("models/diffusion_models", "output", "input", "user", "temp"):
+        (base / folder).mkdir(parents=True)
+    os.symlink(ROOT, base / "custom_nodes" / PACK, target_is_directory=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(host.python), "main.py", "--cpu", "--disable-api-nodes", "--port", str(port)]
+    command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"]
+    with (base / "server.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, cwd=host.path, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+        server = Server(port, base)
+        try:
+            _wait_until_up(server, process)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_until_up(server: Server, process: subprocess.Popen) -> None:
+    for _ in range(300):
+        with contextlib.suppress(OSError):
+            server.get("/system_stats")
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.5)
+    raise RuntimeError(f"ComfyUI did not start:\n{server.log[-3000:]}")

@@ -1,0 +1,171 @@
+"""A real server: the bundled workflows, errors that do not stop it, interrupt, pages for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hosts import ROOT, find_hosts  # noqa: E402
+from server import PACK, Server, running  # noqa: E402
+
+HOSTS = find_hosts()
+NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
+BOX = "pixeldit-drawings-64.safetensors"
+TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(request.param, tmp_path_factory.mktemp("comfyui") / "base") as running_server:
+        yield running_server
+
+
+def prompt(checkpoint: str = BOX, label: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """Loader, label, sampler and save, in the form of ComfyUI's API."""
+    values = {
+        "seed": 1,
+        "recipe": "as set below",
+        "steps": 4,
+        "solver": "ab2",
+        "cfg": 2.0,
+        "timeshift": 0.0,
+        "cfg_interval_start": 0.1,
+        "cfg_interval_end": 0.9,
+        "width": 64,
+        "height": 64,
+        "batch_size": 1,
+        "denoise": 1.0,
+        **settings,
+    }
+    return {
+        "1": {
+            "class_type": "PixelDiTLoader",
+            "inputs": {"checkpoint": checkpoint, "weights": "auto", "weight_dtype": "default"},
+        },
+        "2": {
+            "class_type": "PixelDiTClassLabel",
+            "inputs": {"model": ["1", 0], "class_name": "5: fish", "classes": "", **(label or {})},
+        },
+        "3": {
+            "class_type": "PixelDiTSampler",
+            "inputs": {"model": ["1", 0], "positive": ["2", 0], "negative": ["2", 1], **values},
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "PixelDiT/test"}},
+    }
+
+
+def pictures(server: Server) -> set[str]:
+    return {path.name for path in (server.base / "output").rglob("*.png")}
+
+
+def error_of(entry: dict[str, Any]) -> str:
+    for kind, message in entry["status"]["messages"]:
+        if kind == "execution_error":
+            return message["exception_message"]
+    return ""
+
+
+def test_a_picture_is_saved(server: Server) -> None:
+    before = pictures(server)
+    entry = server.run(prompt())
+    assert entry["status"]["status_str"] == "success", error_of(entry)
+    assert len(pictures(server) - before) == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"width": 60}, "nearest that does is 64 x 64"),
+        ({"cfg_interval_start": 0.9, "cfg_interval_end": 0.2}, "guidance interval"),
+        ({"label": {"classes": "blimp, fish"}}, '"blimp" is not known'),
+        ({"label": {"classes": "fsh"}}, "5: fish"),
+        ({"label": {"classes": "40"}}, "12 classes"),
+    ],
+)
+def test_bad_input_is_told_and_the_server_goes_on(server: Server, change: dict[str, Any], words: str) -> None:
+    before = pictures(server)
+    entry = server.run(prompt(**change))
+    assert words in error_of(entry)
+    assert pictures(server) == before, "no partial picture"
+    assert server.run(prompt(seed=time.time_ns()))["status"]["status_str"] == "success"
+
+
+def test_values_out_of_range_are_refused_when_queued(server: Server) -> None:
+    assert "refused" in server.run(prompt(steps=0))
+
+
+def test_a_missing_file_is_told(server: Server) -> None:
+    answer = server.run(prompt(checkpoint="missing.safetensors"))  # newer hosts refuse it when it is queued
+    assert "refused" in answer or "is not in models/" in error_of(answer)
+
+
+def test_a_damaged_file_is_told(server: Server) -> None:
+    folder = server.base / "models" / "diffusion_models"
+    (folder / "notes.ckpt").write_text("not a checkpoint", encoding="utf-8")
+    (folder / "cut.safetensors").write_bytes((ROOT / "models" / BOX).read_bytes()[:100000])
+    assert "notes.ckpt is not a checkpoint" in error_of(server.run(prompt(checkpoint="notes.ckpt")))
+    assert "damaged or truncated" in error_of(server.run(prompt(checkpoint="cut.safetensors")))
+
+
+def test_interrupt_leaves_the_server_ready(server: Server) -> None:
+    before = pictures(server)
+    _, answer = server.post("/prompt", {"prompt": prompt(steps=5000, seed=3)})
+    for _ in range(600):
+        if server.get("/queue")["queue_running"]:
+            break
+        time.sleep(0.1)
+    time.sleep(3)  # well into the loop
+    server.post("/interrupt", {})
+    entry = server.wait(answer["prompt_id"], 60)
+    kinds = [kind for kind, _ in entry["status"]["messages"]]
+    assert "execution_interrupted" in kinds, kinds
+    assert pictures(server) == before
+    assert server.run(prompt(seed=4))["status"]["status_str"] == "success"
+
+
+def test_the_pack_loads_without_a_complaint(server: Server) -> None:
+    assert "IMPORT FAILED" not in server.log
+    assert "pixeldit-drawings-64" not in server.log or "unet missing" not in server.log
+
+
+def test_templates_with_thumbnails(server: Server) -> None:
+    assert sorted(server.get("/workflow_templates")[PACK]) == TITLES
+    for title in TITLES:
+        address = f"{server.url}/api/workflow_templates/{PACK}/{title.replace(' ', '%20')}.jpg"
+        import urllib.request
+
+        with urllib.request.urlopen(address) as answer:
+            assert answer.read(3) == b"\xff\xd8\xff", title
+
+
+def test_help_pages_and_locales_are_served(server: Server) -> None:
+    import urllib.request
+
+    for node_id in json.loads((ROOT / "tests" / "host" / "schema.json").read_text(encoding="utf-8")):
+        for page in (f"{node_id}.md", f"{node_id}/zh.md"):
+            with urllib.request.urlopen(f"{server.url}/extensions/{PACK}/docs/{page}") as answer:
+                assert answer.read().startswith(b"#"), page
+    texts = server.get("/i18n")
+    assert "PixelDiTSampler" in texts["en"]["nodeDefs"] and "PixelDiTSampler" in texts["zh"]["nodeDefs"]
+
+
+def test_class_names_for_the_browser(server: Server) -> None:
+    names = server.get(f"/pixeldit/classes?checkpoint={BOX}")
+    assert names[5] == "5: fish" and len(names) == 12
+    assert server.get("/pixeldit/classes?checkpoint=../../secret") == []
+
+
+def test_workflow_files_name_only_nodes_of_this_host(server: Server) -> None:
+    known = set(server.get("/object_info"))
+    for title in TITLES:
+        graph = json.loads((ROOT / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
+        used = {node["type"] for node in graph["nodes"]} - {"MarkdownNote"}  # drawn by the page alone
+        assert used <= known, used - known
