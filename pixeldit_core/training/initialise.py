@@ -1,0 +1,28 @@
+"""Weights to start training from. Inference never needs this: the networks themselves do not initialise anything."""
+
+import torch
+from torch import nn
+
+
+def initialise(network: nn.Module) -> None:
+    """Fills every parameter of a class-conditional PixelDiT in place, from torch's global generator.
+
+    As published: modulation and output start at zero, so every block starts as the identity and the predicted
+    velocity as 0; Xavier for the patch embedding; N(0, 0.02) for time and class; the rest as torch does.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.reset_parameters()
+    for name, parameter in network.named_parameters():
+        if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
+        elif "norm" in name:
+            nn.init.ones_(parameter)
+        elif name.startswith("s_embedder") and parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+        elif name.startswith("s_embedder"):
+            nn.init.zeros_(parameter)
+        elif name.startswith(("t_embedder", "y_embedder")) and parameter.ndim == 2:
+            nn.init.normal_(parameter, std=0.02)
+    bad = [name for name, parameter in network.named_parameters() if not torch.isfinite(parameter).all()]
+    assert not bad, f"not initialised: {bad}"
