@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .host.compat import advanced, searchable, show_text
 from .host.folders import find_checkpoint, list_checkpoints
-from .host.model import WEIGHT_DTYPES, about, load_model
+from .host.model import WEIGHT_DTYPES, About, about, load_model
 
 
 class PixelDiTLoader(io.ComfyNode):
@@ -61,11 +61,19 @@ class PixelDiTLoader(io.ComfyNode):
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
         model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
         known = about(model)
-        recipe = known.recipe_for(None)
-        show_text(
-            cls,
-            f"{known.family.title}, {known.params.num_classes} classes, patch {known.params.patch_size}\n"
-            f"recommended: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "
-            f"interval {recipe.cfg_interval[0]:g} to {recipe.cfg_interval[1]:g}",
-        )
+        show_text(cls, describe(known))
         return io.NodeOutput(model)
+
+
+def describe(known: About) -> str:
+    """What was loaded, and the settings that suit it: its own, or the published ones for each size."""
+    lines = [f"{known.family.title}, {known.params.num_classes} classes, patch {known.params.patch_size}"]
+    for size in [None] if known.recipe else known.family.trained_sizes:
+        recipe = known.recipe_for(size)
+        place = f"at {size[1]} x {size[0]}" if size else "recommended"
+        start, end = recipe.cfg_interval
+        lines.append(
+            f"{place}: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "
+            f"interval {start:g} to {end:g}"
+        )
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from .host.render import AS_SET, OWN, render
 SOLVERS = list(sampling.SOLVERS)
 SOLVER_TIP = (
     "ab2: the published one, one network call per step, best for its cost. euler: plain, softer at few steps. heun: "
-    "between them. heun_exact: twice the calls, most exact at few steps."
+    "reuses the slope of the step before, costs as much. heun_exact: twice the calls, most exact at few steps."
 )
 TIMESHIFT_TIP = (
     "Above 1, more of the steps go to the noisy beginning, where the composition is made; larger pictures want "
@@ -111,7 +111,7 @@ class PixelDiTSampler(io.ComfyNode):
                     io.Float.Input(
                         "denoise",
                         default=1.0,
-                        min=0.0,
+                        min=0.01,
                         max=1.0,
                         step=0.01,
                         tooltip="With an image: how much of it is made anew. 0.3 touches it up, 0.6 repaints, 1 keeps "
@@ -198,7 +198,7 @@ class PixelDiTScheduler(io.ComfyNode):
                     io.Float.Input(
                         "denoise",
                         default=1.0,
-                        min=0.0,
+                        min=0.01,
                         max=1.0,
                         step=0.01,
                         tooltip="Below 1 only the last part of a longer grid is walked, for image to image.",

@@ -33,7 +33,7 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[dict] = []
         self.links: list[list] = []
-        self.groups: list[dict] = []
+        self.scale = 0.8
 
     def add(self, node: Node, **sources: tuple[dict, int]) -> dict:
         number = len(self.nodes) + 1
@@ -65,10 +65,6 @@ class Graph:
         self.nodes.append(entry)
         return entry
 
-    def group(self, title: str, bounding: tuple[int, int, int, int], color: str = "#3f789e") -> None:
-        entry = {"id": len(self.groups) + 1, "title": title, "bounding": list(bounding), "color": color}
-        self.groups.append(entry | {"font_size": 24, "flags": {}})
-
     def save(self, name: str) -> None:
         workflow = {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"pixeldit/{name}")),
@@ -77,9 +73,9 @@ class Graph:
             "last_link_id": len(self.links),
             "nodes": self.nodes,
             "links": self.links,
-            "groups": self.groups,
+            "groups": [],
             "config": {},
-            "extra": {"ds": {"scale": 0.8, "offset": [130, 150]}},
+            "extra": {"ds": {"scale": self.scale, "offset": [130, 150]}},
             "version": 0.4,
         }
         (OUT / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
@@ -133,9 +129,9 @@ def quickstart() -> None:
     graph = Graph()
     model = graph.add(loader("pixeldit-drawings-64.safetensors"))
     classes = graph.add(label("0: hot-air balloon", "0-11", (0, 220)), model=(model, 0))
-    settings = [20, "ab2", 2.0, 0.0, 0.1, 0.9, 64, 64, 1]
+    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
     sample = graph.add(
-        sampler(7, "the checkpoint's own", settings, (400, 0)),
+        sampler(1, "the checkpoint's own", settings, (400, 0)),
         model=(model, 0),
         positive=(classes, 0),
         negative=(classes, 1),
@@ -212,6 +208,7 @@ def imagenets() -> None:
 
 def with_ksampler() -> None:
     graph = Graph()
+    graph.scale = 0.7
     model = graph.add(loader("pixeldit-drawings-64.safetensors"))
     classes = graph.add(label("0: hot-air balloon", "", (0, 220)), model=(model, 0))
     interval = graph.add(
@@ -234,7 +231,7 @@ def with_ksampler() -> None:
             (300, 270),
             inputs,
             [("LATENT", "LATENT")],
-            [7, "fixed", 25, 2.0, "euler", "simple", 1.0],
+            [1, "fixed", 25, 3.0, "euler", "simple", 1.0],
         ),
         model=(interval, 0),
         positive=(classes, 0),
@@ -247,19 +244,19 @@ def with_ksampler() -> None:
     )
     graph.add(save_image("PixelDiT/ksampler", (1360, 0), (360, 330)), images=(decode, 0))
 
-    noise = graph.add(Node("RandomNoise", (400, 420), (300, 90), [], [("NOISE", "NOISE")], [7, "fixed"]))
+    noise = graph.add(Node("RandomNoise", (400, 560), (300, 90), [], [("NOISE", "NOISE")], [1, "fixed"]))
     guider_inputs = [("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING")]
     guider = graph.add(
-        Node("CFGGuider", (400, 560), (300, 110), guider_inputs, [("GUIDER", "GUIDER")], [2.0]),
+        Node("CFGGuider", (400, 700), (300, 110), guider_inputs, [("GUIDER", "GUIDER")], [3.0]),
         model=(interval, 0),
         positive=(classes, 0),
         negative=(classes, 1),
     )
-    solver = graph.add(Node("PixelDiTSolver", (400, 720), (300, 70), [], [("SAMPLER", "SAMPLER")], ["ab2"]))
+    solver = graph.add(Node("PixelDiTSolver", (400, 860), (300, 70), [], [("SAMPLER", "SAMPLER")], ["ab2"]))
     sigmas = graph.add(
         Node(
             "PixelDiTScheduler",
-            (400, 840),
+            (400, 980),
             (300, 150),
             [("model", "MODEL"), ("latent", "LATENT")],
             [("SIGMAS", "SIGMAS")],
@@ -278,7 +275,7 @@ def with_ksampler() -> None:
     custom = graph.add(
         Node(
             "SamplerCustomAdvanced",
-            (760, 420),
+            (760, 560),
             (300, 140),
             custom_inputs,
             [("output", "LATENT"), ("denoised_output", "LATENT")],
@@ -290,10 +287,10 @@ def with_ksampler() -> None:
         latent_image=(latent, 0),
     )
     second = graph.add(
-        Node("PixelDiTDecode", (1100, 420), (220, 40), [("samples", "LATENT")], [("IMAGE", "IMAGE")]),
+        Node("PixelDiTDecode", (1100, 560), (220, 40), [("samples", "LATENT")], [("IMAGE", "IMAGE")]),
         samples=(custom, 0),
     )
-    graph.add(save_image("PixelDiT/custom", (1360, 420), (360, 330)), images=(second, 0))
+    graph.add(save_image("PixelDiT/custom", (1360, 560), (360, 330)), images=(second, 0))
     graph.add(
         note(
             "## ComfyUI's own samplers\n\nThe MODEL of PixelDiT Loader is a usual one. Above: **KSampler** with `euler` "

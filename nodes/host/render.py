@@ -11,7 +11,7 @@ from ...pixeldit_core.flow.sample import check_size
 from ...pixeldit_core.recipes import RECIPES, Recipe
 from . import sampling
 from .model import about
-from .pixels import fit, keep_outside, to_image, to_latent
+from .pixels import drop_alpha, fit, keep_outside, to_image, to_latent
 
 AS_SET = "as set below"
 OWN = "the checkpoint's own"
@@ -88,8 +88,10 @@ def render(
     if image is None:
         latent = torch.zeros(count, 3, height, width)
     else:
-        image = _repeat(fit(image[..., :3], width, height), count)
+        image = _repeat(fit(drop_alpha(image), width, height), count)
         latent = to_latent(image)
+    if mask is not None:
+        mask = fit(mask.reshape(-1, *mask.shape[-2:], 1), width, height).movedim(-1, 1)
     samples = sampling.sample(
         model,
         positive,
@@ -105,10 +107,10 @@ def render(
     picture = to_image(samples)
     if image is not None and mask is not None:
         picture = keep_outside(picture, image, mask)
-    used = (
-        f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, "
-        f"interval {cfg_interval_start:g} to {cfg_interval_end:g}, {width} x {height}"
-    )
+    interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
+    used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"
+    if chosen and chosen.size not in (None, (height, width)):
+        used += f"\nnote: this recipe is for {chosen.size[1]} x {chosen.size[0]}"
     return picture, used
 
 

@@ -1,7 +1,7 @@
 """Every way to sample gives the core's own pictures."""
 
 import torch
-from kit import close, core, empty, golden, labels, load_tiny, raises, record_calls, require, run, sampler_net
+from kit import close, core, empty, golden, labels, load_tiny, module, raises, record_calls, require, run, sampler_net
 
 SETTINGS = {"steps": 10, "cfg": 2.5}
 SHAPE = (2, 3, 16, 16)
@@ -334,3 +334,13 @@ def check_nan_weights_are_said_after_sampling():
         model.model.diffusion_model.final_layer.linear.weight.fill_(float("nan"))
     raises(ValueError, "not finite", pixeldit, model)
     raises(ValueError, "not finite", run, "PixelDiTDecode", samples={"samples": ksampler(model)})
+
+
+def check_image_and_mask_of_another_size_are_fitted_together():
+    start, mask = picture(40, 24), torch.zeros(1, 40, 24)
+    mask[:, 16:24, 6:18] = 1
+    made = pixeldit(load_tiny(), image=start, mask=mask, positive=labels([3]))
+    fitted = module("nodes.host.pixels").fit(start, 16, 16)
+    kept = module("nodes.host.pixels").fit(mask[..., None], 16, 16)[0, ..., 0] == 0
+    require(tuple(made.shape) == (1, 16, 16, 3) and 0 < kept.sum() < 256)
+    require(torch.equal((made[0][kept] * 255).byte(), (fitted[0][kept] * 255).byte()), "outside stays")
