@@ -8,6 +8,7 @@ compacted attention.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import EPS, Attention, Rope, SelfAttention, modulate, scaled_dot_product
-from .positions import sincos_2d
+from .positions import runs_eagerly_on_cpu, sincos_2d
+
+GROUP = 2**18  # values of a group of rows: on a CPU, its handful of intermediates stay in the cache
 
 
 def to_pixel_tokens(image: Tensor, patch_size: int) -> Tensor:
@@ -37,6 +40,27 @@ def pixel_positions(height: int, width: int, channels: int, patch_size: int, lik
     """The absolute position table, regrouped to [L, P, C] in the dtype and on the device of `like`."""
     table = sincos_2d(height, width, channels, like.device).to(like.dtype)
     return to_pixel_tokens(table.permute(2, 0, 1)[None], patch_size)
+
+
+def by_groups(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """function(*rows), where the rows do not depend on each other.
+
+    On a CPU, many rows go a group at a time: every pass over all of them is one through main memory, and the
+    intermediates of all of them, above all the hidden layer of the MLP, are the peak of memory.
+    """
+    size = max(1, GROUP // rows[0][0].numel())
+    if len(rows[0]) <= size or not runs_eagerly_on_cpu(rows[0]):
+        return function(*rows)
+    return torch.cat([function(*group) for group in zip(*(part.split(size) for part in rows), strict=True)])
+
+
+def separate(maps: Tensor) -> tuple[Tensor, ...]:
+    """[rows, P, n, C] -> n times [rows, P, C].
+
+    On a CPU one copy makes each of them contiguous: an operation on runs of C values is several times slower.
+    """
+    maps = maps.permute(2, 0, 1, 3)
+    return (maps.contiguous() if runs_eagerly_on_cpu(maps) else maps).unbind(0)
 
 
 class PixelMLP(nn.Module):
@@ -82,21 +106,34 @@ class PixelBlock(nn.Module):
         self.mlp = PixelMLP(pixel_width, operations=operations, **factory)
         self.adaLN_modulation = nn.Sequential(operations.Linear(width, self.num_maps * flat, **factory))
 
+    def forward(self, z: Tensor, s_cond: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
+        # the projection yields, for each pixel, `num_maps` runs of C values
+        maps = self.adaLN_modulation(s_cond).view(*z.shape[:2], self.num_maps, -1)
+        before, after = maps.split([0, 4] if self.post_modulation else [2, 4], dim=2)
+        mixed = self.mix(by_groups(self.enter, z, before), batch, rope, **options)
+        return by_groups(self.leave, z, mixed, after)
+
+    def enter(self, z: Tensor, maps: Tensor) -> Tensor:
+        """What attention compacts. Each row by itself, like `leave`."""
+        if self.post_modulation:
+            return self.norm1(z)
+        shift, scale = separate(maps)
+        return modulate(self.norm1(z), shift, scale)
+
     def mix(self, z: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
         """Attention between patches over their compacted pixels: [B*L, P, C] -> [B*L, P, C]."""
         compact = self.compress_to_attn(z.flatten(1))  # [B*L, A]
         mixed = self.attn(compact.unflatten(0, (batch, -1)), rope, **options)  # [B, L, A]
         return self.expand_from_attn(mixed.flatten(0, 1)).view_as(z)
 
-    def forward(self, z: Tensor, s_cond: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
-        # the projection yields, for each pixel, `num_maps` runs of C values
-        maps = self.adaLN_modulation(s_cond).view(z.shape[0], z.shape[1], self.num_maps, -1).unbind(2)
+    def leave(self, z: Tensor, mixed: Tensor, maps: Tensor) -> Tensor:
+        """Adds attention's result, then the MLP's."""
         if self.post_modulation:
-            scale1, shift1, scale2, shift2 = maps
-            z = z + modulate(self.mix(self.norm1(z), batch, rope, **options), shift1, scale1)
+            scale1, shift1, scale2, shift2 = separate(maps)
+            z = z + modulate(mixed, shift1, scale1)
             return z + modulate(self.mlp(self.norm2(z)), shift2, scale2)
-        shift1, scale1, gate1, shift2, scale2, gate2 = maps
-        z = torch.addcmul(z, gate1, self.mix(modulate(self.norm1(z), shift1, scale1), batch, rope, **options))
+        gate1, shift2, scale2, gate2 = separate(maps)
+        z = torch.addcmul(z, gate1, mixed)
         return torch.addcmul(z, gate2, self.mlp(modulate(self.norm2(z), shift2, scale2)))
 
 
