@@ -31,7 +31,7 @@ async function classLists(page) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: flags });
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
   const errors = [];
-  page.on('pageerror', (error) => errors.push(String(error).slice(0, 300)));
+  page.on('pageerror', (error) => errors.push(String(error.stack || error).slice(0, 2000)));
   await page.goto(url);
   await page.waitForFunction(() => window.app && window.app.graph, null, { timeout: 90000 });
   await page.waitForTimeout(5000);
