@@ -6,8 +6,10 @@ import logging
 from typing import Any
 
 import comfy.model_patcher
+import torch
 from comfy_api.latest import io
 from server import PromptServer
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,14 @@ def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
     return schema
 
 
-def fill(model: Any, tensors: dict[str, Any], patcher: Any) -> None:
-    """Load weights into a model; a patcher that streams them wants them assigned, not copied."""
-    if getattr(patcher, "is_dynamic", None):
-        model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
-    else:
+def fill(model: Any, tensors: dict[str, Tensor], dtype: torch.dtype, patcher: Any) -> None:
+    """Load weights into a model. Empties `tensors`, which the host does as it goes."""
+    if getattr(patcher, "is_dynamic", None) is None:
         model.load_model_weights(tensors, "")
+    elif patcher.is_dynamic():  # streams the weights it was given, so they must have the right type
+        model.load_model_weights({key: value.to(dtype) for key, value in tensors.items()}, "", assign=True)
+    else:
+        model.load_model_weights(tensors, "", assign=False)  # copied into place, converted on the way
 
 
 def show_text(cls: type[io.ComfyNode], text: str) -> None:

@@ -168,7 +168,7 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     model = config.get_model(found.tensors, device=offload_device)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
-    fill(model, {key: value.to(dtype) for key, value in found.tensors.items()}, patcher)
+    fill(model, found.tensors, dtype, patcher)
     # newer hosts make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
     log.info("%s: %s, %s weights, %s", found.source, found.family.title, found.group.weights, dtype)

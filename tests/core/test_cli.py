@@ -244,7 +244,9 @@ def test_as_a_program_errors_have_no_traceback(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
 def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
     out = tmp_path / "out"
-    process = command("sample", tiny_file, "--seeds", "0-999", "--batch-size", "1", "--steps", "50", "--out", out)
+    arguments = ("sample", tiny_file, "--seeds", "0-999", "--batch-size", "1", "--steps", "50", "--out", out)
+    # as in a person's terminal: a job in the background, as these tests may be, passes on that it ignores SIGINT
+    process = command(*arguments, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.monotonic() + 120
     while not (out.exists() and len(files(out)) > 2):
         assert process.poll() is None and time.monotonic() < deadline
