@@ -30,3 +30,23 @@ def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = No
         raise ValueError(f"last_step is {last_step}; it must be above 0 and at most 1.")
     times = torch.linspace(0.0, 1.0 - last_step, steps, dtype=torch.float32)
     return shift_time(torch.cat([times, torch.ones(1)]), timeshift)
+
+
+def sigma_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None) -> Tensor:
+    """The official text-to-image grid: float32 [steps + 1] on the CPU, from just above 0 to 1.
+
+    It is linear in the share of noise, shifted, and starts at a share of 0.999 (before the shift) though the state is
+    pure noise: so it was published. `last_step` has no meaning here.
+
+    Raises:
+        ValueError: steps below 2, timeshift not above 0, a last_step.
+    """
+    if steps < 2:
+        raise ValueError(f"steps is {steps}; the text-to-image grid needs at least 2.")
+    if not timeshift > 0:
+        raise ValueError(f"timeshift is {timeshift}; it must be above 0 (1 = evenly spaced).")
+    if last_step is not None:
+        raise ValueError("the text-to-image grid has no last_step of its own; leave it out.")
+    share = 1 - torch.linspace(1.0, 0.001, steps + 1, dtype=torch.float32)
+    sigma = (timeshift * share / (1 + (timeshift - 1) * share)).flip(0)
+    return 1 - sigma

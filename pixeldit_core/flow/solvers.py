@@ -7,6 +7,7 @@ record: the velocity at the step's start, for the Heun solvers the slope of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,28 @@ def heun(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = 
 def heun_exact(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = None) -> Tensor:
     """Heun, second order: 2N - 1 calls, since the step to t = 1 has no corrector."""
     return heun(velocity, x, times, on_step, exact=True)
+
+
+def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = None) -> Tensor:
+    """DPM-Solver++ of order 2 in ln(t / (1 - t)), multistep: N calls; text-to-image's published solver.
+
+    First and last step are of first order. Not ComfyUI's `dpmpp_2m`, which steps in -ln(1 - t).
+    """
+    before, h_before = None, math.inf
+    steps = _steps(times)
+    for i, (t, t_next) in enumerate(steps):
+        v = velocity(x, t)
+        image = torch.add(x, v, alpha=1.0 - t)  # where the flow would end if it went on straight
+        decay = t * (1.0 - t_next) / ((1.0 - t) * t_next)  # exp(-h)
+        h = -math.log(decay) if decay > 0 else math.inf
+        target = image
+        if 0 < i < len(steps) - 1 and h_before < math.inf:
+            target = torch.lerp(before, image, 1.0 + h / (2.0 * h_before))
+        x = torch.add(x * ((1.0 - t_next) / (1.0 - t)), target, alpha=t_next * (1.0 - decay))
+        before, h_before = image, h
+        if on_step:
+            on_step(i, t_next, x, v)
+    return x
 
 
 def _steps(times: Tensor) -> list[tuple[float, float]]:

@@ -1,0 +1,241 @@
+"""The text-to-image PixelDiT (arXiv 2511.20645, section 3; spec: official, section 3).
+
+Patches and text tokens attend to each other in every patch block, each with weights of their own (MM-DiT); the
+pixel-level pathway is the class-conditional network's, with an attention of its own width.
+Legend: B batch, L patches, T text tokens, D width, h heads, e head size, C pixel width, P pixels per patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import (
+    EPS,
+    Attention,
+    LinearEmbedder,
+    Rope,
+    SwiGLU,
+    TimestepEmbedder,
+    modulate,
+    scaled_dot_product,
+    swiglu_size,
+)
+from .pixel_path import FinalLayer, PixelBlock, from_pixel_tokens, pixel_positions, to_pixel_tokens
+from .positions import apply_rope, rope_1d, rope_2d
+
+
+@dataclass(frozen=True)
+class PixelDiTT2IParams:
+    """Sizes of a text-to-image PixelDiT; names are the official constructor's."""
+
+    hidden_size: int  #                        D, width of the patch pathway
+    num_groups: int  #                         attention heads of the patch pathway
+    patch_depth: int  #                        joint blocks
+    pixel_depth: int  #                        pixel blocks
+    pixel_attn_hidden_size: int  #             width of the compacted attention
+    pixel_num_groups: int  #                   its heads
+    patch_size: int = 16
+    pixel_hidden_size: int = 16
+    in_channels: int = 3
+    txt_embed_dim: int = 2304  #               width of the text encoder's states
+    txt_max_length: int = 300  #               text tokens beyond these are cut
+    mlp_hidden_size: int | None = None  #      of the SwiGLU; None = the published rule
+    use_text_rope: bool = True
+    text_rope_theta: float = 10000.0
+    use_pixel_abs_pos: bool = True
+    pit_adaln_post_modulation: bool = False
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def mlp_width(self) -> int:
+        return self.mlp_hidden_size or swiglu_size(self.hidden_size)
+
+
+class TextEmbedder(nn.Module):
+    """States of the text encoder [B, T, txt_embed_dim] -> [B, T, D]; its norm is the only one the text gets."""
+
+    def __init__(self, text_width: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(text_width, width, **factory)
+        self.norm = operations.RMSNorm(width, eps=EPS, **factory)
+
+    def forward(self, text: Tensor) -> Tensor:
+        return self.norm(self.proj(text))
+
+
+class JointAttention(nn.Module):
+    """One softmax over [text, patches], with projections and norms of their own: -> results for (patches, text)."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        attention: Attention = scaled_dot_product,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention = attention
+        head = width // num_heads
+        for stream in ("x", "y"):
+            setattr(self, f"qkv_{stream}", operations.Linear(width, 3 * width, bias=False, **factory))
+            setattr(self, f"q_norm_{stream}", operations.RMSNorm(head, eps=EPS, **factory))
+            setattr(self, f"k_norm_{stream}", operations.RMSNorm(head, eps=EPS, **factory))
+            setattr(self, f"proj_{stream}", operations.Linear(width, width, **factory))
+
+    def forward(
+        self, s: Tensor, y: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        q_s, k_s, v_s = self.heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, rope)
+        q_y, k_y, v_y = self.heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, text_rope)
+        q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in ((q_y, q_s), (k_y, k_s), (v_y, v_s)))
+        mixed = self.attention(q, k, v, **options)  # [B, T + L, D]
+        length = y.shape[1]
+        return self.proj_x(mixed[:, length:]), self.proj_y(mixed[:, :length])
+
+    def heads(self, x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, rope: Rope | None):
+        """Queries, keys and values [B, tokens, h, e] of one stream, each stream in its own system of positions."""
+        q, k, v = qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k = q_norm(q), k_norm(k)
+        return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
+
+
+class JointBlock(nn.Module):
+    """A block over patches and text; both are modulated from the same condition, by maps of their own."""
+
+    def __init__(
+        self, width: int, num_heads: int, hidden: int, *, attention: Attention, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        kit = {"operations": operations, **factory}
+        for norm in ("norm_x1", "norm_y1", "norm_x2", "norm_y2"):
+            setattr(self, norm, operations.RMSNorm(width, eps=EPS, **factory))
+        self.attn = JointAttention(width, num_heads, attention=attention, **kit)
+        self.mlp_x = SwiGLU(width, hidden, **kit)
+        self.mlp_y = SwiGLU(width, hidden, **kit)
+        self.adaLN_modulation_img = nn.Sequential(operations.Linear(width, 6 * width, **factory))
+        self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **factory))
+
+    def forward(
+        self, s: Tensor, y: Tensor, c: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation_img(c).chunk(6, dim=-1)
+        shift_y1, scale_y1, gate_y1, shift_y2, scale_y2, gate_y2 = self.adaLN_modulation_txt(c).chunk(6, dim=-1)
+        mixed_s, mixed_y = self.attn(
+            modulate(self.norm_x1(s), shift1, scale1),
+            modulate(self.norm_y1(y), shift_y1, scale_y1),
+            rope,
+            text_rope,
+            **options,
+        )
+        s = torch.addcmul(s, gate1, mixed_s)
+        y = torch.addcmul(y, gate_y1, mixed_y)
+        s = torch.addcmul(s, gate2, self.mlp_x(modulate(self.norm_x2(s), shift2, scale2)))
+        y = torch.addcmul(y, gate_y2, self.mlp_y(modulate(self.norm_y2(y), shift_y2, scale_y2)))
+        return s, y
+
+
+class PixelDiTT2I(nn.Module):
+    """Predicts `noise - image` of a noisy image, from its noise level and a text.
+
+    `attention(q, k, v, **options)` takes [B, h, tokens, e] three times and gives [B, tokens, h*e].
+    """
+
+    def __init__(
+        self,
+        params: PixelDiTT2IParams,
+        *,
+        operations: Any = nn,
+        attention: Attention = scaled_dot_product,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.params = params
+        p, width, pixel_width = params.patch_size, params.hidden_size, params.pixel_hidden_size
+        kit = {"operations": operations, "device": device, "dtype": dtype}
+        self.pixel_embedder = LinearEmbedder(params.in_channels, pixel_width, **kit)
+        self.s_embedder = LinearEmbedder(params.in_channels * p * p, width, **kit)
+        self.t_embedder = TimestepEmbedder(width, **kit)
+        self.y_embedder = TextEmbedder(params.txt_embed_dim, width, **kit)
+        self.y_pos_embedding = nn.Parameter(torch.empty(1, params.txt_max_length, width, device=device, dtype=dtype))
+        self.patch_blocks = nn.ModuleList(
+            JointBlock(width, params.num_groups, params.mlp_width, attention=attention, **kit)
+            for _ in range(params.patch_depth)
+        )
+        self.pixel_blocks = nn.ModuleList(
+            PixelBlock(
+                width,
+                pixel_width,
+                p * p,
+                params.pixel_attn_hidden_size,
+                params.pixel_num_groups,
+                post_modulation=params.pit_adaln_post_modulation,
+                attention=attention,
+                **kit,
+            )
+            for _ in range(params.pixel_depth)
+        )
+        self.final_layer = FinalLayer(pixel_width, params.in_channels, **kit)
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, **options: Any) -> Tensor:
+        """Velocity towards the noise.
+
+        Args:
+            x: [B, in_channels, H, W], nominally in [-1, 1]; H and W multiples of the patch size.
+            time: [B], 1000 times the share of noise; kept in float32 for its features.
+            text: [B, T, txt_embed_dim] or [B, 1, T, txt_embed_dim]; tokens beyond txt_max_length are cut. Padding
+                takes part, as in training: there is no mask.
+            options: handed to the attention function.
+
+        Returns:
+            [B, in_channels, H, W].
+        """
+        params, p = self.params, self.params.patch_size
+        batch, _, height, width = x.shape
+        rows, columns = height // p, width // p
+        rope = rope_2d(rows, columns, params.hidden_size // params.num_groups, x.device)
+
+        y = self.embed_text(text.to(x.dtype))  # [B, T, D]
+        text_rope = self.text_rope(y)
+        s = self.s_embedder(F.unfold(x, p, stride=p).transpose(1, 2))  # [B, L, D]
+        t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
+        c = F.silu(t_emb)
+        for block in self.patch_blocks:
+            s, y = block(s, y, c, rope, text_rope, **options)
+
+        s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
+        rope = rope_2d(rows, columns, params.pixel_attn_hidden_size // params.pixel_num_groups, x.device)
+        z = self.embed_pixels(x)  # [B*L, P, C]
+        for block in self.pixel_blocks:
+            z = block(z, s_cond, batch, rope, **options)
+        return from_pixel_tokens(self.final_layer(z), height, width, p)
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        if text.ndim == 4:
+            text = text.squeeze(1)
+        y = self.y_embedder(text[:, : self.params.txt_max_length])
+        return y + self.y_pos_embedding[:, : y.shape[1]].to(y)  # a host may keep the table elsewhere
+
+    def text_rope(self, y: Tensor) -> Rope | None:
+        params = self.params
+        if not params.use_text_rope:
+            return None
+        return rope_1d(y.shape[1], params.hidden_size // params.num_groups, y.device, theta=params.text_rope_theta)
+
+    def embed_pixels(self, x: Tensor) -> Tensor:
+        """[B, in_channels, H, W] -> [B*L, P, C], with the absolute position of each pixel."""
+        p = self.params.patch_size
+        z = self.pixel_embedder(to_pixel_tokens(x, p))
+        if not self.params.use_pixel_abs_pos:
+            return z
+        table = pixel_positions(x.shape[2], x.shape[3], z.shape[-1], p, like=z)
+        return (z.unflatten(0, (x.shape[0], -1)) + table).flatten(0, 1)
