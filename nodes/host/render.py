@@ -105,7 +105,7 @@ def render(
         interval=(cfg_interval_start, cfg_interval_end),
     )
     picture = to_image(samples)
-    if image is not None and mask is not None:
+    if mask is not None:
         picture = keep_outside(picture, image, mask)
     interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
     used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"

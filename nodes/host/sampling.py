@@ -10,7 +10,6 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -132,8 +131,3 @@ def sample(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-
-
-def empty_latent(channels: int, height: int, width: int, count: int) -> Tensor:
-    """Zeros [count, channels, height, width] to draw noise for."""
-    return torch.zeros(count, channels, height, width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -13,8 +12,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 # Dictionaries of tensors inside of a pickled file. The first is what everybody means by a checkpoint and gives its
 # keys as they are; the others keep their name as a prefix. Whatever else lies in the file is not about weights.
@@ -44,7 +41,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
     if _is_pickled(path):
         return _read_pickled(path)
     with _open_safetensors(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
 
 
 def read_shapes(
@@ -65,7 +62,7 @@ def read_shapes(
         )
     shapes, dtypes = {}, {}
     with _open_safetensors(path) as file:
-        for key in file.keys():  # noqa: SIM118
+        for key in file.keys():
             part = file.get_slice(key)
             shapes[key] = tuple(part.get_shape())
             dtypes[key] = _DTYPES.get(part.get_dtype(), torch.uint8)

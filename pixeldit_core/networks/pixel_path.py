@@ -42,6 +42,15 @@ def pixel_positions(height: int, width: int, channels: int, patch_size: int, lik
     return to_pixel_tokens(table.permute(2, 0, 1)[None], patch_size)
 
 
+def embed_pixels(embedder: nn.Module, x: Tensor, patch_size: int, positions: bool) -> Tensor:
+    """[B, C, H, W] -> pixel tokens [B*L, P, pixel width], with the absolute position of each pixel if asked for."""
+    z = embedder(to_pixel_tokens(x, patch_size))
+    if not positions:
+        return z
+    table = pixel_positions(x.shape[2], x.shape[3], z.shape[-1], patch_size, like=z)
+    return (z.unflatten(0, (x.shape[0], -1)) + table).flatten(0, 1)
+
+
 def by_groups(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """function(*rows), where the rows do not depend on each other.
 

@@ -25,7 +25,7 @@ from .layers import (
     scaled_dot_product,
     swiglu_size,
 )
-from .pixel_path import FinalLayer, PixelBlock, from_pixel_tokens, pixel_positions, to_pixel_tokens
+from .pixel_path import FinalLayer, PixelBlock, embed_pixels, from_pixel_tokens
 from .positions import rope_2d
 
 
@@ -175,16 +175,7 @@ class PixelDiT(nn.Module):
 
         s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
         rope = rope_2d(rows, columns, params.attention_width // params.attention_heads, x.device)
-        z = self.embed_pixels(x)  # [B*L, P, C]
+        z = embed_pixels(self.pixel_embedder, x, p, params.use_pixel_abs_pos)  # [B*L, P, C]
         for block in self.pixel_blocks:
             z = block(z, s_cond, batch, rope, **options)  # [B*L, P, C]
         return from_pixel_tokens(self.final_layer(z), height, width, p)
-
-    def embed_pixels(self, x: Tensor) -> Tensor:
-        """[B, in_channels, H, W] -> [B*L, P, C], with the absolute position of each pixel."""
-        p = self.params.patch_size
-        z = self.pixel_embedder(to_pixel_tokens(x, p))
-        if not self.params.use_pixel_abs_pos:
-            return z
-        table = pixel_positions(x.shape[2], x.shape[3], z.shape[-1], p, like=z)
-        return (z.unflatten(0, (x.shape[0], -1)) + table).flatten(0, 1)

@@ -25,7 +25,7 @@ from .layers import (
     scaled_dot_product,
     swiglu_size,
 )
-from .pixel_path import FinalLayer, PixelBlock, from_pixel_tokens, pixel_positions, to_pixel_tokens
+from .pixel_path import FinalLayer, PixelBlock, embed_pixels, from_pixel_tokens
 from .positions import apply_rope, rope_1d, rope_2d
 
 
@@ -214,7 +214,7 @@ class PixelDiTT2I(nn.Module):
 
         s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
         rope = rope_2d(rows, columns, params.pixel_attn_hidden_size // params.pixel_num_groups, x.device)
-        z = self.embed_pixels(x)  # [B*L, P, C]
+        z = embed_pixels(self.pixel_embedder, x, p, params.use_pixel_abs_pos)  # [B*L, P, C]
         for block in self.pixel_blocks:
             z = block(z, s_cond, batch, rope, **options)
         return from_pixel_tokens(self.final_layer(z), height, width, p)
@@ -230,12 +230,3 @@ class PixelDiTT2I(nn.Module):
         if not params.use_text_rope:
             return None
         return rope_1d(y.shape[1], params.hidden_size // params.num_groups, y.device, theta=params.text_rope_theta)
-
-    def embed_pixels(self, x: Tensor) -> Tensor:
-        """[B, in_channels, H, W] -> [B*L, P, C], with the absolute position of each pixel."""
-        p = self.params.patch_size
-        z = self.pixel_embedder(to_pixel_tokens(x, p))
-        if not self.params.use_pixel_abs_pos:
-            return z
-        table = pixel_positions(x.shape[2], x.shape[3], z.shape[-1], p, like=z)
-        return (z.unflatten(0, (x.shape[0], -1)) + table).flatten(0, 1)
