@@ -78,6 +78,15 @@ class LinearEmbedder(nn.Module):
         return self.proj(x)
 
 
+def rotated_heads(
+    x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int, rope: Rope | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, L, h, e]; queries and keys normalised, then rotated (None = not)."""
+    q, k, v = qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(2)
+    q, k = q_norm(q), k_norm(k)
+    return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
+
+
 class SelfAttention(nn.Module):
     """Self-attention with normalised and rotated queries and keys: [B, L, D] -> [B, L, D]."""
 
@@ -100,10 +109,8 @@ class SelfAttention(nn.Module):
         self.proj = operations.Linear(width, width, **factory)
 
     def forward(self, x: Tensor, rope: Rope, **options: Any) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each [B, L, h, e]
-        q = apply_rope(self.q_norm(q), *rope)
-        k = apply_rope(self.k_norm(k), *rope)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # each [B, h, L, e]
+        parts = rotated_heads(x, self.qkv, self.q_norm, self.k_norm, self.num_heads, rope)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # each [B, h, L, e]
         return self.proj(self.attention(q, k, v, **options))
 
 

@@ -12,21 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import (
-    EPS,
-    Attention,
-    LabelEmbedder,
-    LinearEmbedder,
-    Rope,
-    SelfAttention,
-    SwiGLU,
-    TimestepEmbedder,
-    modulate,
-    scaled_dot_product,
-    swiglu_size,
-)
-from .pixel_path import FinalLayer, PixelBlock, embed_pixels, from_pixel_tokens
-from .positions import rope_2d
+from .dual_path import DualPath, check_heads, check_pixel_path
+from .layers import EPS, Attention, LabelEmbedder, Rope, SelfAttention, SwiGLU, modulate, swiglu_size
 
 
 @dataclass(frozen=True)
@@ -54,19 +41,9 @@ class PixelDiTParams:
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        for width, heads, what in (
-            (self.hidden_size, self.num_groups, "hidden_size"),
-            (self.attention_width, self.attention_heads, "pixel_attn_hidden_size"),
-        ):
-            if heads < 1 or width % heads or (width // heads) % 4:
-                raise ValueError(
-                    f"{what} {width} does not divide into {heads} heads of a multiple of 4 channels; "
-                    "the rotary positions need that."
-                )
-        if self.pixel_hidden_size % 4:
-            raise ValueError(f"pixel_hidden_size is {self.pixel_hidden_size}; it must be a multiple of 4.")
-        if self.pixel_depth < 1:
-            raise ValueError(f"pixel_depth is {self.pixel_depth}; a PixelDiT has at least one pixel block.")
+        check_heads(self.hidden_size, self.num_groups, "hidden_size")
+        check_heads(self.attention_width, self.attention_heads, "pixel_attn_hidden_size")
+        check_pixel_path(self.pixel_hidden_size, self.pixel_depth)
 
     @property
     def mlp_width(self) -> int:
@@ -107,47 +84,14 @@ class PatchBlock(nn.Module):
         return torch.addcmul(s, gate2, self.mlp(modulate(self.norm2(s), shift2, scale2)))
 
 
-class PixelDiT(nn.Module):
-    """Predicts the velocity `image - noise` of a noisy image, from its time and class.
+class PixelDiT(DualPath):
+    """Predicts the velocity `image - noise` of a noisy image, from its time and class."""
 
-    `attention(q, k, v, **options)` takes [B, h, L, e] three times and gives [B, L, h*e].
-    """
+    def make_condition_embedder(self, **factory: Any) -> LabelEmbedder:
+        return LabelEmbedder(self.params.num_classes, self.params.hidden_size, **factory)
 
-    def __init__(
-        self,
-        params: PixelDiTParams,
-        *,
-        operations: Any = nn,
-        attention: Attention = scaled_dot_product,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.params = params
-        p, width, pixel_width = params.patch_size, params.hidden_size, params.pixel_hidden_size
-        kit = {"operations": operations, "device": device, "dtype": dtype}
-        self.pixel_embedder = LinearEmbedder(params.in_channels, pixel_width, **kit)
-        self.s_embedder = LinearEmbedder(params.in_channels * p * p, width, **kit)
-        self.t_embedder = TimestepEmbedder(width, **kit)
-        self.y_embedder = LabelEmbedder(params.num_classes, width, **kit)
-        self.patch_blocks = nn.ModuleList(
-            PatchBlock(width, params.num_groups, params.mlp_width, attention=attention, **kit)
-            for _ in range(params.patch_depth)
-        )
-        self.pixel_blocks = nn.ModuleList(
-            PixelBlock(
-                width,
-                pixel_width,
-                p * p,
-                params.attention_width,
-                params.attention_heads,
-                post_modulation=params.pit_adaln_post_modulation,
-                attention=attention,
-                **kit,
-            )
-            for _ in range(params.pixel_depth)
-        )
-        self.final_layer = FinalLayer(pixel_width, params.in_channels, **kit)
+    def make_patch_block(self, **kit: Any) -> PatchBlock:
+        return PatchBlock(self.params.hidden_size, self.params.num_groups, self.params.mlp_width, **kit)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor, **options: Any) -> Tensor:
         """Velocity of `x`.
@@ -161,21 +105,10 @@ class PixelDiT(nn.Module):
         Returns:
             [B, in_channels, H, W].
         """
-        params, p = self.params, self.params.patch_size
-        batch, _, height, width = x.shape
-        rows, columns = height // p, width // p
-        rope = rope_2d(rows, columns, params.hidden_size // params.num_groups, x.device)
-
-        patches = F.unfold(x, p, stride=p).transpose(1, 2)  # [B, L, 3P], channel-major
-        s = self.s_embedder(patches)  # [B, L, D]
+        rope = self.patch_rope(x)
+        s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb + self.y_embedder(label, x.dtype)[:, None])  # [B, 1, D]
         for block in self.patch_blocks:
             s = block(s, c, rope, **options)  # [B, L, D]
-
-        s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
-        rope = rope_2d(rows, columns, params.attention_width // params.attention_heads, x.device)
-        z = embed_pixels(self.pixel_embedder, x, p, params.use_pixel_abs_pos)  # [B*L, P, C]
-        for block in self.pixel_blocks:
-            z = block(z, s_cond, batch, rope, **options)  # [B*L, P, C]
-        return from_pixel_tokens(self.final_layer(z), height, width, p)
+        return self.paint(x, s, t_emb, **options)

@@ -14,24 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import (
-    EPS,
-    Attention,
-    LinearEmbedder,
-    Rope,
-    SwiGLU,
-    TimestepEmbedder,
-    modulate,
-    scaled_dot_product,
-    swiglu_size,
-)
-from .pixel_path import FinalLayer, PixelBlock, embed_pixels, from_pixel_tokens
-from .positions import apply_rope, rope_1d, rope_2d
+from .dual_path import DualPath, check_heads, check_pixel_path
+from .layers import EPS, Attention, Rope, SwiGLU, modulate, rotated_heads, scaled_dot_product, swiglu_size
+from .positions import rope_1d
 
 
 @dataclass(frozen=True)
 class PixelDiTT2IParams:
-    """Sizes of a text-to-image PixelDiT; names are the official constructor's."""
+    """Sizes of a text-to-image PixelDiT; names are the official constructor's.
+
+    Raises:
+        ValueError: sizes that no network can have.
+    """
 
     hidden_size: int  #                        D, width of the patch pathway
     num_groups: int  #                         attention heads of the patch pathway
@@ -52,9 +46,22 @@ class PixelDiTT2IParams:
     image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
+    def __post_init__(self) -> None:
+        check_heads(self.hidden_size, self.num_groups, "hidden_size")
+        check_heads(self.attention_width, self.attention_heads, "pixel_attn_hidden_size")
+        check_pixel_path(self.pixel_hidden_size, self.pixel_depth)
+
     @property
     def mlp_width(self) -> int:
         return self.mlp_hidden_size or swiglu_size(self.hidden_size)
+
+    @property
+    def attention_width(self) -> int:
+        return self.pixel_attn_hidden_size
+
+    @property
+    def attention_heads(self) -> int:
+        return self.pixel_num_groups
 
 
 class TextEmbedder(nn.Module):
@@ -94,18 +101,12 @@ class JointAttention(nn.Module):
     def forward(
         self, s: Tensor, y: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        q_s, k_s, v_s = self.heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, rope)
-        q_y, k_y, v_y = self.heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, text_rope)
-        q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in ((q_y, q_s), (k_y, k_s), (v_y, v_s)))
+        patches = rotated_heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, self.num_heads, rope)
+        text = rotated_heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, self.num_heads, text_rope)
+        q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(text, patches, strict=True))
         mixed = self.attention(q, k, v, **options)  # [B, T + L, D]
         length = y.shape[1]
         return self.proj_x(mixed[:, length:]), self.proj_y(mixed[:, :length])
-
-    def heads(self, x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, rope: Rope | None):
-        """Queries, keys and values [B, tokens, h, e] of one stream, each stream in its own system of positions."""
-        q, k, v = qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        q, k = q_norm(q), k_norm(k)
-        return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
 
 
 class JointBlock(nn.Module):
@@ -143,48 +144,19 @@ class JointBlock(nn.Module):
         return s, y
 
 
-class PixelDiTT2I(nn.Module):
-    """Predicts `noise - image` of a noisy image, from its noise level and a text.
+class PixelDiTT2I(DualPath):
+    """Predicts `noise - image` of a noisy image, from its noise level and a text."""
 
-    `attention(q, k, v, **options)` takes [B, h, tokens, e] three times and gives [B, tokens, h*e].
-    """
+    def __init__(self, params: PixelDiTT2IParams, *, device: Any = None, dtype: Any = None, **kit: Any) -> None:
+        super().__init__(params, device=device, dtype=dtype, **kit)
+        positions = torch.empty(1, params.txt_max_length, params.hidden_size, device=device, dtype=dtype)
+        self.y_pos_embedding = nn.Parameter(positions)
 
-    def __init__(
-        self,
-        params: PixelDiTT2IParams,
-        *,
-        operations: Any = nn,
-        attention: Attention = scaled_dot_product,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.params = params
-        p, width, pixel_width = params.patch_size, params.hidden_size, params.pixel_hidden_size
-        kit = {"operations": operations, "device": device, "dtype": dtype}
-        self.pixel_embedder = LinearEmbedder(params.in_channels, pixel_width, **kit)
-        self.s_embedder = LinearEmbedder(params.in_channels * p * p, width, **kit)
-        self.t_embedder = TimestepEmbedder(width, **kit)
-        self.y_embedder = TextEmbedder(params.txt_embed_dim, width, **kit)
-        self.y_pos_embedding = nn.Parameter(torch.empty(1, params.txt_max_length, width, device=device, dtype=dtype))
-        self.patch_blocks = nn.ModuleList(
-            JointBlock(width, params.num_groups, params.mlp_width, attention=attention, **kit)
-            for _ in range(params.patch_depth)
-        )
-        self.pixel_blocks = nn.ModuleList(
-            PixelBlock(
-                width,
-                pixel_width,
-                p * p,
-                params.pixel_attn_hidden_size,
-                params.pixel_num_groups,
-                post_modulation=params.pit_adaln_post_modulation,
-                attention=attention,
-                **kit,
-            )
-            for _ in range(params.pixel_depth)
-        )
-        self.final_layer = FinalLayer(pixel_width, params.in_channels, **kit)
+    def make_condition_embedder(self, **factory: Any) -> TextEmbedder:
+        return TextEmbedder(self.params.txt_embed_dim, self.params.hidden_size, **factory)
+
+    def make_patch_block(self, **kit: Any) -> JointBlock:
+        return JointBlock(self.params.hidden_size, self.params.num_groups, self.params.mlp_width, **kit)
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor, **options: Any) -> Tensor:
         """Velocity towards the noise.
@@ -199,25 +171,15 @@ class PixelDiTT2I(nn.Module):
         Returns:
             [B, in_channels, H, W].
         """
-        params, p = self.params, self.params.patch_size
-        batch, _, height, width = x.shape
-        rows, columns = height // p, width // p
-        rope = rope_2d(rows, columns, params.hidden_size // params.num_groups, x.device)
-
+        rope = self.patch_rope(x)
         y = self.embed_text(text.to(x.dtype))  # [B, T, D]
         text_rope = self.text_rope(y)
-        s = self.s_embedder(F.unfold(x, p, stride=p).transpose(1, 2))  # [B, L, D]
+        s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb)
         for block in self.patch_blocks:
             s, y = block(s, y, c, rope, text_rope, **options)
-
-        s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
-        rope = rope_2d(rows, columns, params.pixel_attn_hidden_size // params.pixel_num_groups, x.device)
-        z = embed_pixels(self.pixel_embedder, x, p, params.use_pixel_abs_pos)  # [B*L, P, C]
-        for block in self.pixel_blocks:
-            z = block(z, s_cond, batch, rope, **options)
-        return from_pixel_tokens(self.final_layer(z), height, width, p)
+        return self.paint(x, s, t_emb, **options)
 
     def embed_text(self, text: Tensor) -> Tensor:
         if text.ndim == 4:
