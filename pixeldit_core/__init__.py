@@ -16,8 +16,9 @@ from .flow.guidance import is_guided
 from .flow.sample import noise, sample, time_grid
 from .flow.solvers import SOLVERS
 from .images import contact_sheet, from_image, to_uint8
-from .model import Model, build, class_condition, null_condition
+from .model import Model, build, class_condition, null_condition, text_condition
 from .networks.pixeldit import PixelDiT, PixelDiTParams
+from .networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
 from .recipes import RECIPES, Recipe
 
 __version__ = "0.1.0"
@@ -32,6 +33,8 @@ __all__ = [
     "Model",
     "PixelDiT",
     "PixelDiTParams",
+    "PixelDiTT2I",
+    "PixelDiTT2IParams",
     "Recipe",
     "build",
     "class_condition",
@@ -46,6 +49,7 @@ __all__ = [
     "sample",
     "save_checkpoint",
     "shift_time",
+    "text_condition",
     "time_grid",
     "to_uint8",
 ]

@@ -51,6 +51,11 @@ class Model:
         arguments = tuple(_rows(part, batch, x.device) for part in arguments)
         return self.family.velocity(self.network, x.to(self.dtype), time, arguments, **options).to(x.dtype)
 
+    @property
+    def trained_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Those of the checkpoint's own recipe, else of the family: (height, width)."""
+        return own_sizes(self.family, self.recipe)
+
     def recipe_for(self, size: tuple[int, int] | None = None) -> Recipe:
         """The checkpoint's own recipe, else the family's for this size (height, width)."""
         return self.recipe or self.family.default_recipe(size)
@@ -64,6 +69,11 @@ def _rows(part: Tensor | None, batch: int, device: torch.device) -> Tensor | Non
             f"the condition has {part.shape[0]} rows for {batch} images; give one for each, or one for all."
         )
     return part.to(device).expand(batch, *part.shape[1:])
+
+
+def own_sizes(family: Family, recipe: Recipe | None) -> tuple[tuple[int, int], ...]:
+    """Sizes that a checkpoint was trained on: what its recipe says, else what its family has."""
+    return (recipe.size,) if recipe and recipe.size else family.trained_sizes
 
 
 def default_class_names(family: Family, params: Any) -> Names | None:
@@ -116,6 +126,33 @@ def null_condition(model: Model, n: int) -> Tensor:
     """
     _require_classes(model)
     return model.family.null(model.params, n)
+
+
+def text_condition(model: Model, embeds: Tensor, mask: Tensor | None = None, pooled: Tensor | None = None) -> Any:
+    """The states of a text encoder, as the network takes them: what its family ignores is dropped.
+
+    Args:
+        embeds: [B, T, C] or [B, 1, T, C].
+        mask: [B, T], 1 = a token of the text, 0 = padding; dropped for the official text-to-image network, to which
+            padding belongs.
+        pooled: [B, C], one vector for the whole text.
+
+    Raises:
+        ValueError: a family of classes; states of another width, or not of that shape.
+    """
+    if model.family.condition != "text":
+        raise ValueError(f"{model.family.title} is conditioned on classes, not on text: use class_condition.")
+    if embeds.ndim == 4 and embeds.shape[1] == 1:
+        embeds = embeds[:, 0]
+    width = model.params.txt_embed_dim
+    if embeds.ndim != 3 or embeds.shape[-1] != width:
+        raise ValueError(
+            f"the text has shape {list(embeds.shape)}; expected [B, T, {width}]: the states of the text encoder that "
+            "the model was trained with."
+        )
+    parts = {"embeds": embeds, "mask": mask, "pooled": pooled}
+    taken = tuple(parts[name] for name in model.family.text_parts)
+    return taken[0] if len(taken) == 1 else taken
 
 
 def _plain(entry: Any) -> int | str:

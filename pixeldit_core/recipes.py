@@ -56,4 +56,10 @@ RECIPES: dict[str, Recipe] = {
     "imagenet256-epoch160": Recipe(100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),  #  gFID 1.97
     "imagenet256-epoch320": Recipe(100, 2.75, 1.0, (0.1, 0.9), "ab2", (256, 256)),  #  gFID 1.61
     "imagenet512": Recipe(100, 3.5, 2.0, (0.1, 1.0), "ab2", (512, 512)),  #            gFID 1.78
+    "t2i-1024": Recipe(50, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
+    "t2i-1024-fast": Recipe(25, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
+    "t2i-512": Recipe(50, 2.75, 3.0, (0.0, 1.0), "flow_dpmpp_2m", (512, 512)),
 }
+
+# what the published text-to-image pictures were led away from
+NEGATIVE_PROMPT = "low quality, worst quality, over-saturated, blurry, deformed, watermark"

@@ -1,4 +1,4 @@
-"""Where networks lie inside of files, as tables: prefixes, what to ignore, what to refuse by name."""
+"""Where networks lie inside of files, as tables: prefixes, what to ignore, what to write, what to refuse by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,23 @@ IGNORED: tuple[str, ...] = (
     "model_sampling.",
 )
 
-LAYOUTS: dict[str, str] = {"canonical": "", "comfyui": "model.diffusion_model."}  # what we write
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to write a network: what goes before its names, and whether pixel blocks are split as ComfyUI does."""
+
+    prefix: str = ""
+    split: bool = False
+
+
+# What we write, by layout and family. "comfyui" is what ComfyUI's own loaders or save nodes know.
+LAYOUTS: dict[str, dict[str, Layout]] = {
+    "canonical": dict.fromkeys(FAMILIES, Layout()),
+    "comfyui": {
+        "pixeldit": Layout("model.diffusion_model."),  # as ModelSave writes it: ComfyUI has no loader for classes
+        "pixeldit_t2i": Layout("core.", split=True),  # as Load Diffusion Model takes it
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -100,11 +116,6 @@ REFUSED: tuple[Kind, ...] = (
     ),
     Kind("PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _LATER),
     Kind(
-        "PixelDiT text-to-image",
-        ("pixel_embedder.proj.weight", "y_pos_embedding"),
-        "This version loads class-conditional models; ComfyUI 0.23 and newer load it with Load Diffusion Model.",
-    ),
-    Kind(
         "a text encoder",
         ("embed_tokens.weight",),
         "Put it into models/text_encoders and load it with Load CLIP.",
@@ -157,7 +168,8 @@ def find_groups(keys: Iterable[str]) -> list[Group]:
                 continue
             prefix = key[: -len(first)]
             ema = _is_ema(prefix)
-            if ema is not None and all(prefix + marker in keys for marker in family.markers):
+            relative = any(prefix + marker in keys for marker in family.never)
+            if ema is not None and not relative and all(prefix + marker in keys for marker in family.markers):
                 groups.append(Group(family, prefix, ema))
     return groups
 

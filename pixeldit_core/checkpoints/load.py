@@ -18,6 +18,7 @@ from ..recipes import Recipe
 from .layouts import Group, find_groups, find_refused, is_ignored
 from .metadata import read_metadata
 from .read import read_checkpoint, read_shapes
+from .split import join_shapes, join_tensors
 
 _SHOWN = 5  # names in an error message
 
@@ -62,7 +63,8 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         ValueError: not a readable checkpoint at all.
     """
     path = Path(path)
-    shapes, dtypes, metadata = read_shapes(path)
+    stored, dtypes, metadata = read_shapes(path)
+    shapes = join_shapes(stored)
     groups = find_groups(shapes)
     try:
         group, params, about = _recognise(shapes, metadata, groups, path.name, "auto", None)
@@ -71,7 +73,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         kind = None if groups else find_refused(shapes)
         title = groups[0].family.title if groups else kind.title if kind else "unknown"
         return CheckpointInfo(path, None, title, "", (), None, None, None, 0, refused=str(error))
-    kinds = {dtypes[group.prefix + key] for key in wanted}
+    kinds = {dtypes[group.prefix + key] for key in wanted if group.prefix + key in dtypes}  # halves are not there
     compact = sorted(str(kind)[6:] for kind in kinds if kind.itemsize == 1)
     return CheckpointInfo(
         path=path,
@@ -96,6 +98,7 @@ def read_weights(path: str | Path, weights: str = "auto", params: Mapping[str, A
     """
     path = Path(path)
     tensors, metadata = read_checkpoint(path)
+    tensors = join_tensors(tensors)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     groups = find_groups(shapes)
     group, found, about = _recognise(shapes, metadata, groups, path.name, weights, params)
@@ -166,8 +169,9 @@ def _recognise(
         ) from error
     joined = _join_params(group.family, told, about.get("params", {}), params or {}, name)
     names = about.get("class_names")
-    if names and len(names) != joined.num_classes:
-        raise ValueError(f"{name}: its metadata has {len(names)} class names for {joined.num_classes} classes.")
+    classes = getattr(joined, "num_classes", 0)
+    if names and len(names) != classes:
+        raise ValueError(f"{name}: its metadata has {len(names)} class names for {classes} classes.")
     return group, joined, about
 
 

@@ -13,6 +13,7 @@ from ..model import Model
 from .layouts import LAYOUTS
 from .load import read_weights
 from .metadata import write_metadata
+from .split import split_tensors
 
 
 def save_checkpoint(
@@ -27,7 +28,8 @@ def save_checkpoint(
     The file appears under its name when it is complete, not before.
 
     Args:
-        layout: "canonical" keys, or "comfyui" as ComfyUI's own save nodes write them.
+        layout: "canonical" keys, or "comfyui": text-to-image as ComfyUI's own loader takes it, other families as its
+            save nodes write them.
         dtype: None = as they are; float8 is for the matrices of the blocks, all else is bfloat16 then.
         weights: of another file: "ema", "raw", or "auto", as in `load_checkpoint`.
 
@@ -46,8 +48,10 @@ def save_checkpoint(
             raise ValueError(f"{path.name} is the source itself; give another name.")
         source = read_weights(model_or_path, weights)
         tensors = source.tensors
-    prefix = LAYOUTS[layout]
-    tensors = {prefix + key: _cast(key, value.detach(), dtype).contiguous() for key, value in tensors.items()}
+    chosen = LAYOUTS[layout][source.family.name]
+    if chosen.split:
+        tensors = split_tensors(tensors)
+    tensors = {chosen.prefix + key: _cast(key, value.detach(), dtype).contiguous() for key, value in tensors.items()}
     metadata = write_metadata(source.family.name, source.params, source.class_names, source.recipe)
     with whole_file(path) as part:
         save_file(tensors, part, metadata)

@@ -43,6 +43,7 @@ def guided_velocity(
     """A velocity function of (x, t) alone, with guidance inside of the interval.
 
     A guided call is one call on twice the batch, null rows first; any other is one call on the conditional rows.
+    Conditions that do not fit into one batch (texts of different length) take two calls.
 
     Args:
         velocity: (x, t, condition) -> velocity.
@@ -54,15 +55,25 @@ def guided_velocity(
     interval = check_interval(interval)
     if null is None or (not callable(cfg) and cfg == 1):
         return lambda x, t: velocity(x, t, cond)
-    both = concatenate(null, cond)
+    both = concatenate(null, cond) if fit_together(null, cond) else None
 
     def guided(x: Tensor, t: Any) -> Tensor:
         if not is_guided(t, interval):
             return velocity(x, t, cond)
-        v_null, v_cond = velocity(torch.cat([x, x]), t, both).chunk(2)
+        if both is None:
+            v_null, v_cond = velocity(x, t, null), velocity(x, t, cond)
+        else:
+            v_null, v_cond = velocity(torch.cat([x, x]), t, both).chunk(2)
         return cfg(v_cond, v_null, float(t)) if callable(cfg) else torch.lerp(v_null, v_cond, cfg)
 
     return guided
+
+
+def fit_together(first: Any, second: Any) -> bool:
+    """Whether two conditions differ in their number of rows at most."""
+    if isinstance(first, tuple):
+        return all(a is None or fit_together(a, b) for a, b in zip(first, second, strict=True))
+    return first.shape[1:] == second.shape[1:]
 
 
 def concatenate(first: Any, second: Any) -> Any:

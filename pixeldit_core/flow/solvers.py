@@ -102,4 +102,5 @@ SOLVERS: dict[str, Callable[..., Tensor]] = {
     "euler": euler,
     "heun": heun,
     "heun_exact": heun_exact,
+    "flow_dpmpp_2m": flow_dpmpp_2m,
 }

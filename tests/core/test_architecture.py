@@ -25,12 +25,13 @@ ROOMS = {
     "flow": set(),
     "recipes": set(),
     "labels": set(),
-    "families": {"networks", "flow", "recipes"},
+    "sizes": set(),
+    "families": {"networks", "flow", "recipes", "sizes"},
     "model": {"families", "labels", "recipes"},
     "images": {"model"},
     "checkpoints": {"families", "labels", "model", "recipes", "files"},
     "training": {"", "networks", "flow", "model", "recipes", "checkpoints", "files", "images", "families"},
-    "cli": {"checkpoints", "families", "files", "flow", "images", "labels", "model", "recipes"},
+    "cli": {"checkpoints", "families", "files", "flow", "images", "labels", "model", "recipes", "sizes"},
     "__main__": {"cli"},
 }
 
@@ -122,7 +123,7 @@ def test_the_public_names_are_there():
     for name in PUBLIC:
         assert name in pc.__all__ and hasattr(pc, name), name
     assert all(hasattr(pc, name) for name in pc.__all__)
-    assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2"}
+    assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
     assert set(pc.PRESETS) == {"PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"}
     assert set(pc.RECIPES) == {"imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512"}
 
