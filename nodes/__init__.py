@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import PixelDiTClassLabel
+from .conditioning import PixelDiTClassLabel, PixelDiTTextPrompt
 from .host import folders, routes
 from .loader import PixelDiTLoader
-from .pixels import PixelDiTDecode, PixelDiTEncode
+from .pixels import PixelDiTDecode, PixelDiTEncode, PixelDiTSize
 from .sampling import PixelDiTCFGInterval, PixelDiTSampler, PixelDiTScheduler, PixelDiTSolver
 
 folders.register()
@@ -17,10 +17,12 @@ class PixelDiTExtension(ComfyExtension):
         return [
             PixelDiTLoader,
             PixelDiTClassLabel,
+            PixelDiTTextPrompt,
             PixelDiTSampler,
             PixelDiTCFGInterval,
             PixelDiTScheduler,
             PixelDiTSolver,
             PixelDiTDecode,
             PixelDiTEncode,
+            PixelDiTSize,
         ]

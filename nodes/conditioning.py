@@ -1,10 +1,13 @@
-"""Classes -> CONDITIONING."""
+"""Classes and prompts -> CONDITIONING."""
 
 import torch
 from comfy_api.latest import io
 
 from ..pixeldit_core.labels import find_class, numbered, parse_classes
+from ..pixeldit_core.recipes import NEGATIVE_PROMPT
+from .host import text
 from .host.compat import searchable, show_text
+from .host.conditions import CLASS
 from .host.labels import combo_options, require_classes
 
 
@@ -53,11 +56,58 @@ class PixelDiTClassLabel(io.ComfyNode):
         else:
             chosen = [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
-        text = ", ".join([*shown, f"{count}: no class"][index] for index in chosen[:8])
-        show_text(cls, text + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")
+        names = ", ".join([*shown, f"{count}: no class"][index] for index in chosen[:8])
+        show_text(cls, names + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")
         return io.NodeOutput(_conditioning(chosen), _conditioning([count]))
 
 
 def _conditioning(labels: list[int]) -> list:
     # an empty text tensor rather than None: ComfyUI's own conditioning nodes expect one
-    return [[torch.zeros(1, 1, 1), {"pixeldit_class": torch.tensor(labels, dtype=torch.int64)}]]
+    return [[torch.zeros(1, 1, 1), {CLASS: torch.tensor(labels, dtype=torch.int64)}]]
+
+
+class PixelDiTTextPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTTextPrompt",
+            display_name="PixelDiT Text Prompt",
+            category="PixelDiT",
+            description="What a text-to-image PixelDiT shall paint, and what it shall keep away from: both prompts in "
+            "one node, encoded as CLIP Text Encode does. Says when a prompt is longer than the model reads.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Clip.Input(
+                    "clip",
+                    tooltip="From Load CLIP with gemma_2_2b_it_elm, type pixeldit (ComfyUI 0.23 or newer).",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    tooltip="What to paint, in plain sentences. The model reads up to 299 tokens, about 200 words.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default=NEGATIVE_PROMPT,
+                    tooltip="What guidance leads away from. The default is the published one; empty works, too.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The encoded prompt."),
+                io.Conditioning.Output(display_name="negative", tooltip="The encoded negative prompt."),
+            ],
+        )
+        return searchable(schema, "clip text encode", "text to image", "prompt", "negative prompt", "gemma")
+
+    @classmethod
+    def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:
+        prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
+        encoded = [text.encode(clip, words) for words in prompts.values()]
+        cut = [f"{name}: {note}" for name, words in prompts.items() if (note := text.unread(clip, words))]
+        if cut:
+            show_text(cls, "\n".join(cut))
+        return io.NodeOutput(*encoded)

@@ -16,8 +16,9 @@ class PixelDiTLoader(io.ComfyNode):
             node_id="PixelDiTLoader",
             display_name="PixelDiT Loader",
             category="PixelDiT",
-            description="Loads a class-conditional PixelDiT checkpoint as a MODEL. Sizes are read from the file; a "
-            "file of another kind is refused by name. Works with KSampler, LoRA, ModelSave and every other model node.",
+            description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, as a MODEL. Kind and sizes "
+            "are read from the file; other files are refused by name. Works with KSampler, LoRA, ModelSave and every "
+            "other model node.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
@@ -31,8 +32,8 @@ class PixelDiTLoader(io.ComfyNode):
                         "weights",
                         options=["auto", "ema", "raw"],
                         default="auto",
-                        tooltip="Which weights, where a training checkpoint has both. auto = ema, the averaged ones "
-                        "that the published pictures were made with; raw often looks noisier.",
+                        tooltip="Which weights, where a training checkpoint has both. auto = those that the published "
+                        "pictures were made with: ema, the averaged ones, for classes; raw for text-to-image.",
                     )
                 ),
                 advanced(
@@ -47,7 +48,7 @@ class PixelDiTLoader(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="A PixelDiT that makes pixels directly: no VAE.")],
         )
-        return searchable(schema, "load pixeldit", "imagenet", "class to image", "pixel diffusion", "checkpoint")
+        return searchable(schema, "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint")
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:
@@ -67,10 +68,14 @@ class PixelDiTLoader(io.ComfyNode):
 
 def describe(known: About) -> str:
     """What was loaded, and the settings that suit it: its own, or the published ones for each size."""
-    lines = [f"{known.family.title}, {known.params.num_classes} classes, patch {known.params.patch_size}"]
-    for size in [None] if known.recipe else known.family.trained_sizes:
-        recipe = known.recipe_for(size)
-        place = f"at {size[1]} x {size[0]}" if size else "recommended"
+    params = known.params
+    if known.family.condition == "class":
+        kind = f"{params.num_classes} classes"
+    else:
+        kind = f"text of {params.txt_max_length} tokens, {params.txt_embed_dim} wide"
+    lines = [f"{known.family.title}, {kind}, patch {params.patch_size}"]
+    for recipe in dict.fromkeys(map(known.recipe_for, known.trained_sizes)):
+        place = f"at {recipe.size[1]} x {recipe.size[0]}" if recipe.size else "recommended"
         start, end = recipe.cfg_interval
         lines.append(
             f"{place}: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "

@@ -9,13 +9,14 @@ from .host.render import AS_SET, OWN, render
 
 SOLVERS = list(sampling.SOLVERS)
 SOLVER_TIP = (
-    "ab2: the published one, one network call per step, best for its cost. euler: plain, softer at few steps. heun: "
-    "reuses the slope of the step before, costs as much. heun_exact: twice the calls, most exact at few steps."
+    "ab2: the published one for classes, one network call per step, best for its cost. flow_dpmpp_2m: the published "
+    "one for text-to-image, costs as much. euler: plain, softer at few steps. heun: reuses the slope of the step "
+    "before, costs as much. heun_exact: twice the calls, most exact at few steps."
 )
 TIMESHIFT_TIP = (
     "Above 1, more of the steps go to the noisy beginning, where the composition is made; larger pictures want "
-    "more (1 at 256, 2 at 512). 0 = automatic: the model's own for this size, or ModelSamplingSD3's if there is one. "
-    "Try 1 to 4."
+    "more. 0 = automatic: the model's own for this size (ImageNet: 1 at 256, 2 at 512; text: 3 at 512, 4 at 1024), or "
+    "ModelSamplingSD3's if there is one. Try 1 to 4."
 )
 
 
@@ -30,13 +31,18 @@ class PixelDiTSampler(io.ComfyNode):
             "guidance interval, and the published recipes by name. Also image to image and inpainting.",
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="From PixelDiT Loader; other pixel-space flow models work too."),
-                io.Conditioning.Input("positive", tooltip="What to paint: PixelDiT Class Label."),
+                io.Model.Input(
+                    "model",
+                    tooltip="From PixelDiT Loader; ComfyUI's own PixelDiT and other pixel-space flow models work too.",
+                ),
+                io.Conditioning.Input(
+                    "positive", tooltip="What to paint: PixelDiT Class Label or PixelDiT Text Prompt."
+                ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="What guidance leads away from: the 'null' of PixelDiT Class Label. Left open, a "
-                    "class-conditional model uses its own 'no class'.",
+                    tooltip="What guidance leads away from: the 'null' of PixelDiT Class Label, the 'negative' of "
+                    "PixelDiT Text Prompt. Left open, a class-conditional model uses its own 'no class'.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -58,7 +64,8 @@ class PixelDiTSampler(io.ComfyNode):
                     default=50,
                     min=1,
                     max=10000,
-                    tooltip="More steps, cleaner detail, more time. 20 for a look, 50 good, 100 as published.",
+                    tooltip="More steps, cleaner detail, more time. 20 for a look, 50 good; published: 100 for "
+                    "ImageNet, 50 for text (25 fast).",
                 ),
                 io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP),
                 io.Float.Input(
@@ -67,8 +74,8 @@ class PixelDiTSampler(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.05,
-                    tooltip="How firmly the class is followed. 1 = no guidance (twice as fast, vague), 2 to 4 good, "
-                    "above 6 over-saturated.",
+                    tooltip="How firmly class or prompt are followed. 1 = no guidance (twice as fast, vague), 2 to 4 "
+                    "good, above 6 over-saturated.",
                 ),
                 io.Float.Input("timeshift", default=0.0, min=0.0, max=100.0, step=0.05, tooltip=TIMESHIFT_TIP),
                 io.Float.Input(
@@ -94,11 +101,17 @@ class PixelDiTSampler(io.ComfyNode):
                     min=0,
                     max=16384,
                     step=8,
-                    tooltip="A multiple of the model's patch (16 for the published models). Trained: 256 or 512. "
-                    "0 = the checkpoint's own size. With an image, it is fitted to this size.",
+                    tooltip="A multiple of the model's patch (16 for the published models). Trained: 256 or 512 for "
+                    "ImageNet, the sizes of PixelDiT Size for text. With an image, it is fitted to this size. 0 = the "
+                    "image's own size, without an image the checkpoint's.",
                 ),
                 io.Int.Input(
-                    "height", default=256, min=0, max=16384, step=8, tooltip="As width. 0 = the checkpoint's own size."
+                    "height",
+                    default=256,
+                    min=0,
+                    max=16384,
+                    step=8,
+                    tooltip="As width. 0 = the image's own size, without an image the checkpoint's.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -131,7 +144,7 @@ class PixelDiTSampler(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="Finished pictures; nothing is left to decode.")],
         )
-        return searchable(schema, "ksampler", "pixel sampler", "flow sampler", "cfg interval", "inpaint")
+        return searchable(schema, "ksampler", "text to image", "flow sampler", "cfg interval", "inpaint")
 
     @classmethod
     def execute(cls, model, positive, negative=None, image=None, mask=None, **settings) -> io.NodeOutput:
@@ -191,7 +204,11 @@ class PixelDiTScheduler(io.ComfyNode):
                     "model", tooltip="Its family decides the grid, and its shift is the automatic timeshift."
                 ),
                 io.Int.Input(
-                    "steps", default=50, min=1, max=10000, tooltip="20 for a look, 50 good, 100 as published."
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=10000,
+                    tooltip="20 for a look, 50 good; published: 100 for ImageNet, 50 for text.",
                 ),
                 io.Float.Input("timeshift", default=0.0, min=0.0, max=100.0, step=0.05, tooltip=TIMESHIFT_TIP),
                 advanced(
@@ -212,12 +229,10 @@ class PixelDiTScheduler(io.ComfyNode):
                         max=1.0,
                         step=0.001,
                         tooltip="Length of the last step before the shift; 0 = automatic, as long as the others. "
-                        "Shorter, such as 0.01, cleans up fine texture at few steps.",
+                        "Shorter, such as 0.01, cleans up fine texture at few steps. Not for text-to-image.",
                     )
                 ),
-                io.Latent.Input(
-                    "latent", optional=True, tooltip="The automatic timeshift looks at its size (2 at 512 pixels)."
-                ),
+                io.Latent.Input("latent", optional=True, tooltip="The automatic timeshift looks at its size."),
             ],
             outputs=[io.Sigmas.Output(display_name="SIGMAS", tooltip="1 = noise, 0 = picture.")],
         )
@@ -240,7 +255,7 @@ class PixelDiTSolver(io.ComfyNode):
             inputs=[io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP)],
             outputs=[io.Sampler.Output(display_name="SAMPLER", tooltip="For SamplerCustomAdvanced.")],
         )
-        return searchable(schema, "ksamplerselect", "adams-bashforth", "heun", "flowdpmsolver")
+        return searchable(schema, "ksamplerselect", "adams-bashforth", "heun", "flowdpmsolver", "dpm-solver")
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:

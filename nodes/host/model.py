@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.conds
 import comfy.latent_formats
 import comfy.ldm.common_dit
 import comfy.model_base
@@ -20,10 +19,13 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
-from ...pixeldit_core.families import Family
+from ...pixeldit_core.checkpoints.split import join_shapes
+from ...pixeldit_core.families import FAMILIES, Family
 from ...pixeldit_core.labels import Names
+from ...pixeldit_core.model import own_sizes
 from ...pixeldit_core.recipes import Recipe
 from .compat import Patcher, fill
+from .conditions import CONDITIONS
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +41,35 @@ WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
 
 @dataclass(frozen=True)
 class About:
-    """What our nodes know of a MODEL that our loader made."""
+    """What our nodes know of a MODEL: of ours, or a PixelDiT that the host itself loaded."""
 
     family: Family
     params: Any
-    class_names: Names | None
-    recipe: Recipe | None
     source: str
+    class_names: Names | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def trained_sizes(self) -> tuple[tuple[int, int], ...]:
+        return own_sizes(self.family, self.recipe)
 
     def recipe_for(self, size: tuple[int, int] | None) -> Recipe:
         return self.recipe or self.family.default_recipe(size)
 
 
 def about(model: Any) -> About | None:
-    """The record of a MODEL of ours; None for any other."""
-    return getattr(model.model, "pixeldit", None)
+    """The record of a MODEL; None if it is no PixelDiT."""
+    return getattr(model.model, "pixeldit", None) or _about_native(model.model)
+
+
+def _about_native(base: Any) -> About | None:
+    """A PixelDiT of the host's own: its configuration has the name of our family, its weights tell the sizes."""
+    config = getattr(base, "model_config", None)
+    family = FAMILIES.get((getattr(config, "unet_config", None) or {}).get("image_model"))
+    if family is None:
+        return None
+    shapes = join_shapes({key: tuple(value.shape) for key, value in base.diffusion_model.state_dict().items()})
+    return About(family, family.params(**family.params_from(shapes)), "this model")
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict | None = None, **_: Any) -> Tensor:
@@ -82,15 +98,15 @@ class Adapter:
         if x.shape[1] != self.params.in_channels:
             raise ValueError(
                 f"this model makes pixels and got a latent of {x.shape[1]} channels; it needs "
-                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode, or "
+                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode, or PixelDiT Size or "
                 "EmptyChromaRadianceLatentImage for an empty one."
             )
         multiple = self.family.size_multiple(self.params)
         padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
         network = functools.partial(self.family.network.forward, self)
-        condition = (conds["pixeldit_class"],)
+        arguments = CONDITIONS[self.family.condition].arguments(context, conds)
         velocity = self.family.velocity(
-            network, padded, timesteps, condition, transformer_options=transformer_options or {}
+            network, padded, timesteps, arguments, transformer_options=transformer_options or {}
         )
         return -velocity[..., :height, :width]
 
@@ -115,28 +131,14 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         return 1.0 - timestep / getattr(self.model_sampling, "multiplier", 1.0)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        out = super().extra_conds(**kwargs)
-        label = kwargs.get("pixeldit_class")
-        if label is None:
-            raise ValueError(
-                f"{self.pixeldit.source} is a class-conditional model and the conditioning has no class. "
-                "Connect both outputs of PixelDiT Class Label; a text prompt does not fit it."
-            )
-        count = self.pixeldit.params.num_classes
-        if int(label.min()) < 0 or int(label.max()) > count:
-            raise ValueError(
-                f"the conditioning asks for class {int(label.max())}; {self.pixeldit.source} has classes 0 to "
-                f"{count - 1} ({count} is no class). Connect PixelDiT Class Label to this same model."
-            )
-        out["pixeldit_class"] = comfy.conds.CONDRegular(label)
-        return out
+        known = self.pixeldit
+        return super().extra_conds(**kwargs) | CONDITIONS[known.family.condition].carry(known, kwargs)
 
 
 class PixelDiTConfig(comfy.supported_models_base.BASE):
     unet_extra_config: dict[str, Any] = {}
     latent_format = comfy.latent_formats.ChromaRadiance  # pixels: three channels, full size, exact previews
     memory_usage_factor = 0.03  # measured: docs/speed.md
-    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(
@@ -144,7 +146,8 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
         )
         recipe = weights.recipe or weights.family.default_recipe(None)
         self.sampling_settings = {"shift": recipe.timeshift, "multiplier": 1000}
-        self.about = About(weights.family, weights.params, weights.class_names, weights.recipe, weights.source)
+        self.supported_inference_dtypes = list(weights.family.dtypes)
+        self.about = About(weights.family, weights.params, weights.source, weights.class_names, weights.recipe)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
         return PixelDiTModel(self, device=device)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import math
 
+import comfy.model_management as mm
 import comfy.utils
+import torch
 from torch import Tensor
 
-from ...pixeldit_core.families import PIXELDIT
+from ...pixeldit_core.families import PIXELDIT, Family
 from ...pixeldit_core.flow.sample import check_finite
 
-log = logging.getLogger(__name__)
 
-
-def to_image(samples: Tensor) -> Tensor:
+def to_image(samples: Tensor, family: Family = PIXELDIT) -> Tensor:
     """Pixel latent -> IMAGE in steps of 1/255, rounded as published: a saved PNG is then the authors' PNG.
+
+    Families round alike but for ties between two levels.
 
     Raises:
         ValueError: not pixels, or not finite.
@@ -25,23 +27,46 @@ def to_image(samples: Tensor) -> Tensor:
             "with a VAE: decode it with VAE Decode."
         )
     check_finite(samples)
-    return PIXELDIT.to_uint8(samples.cpu()).movedim(1, -1).float() / 255
+    return family.to_uint8(samples.cpu()).movedim(1, -1).float() / 255
 
 
-def drop_alpha(image: Tensor) -> Tensor:
-    """IMAGE without transparency, which is said once in the log."""
-    if image.shape[-1] != 4:
-        return image
-    log.warning("the image has transparency, which PixelDiT does not know: it is dropped")
-    return image[..., :3]
+ALPHA = "the image has transparency, which the model does not know: it is dropped"
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """IMAGE of three channels: transparency is dropped, grey becomes colour."""
+    return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+def empty_latent(count: int, height: int, width: int) -> Tensor:
+    """Pixels of no picture: middle grey."""
+    return torch.zeros(count, 3, height, width, device=mm.intermediate_device())
 
 
 def to_latent(image: Tensor) -> Tensor:
-    """IMAGE -> pixel latent; transparency is dropped, grey becomes colour."""
-    image = drop_alpha(image)
-    if image.shape[-1] == 1:
-        image = image.expand(*image.shape[:-1], 3)
+    """IMAGE of three channels -> pixel latent."""
     return (image * 2 - 1).movedim(-1, 1).contiguous()
+
+
+def to_mask(mask: Tensor, image: Tensor) -> Tensor:
+    """MASK [B, H, W] or [H, W] -> [B, H, W, 1], as large as the image.
+
+    Raises:
+        ValueError: it is black everywhere, or not of the image's proportions.
+    """
+    mask = mask.reshape(-1, *mask.shape[-2:], 1)
+    (height, width), (rows, columns) = image.shape[1:3], mask.shape[1:3]
+    if not mask.any():
+        raise ValueError(
+            "the mask is black everywhere, so there is nothing to paint. White is painted anew: paint it in the mask "
+            "editor (an image without transparency has an empty mask), or disconnect the mask."
+        )
+    if abs(math.log(rows * width / (columns * height))) > 0.02:
+        raise ValueError(
+            f"the mask is {columns} x {rows} and the image {width} x {height} (width x height): they do not show the "
+            "same picture. Connect the mask of this image, or crop and scale both alike."
+        )
+    return fit(mask, width, height)
 
 
 def fit(image: Tensor, width: int, height: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 
 from ...pixeldit_core.flow.sample import check_size
 from ...pixeldit_core.recipes import RECIPES, Recipe
+from ...pixeldit_core.sizes import advise
 from . import sampling
-from .model import about
-from .pixels import drop_alpha, fit, keep_outside, to_image, to_latent
+from .conditions import CLASS
+from .model import About, about
+from .pixels import ALPHA, fit, keep_outside, to_image, to_latent, to_mask, to_rgb
 
 AS_SET = "as set below"
 OWN = "the checkpoint's own"
@@ -38,16 +41,21 @@ def choose_recipe(model: Any, name: str) -> Recipe | None:
     return known.recipe
 
 
-def no_class(model: Any) -> list:
-    """The null conditioning of a class-conditional MODEL.
+def no_condition(model: Any, positive: list, cfg: float) -> list:
+    """What stands for a negative that is not connected.
 
     Raises:
-        ValueError: a model that needs a negative conditioning.
+        ValueError: a model that needs one.
     """
     known = about(model)
-    if known is None or known.family.null is None:
-        raise ValueError("the negative input is not connected and this model has no 'no class' of its own. Connect it.")
-    return [[torch.zeros(1, 1, 1), {"pixeldit_class": known.family.null(known.params, 1)}]]
+    if known and known.family.null:
+        return [[torch.zeros(1, 1, 1), {CLASS: known.family.null(known.params, 1)}]]
+    if cfg == 1:
+        return positive  # not asked for anything
+    what = "PixelDiT Text Prompt has one" if known else "this model has no 'no class' of its own"
+    raise ValueError(
+        f"the negative input is not connected, and guidance needs it: {what}. Connect it, or set cfg to 1."
+    )
 
 
 def render(
@@ -77,25 +85,31 @@ def render(
     """
     if mask is not None and image is None:
         raise ValueError("a mask is connected and no image. Connect the image that the mask belongs to.")
+    known, notes = about(model), []
+    if image is not None and image.shape[-1] == 4:
+        notes.append(ALPHA)
     if chosen := choose_recipe(model, recipe):
         steps, solver, cfg, timeshift = chosen.steps, chosen.solver, chosen.cfg, chosen.timeshift
         cfg_interval_start, cfg_interval_end = chosen.cfg_interval
-    height, width = _size(model, height, width)
+    height, width = _size(model, height, width, image)
     timeshift = timeshift or sampling.auto_timeshift(model, (height, width))
     sigmas = sampling.make_sigmas(model, steps, timeshift, denoise if image is not None else 1.0)
 
     count = max(batch_size, _num_classes(positive), 0 if image is None else len(image))
     if image is None:
         latent = torch.zeros(count, 3, height, width)
+        noise = sampling.unit_noise(latent, seed, sigmas)
     else:
-        image = _repeat(fit(drop_alpha(image), width, height), count)
+        if mask is not None:
+            mask = fit(to_mask(mask, image), width, height).movedim(-1, 1)
+        image = _repeat(fit(to_rgb(image), width, height), count)
         latent = to_latent(image)
-    if mask is not None:
-        mask = fit(mask.reshape(-1, *mask.shape[-2:], 1), width, height).movedim(-1, 1)
+        noise = sampling.noise_for(latent, seed)
     samples = sampling.sample(
         model,
         positive,
-        negative if negative is not None else no_class(model),
+        negative if negative is not None else no_condition(model, positive, cfg),
+        noise=noise,
         latent=latent,
         mask=mask,
         seed=seed,
@@ -104,18 +118,29 @@ def render(
         cfg=cfg,
         interval=(cfg_interval_start, cfg_interval_end),
     )
-    picture = to_image(samples)
+    picture = to_image(samples, known.family) if known else to_image(samples)
     if mask is not None:
         picture = keep_outside(picture, image, mask)
     interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
     used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"
-    if chosen and chosen.size not in (None, (height, width)):
-        used += f"\nnote: this recipe is for {chosen.size[1]} x {chosen.size[0]}"
-    return picture, used
+    return picture, "\nnote: ".join([used, *notes, *_notes(known, recipe, chosen, (height, width))])
 
 
-def _size(model: Any, height: int, width: int) -> tuple[int, int]:
+def _notes(known: About | None, name: str, recipe: Recipe | None, size: tuple[int, int]) -> Iterator[str]:
+    """What a person should know of settings that work and may not look well."""
+    if known and name in RECIPES and name not in known.family.recipes:
+        yield f"the recipe {name} is for another kind of model"
+    elif recipe and recipe.size not in (None, size):
+        yield f"this recipe is for {recipe.size[1]} x {recipe.size[0]}"
+    if known and (advice := advise(size, known.trained_sizes)):
+        yield advice
+
+
+def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[int, int]:
+    """Height and width; 0 = the image's own (which the adapter pads to whole patches), else the checkpoint's."""
     known = about(model)
+    if image is not None and not (height and width):
+        return height or image.shape[1], width or image.shape[2]
     if known is None:
         if not height or not width:
             raise ValueError(
@@ -129,7 +154,7 @@ def _size(model: Any, height: int, width: int) -> tuple[int, int]:
 
 
 def _num_classes(conditioning: list) -> int:
-    return max((len(entry[1].get("pixeldit_class", [])) for entry in conditioning), default=0)
+    return max((len(entry[1].get(CLASS, [])) for entry in conditioning), default=0)
 
 
 def _repeat(images: Tensor, count: int) -> Tensor:

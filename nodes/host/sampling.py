@@ -50,7 +50,7 @@ def with_interval(model: Any, start: float, end: float) -> Any:
 
 
 def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
-    """The MODEL's timeshift: a ModelSamplingSD3 that was patched in, else the recipe's for this size."""
+    """The MODEL's timeshift: a ModelSamplingSD3 that was patched in, else the recipe's for this (height, width)."""
     known = about(model)
     if known is not None and "model_sampling" not in model.object_patches:
         return known.recipe_for(size).timeshift
@@ -60,7 +60,7 @@ def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
 def make_sigmas(
     model: Any, steps: int, timeshift: float, denoise: float = 1.0, last_step: float = 0.0, size: Any = None
 ) -> Tensor:
-    """SIGMAS = 1 - times: the family's grid for a MODEL of ours, the linear one for any other.
+    """SIGMAS = 1 - times: the family's grid for a PixelDiT, the linear one for any other MODEL.
 
     `timeshift` and `last_step` 0 = automatic.
 
@@ -104,11 +104,25 @@ def make_solver(name: str) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(run)
 
 
+def noise_for(latent: Tensor, seed: int) -> Tensor:
+    """The host's noise: one generator for the batch."""
+    return comfy.sample.prepare_noise(latent, seed)
+
+
+def unit_noise(latent: Tensor, seed: int, sigmas: Tensor) -> Tensor:
+    """The same for an empty latent: unit noise once the host has scaled it by the first sigma.
+
+    The text-to-image grid starts a little below 1, its state is pure noise all the same.
+    """
+    return noise_for(latent, seed) / sigmas[0]
+
+
 def sample(
     model: Any,
     positive: Any,
     negative: Any,
     *,
+    noise: Tensor,
     latent: Tensor,
     mask: Tensor | None,
     seed: int,
@@ -122,7 +136,7 @@ def sample(
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return guider.sample(
-        comfy.sample.prepare_noise(latent, seed),
+        noise,
         latent,
         make_solver(solver),
         sigmas,

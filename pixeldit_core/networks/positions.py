@@ -13,15 +13,18 @@ from torch import Tensor
 Device = torch.device | str | None
 
 
+def time_frequencies(count: int, max_period: float, device: Device = None) -> Tensor:
+    """float32 [count], from 1 down to almost 1 / max_period. The last bit of exp differs between processors."""
+    index = torch.arange(count, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(max_period) * index / count)
+
+
 def time_features(time: Tensor, dim: int = 256, max_period: float = 10.0) -> Tensor:
     """Sinusoidal features of the network time: [B] -> float32 [B, dim], cosines first.
 
     Period 10 is the published value for every official model, also where times go up to 1000.
     """
-    half = dim // 2
-    index = torch.arange(half, dtype=torch.float32, device=time.device)
-    frequencies = torch.exp(-math.log(max_period) * index / half)
-    angles = time.float()[:, None] * frequencies
+    angles = time.float()[:, None] * time_frequencies(dim // 2, max_period, time.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

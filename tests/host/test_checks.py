@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,13 +31,13 @@ def names() -> list[str]:
 
 
 @functools.cache
-def report(host: Host) -> dict[str, str | None]:
-    """Run all checks in a host once: error by name, None for a pass."""
+def report(host: Host) -> dict[str, Any]:
+    """Run all checks in a host once: by name, the error (None for a pass) and why a check was skipped."""
     with tempfile.TemporaryDirectory() as folder:
         done = run_inside(host, INSIDE / "runner.py", str(ROOT), folder)
         path = Path(folder) / "report.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        results = {line["name"]: line["error"] for line in map(json.loads, lines)}
+        results = {line["name"]: line for line in map(json.loads, lines)}
     results["log"] = (done.stdout + done.stderr)[-4000:]
     return results
 
@@ -47,7 +48,9 @@ def report(host: Host) -> dict[str, str | None]:
 def test_inside_comfyui(host: Host, name: str) -> None:
     results = report(host)
     assert name in results, f"the host ended before this check:\n{results['log']}"
-    assert results[name] is None, results[name]
+    if results[name]["skipped"]:
+        pytest.skip(results[name]["skipped"])
+    assert results[name]["error"] is None, results[name]["error"]
 
 
 def test_hosts_are_named_when_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,14 +11,17 @@ from kit import require
 NODES = (
     "PixelDiTLoader",
     "PixelDiTClassLabel",
+    "PixelDiTTextPrompt",
     "PixelDiTSampler",
     "PixelDiTCFGInterval",
     "PixelDiTScheduler",
     "PixelDiTSolver",
     "PixelDiTDecode",
     "PixelDiTEncode",
+    "PixelDiTSize",
 )
 FROM_FILES = {("PixelDiTLoader", "checkpoint"), ("PixelDiTClassLabel", "class_name")}  # options that differ by machine
+KEPT = ("default", "min", "max", "step", "tooltip", "advanced", "control_after_generate", "options", "multiline")
 
 
 def describe(node_id):
@@ -27,9 +30,8 @@ def describe(node_id):
     for group in ("required", "optional"):
         for name, spec in info["input"].get(group, {}).items():
             kind, options = spec[0], dict(spec[1]) if len(spec) > 1 else {}
-            kept = ("default", "min", "max", "step", "tooltip", "advanced", "control_after_generate", "options")
             entry = {"type": kind, "optional": group == "optional"}
-            entry |= {key: options[key] for key in kept if options.get(key) is not None}
+            entry |= {key: options[key] for key in KEPT if options.get(key) is not None}
             if (node_id, name) in FROM_FILES:
                 entry.pop("options", None)
                 entry.pop("default", None)
