@@ -7,11 +7,14 @@ const [url, pack, template, out, mode] = process.argv.slice(2);
 const flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync'];
 
-async function waitForQueue(page) {
+const history = async () => (await fetch(`${url}/history`)).json();
+
+// The first run that is not in `before` and has ended.
+async function waitForQueue(page, before) {
   for (let second = 0; second < 240; second++) {
     await page.waitForTimeout(1000);
-    const history = await (await fetch(`${url}/history`)).json();
-    const done = Object.values(history).find((entry) => entry.status);
+    const ended = Object.entries(await history()).find(([id, entry]) => !(id in before) && entry.status);
+    const done = ended && ended[1];
     if (done) return { status: done.status.status_str, outputs: done.outputs, messages: done.status.messages };
   }
   return { status: 'timeout' };
@@ -22,6 +25,7 @@ async function classLists(page) {
   await page.waitForTimeout(1500);
   return page.evaluate(() => {
     const label = window.app.graph._nodes.find((node) => node.type === 'PixelDiTClassLabel');
+    if (!label) return null;
     const list = label.widgets.find((widget) => widget.name === 'class_name');
     return { value: list.value, count: list.options.values.length, last: list.options.values.at(-1) };
   });
@@ -51,8 +55,9 @@ async function classLists(page) {
   result.alerts = await page.evaluate(() => [...document.querySelectorAll('.p-toast-detail')].map((e) => e.textContent));
   await page.screenshot({ path: `${out}/opened.png` });
   if (mode === 'run') {
+    const before = await history();
     await page.evaluate(async () => { await window.app.queuePrompt(0, 1); });
-    result.run = await waitForQueue(page);
+    result.run = await waitForQueue(page, before);
     await page.waitForTimeout(2500);
     await page.screenshot({ path: `${out}/ran.png` });
   }

@@ -1,0 +1,144 @@
+"""A workflow in ComfyUI's own format: a graph of nodes, and the nodes that several templates have."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).parents[1] / "workflows"
+OWN = {"cnr_id": "pixeldit", "ver": "0.1.0"}
+CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}
+HUB = "https://huggingface.co/nvidia"
+LICENCE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, not commercial**."
+BOX = "pixeldit-drawings-64.safetensors"
+
+
+@dataclass
+class Node:
+    kind: str
+    pos: tuple[int, int]
+    size: tuple[int, int]
+    inputs: list[tuple[str, str]] = field(default_factory=list)
+    outputs: list[tuple[str, str]] = field(default_factory=list)
+    widgets: list[Any] = field(default_factory=list)
+    properties: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    linked: dict[str, str] = field(default_factory=dict)  # widgets that may be fed by a link, and their types
+
+
+class Graph:
+    """Collects nodes and links in ComfyUI's own workflow format."""
+
+    def __init__(self) -> None:
+        self.nodes: list[dict] = []
+        self.links: list[list] = []
+        self.scale = 0.8
+
+    def add(self, node: Node, **sources: tuple[dict, int]) -> dict:
+        number = len(self.nodes) + 1
+        inputs = [{"name": name, "type": kind, "link": None} for name, kind in node.inputs]
+        inputs += [
+            {"name": name, "type": kind, "widget": {"name": name}, "link": None}
+            for name, kind in node.linked.items()
+            if name in sources
+        ]
+        entry = {
+            "id": number,
+            "type": node.kind,
+            "pos": list(node.pos),
+            "size": list(node.size),
+            "flags": {},
+            "order": number - 1,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": [{"name": name, "type": kind, "links": []} for name, kind in node.outputs],
+            "properties": {"Node name for S&R": node.kind, **(OWN if "PixelDiT" in node.kind else CORE)}
+            | node.properties,
+            "widgets_values": node.widgets,
+        }
+        if node.title:
+            entry["title"] = node.title
+        if node.kind == "MarkdownNote":
+            entry |= {"properties": {}, "color": "#432", "bgcolor": "#653"}
+        for slot, target in enumerate(entry["inputs"]):
+            if target["name"] in sources:
+                source, out = sources[target["name"]]
+                link = len(self.links) + 1
+                self.links.append([link, source["id"], out, number, slot, target["type"]])
+                target["link"] = link
+                source["outputs"][out]["links"].append(link)
+        self.nodes.append(entry)
+        return entry
+
+    def save(self, name: str) -> None:
+        workflow = {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"pixeldit/{name}")),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": self.nodes,
+            "links": self.links,
+            "groups": [],
+            "config": {},
+            "extra": {"ds": {"scale": self.scale, "offset": [130, round(120 / self.scale)]}},
+            "version": 0.4,
+        }
+        (OUT / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
+
+
+def needs(name: str, url: str, directory: str) -> dict[str, Any]:
+    """What the page's dialog for missing models reads."""
+    return {"models": [{"name": name, "url": url, "directory": directory}]} if url else {}
+
+
+def loader(checkpoint: str = BOX, url: str = "", pos: tuple[int, int] = (0, 0)) -> Node:
+    return Node(
+        "PixelDiTLoader",
+        pos,
+        (340, 160),
+        outputs=[("MODEL", "MODEL")],
+        widgets=[checkpoint, "auto", "default"],
+        properties=needs(checkpoint, url, "diffusion_models"),
+    )
+
+
+def label(class_name: str, classes: str, pos: tuple[int, int]) -> Node:
+    return Node(
+        "PixelDiTClassLabel",
+        pos,
+        (340, 180),
+        inputs=[("model", "MODEL")],
+        outputs=[("positive", "CONDITIONING"), ("null", "CONDITIONING")],
+        widgets=[class_name, classes],
+    )
+
+
+def sampler(seed: int, recipe: str, settings: list[Any], pos: tuple[int, int], denoise: float = 1.0) -> Node:
+    inputs = [
+        ("model", "MODEL"),
+        ("positive", "CONDITIONING"),
+        ("negative", "CONDITIONING"),
+        ("image", "IMAGE"),
+        ("mask", "MASK"),
+    ]
+    # behind `seed` lies the widget for what happens to it after a run
+    widgets = [seed, "fixed", recipe, *settings, denoise]
+    linked = {"width": "INT", "height": "INT"}
+    return Node("PixelDiTSampler", pos, (340, 500), inputs, [("IMAGE", "IMAGE")], widgets, linked=linked)
+
+
+def enlarge(pos: tuple[int, int], times: float = 4.0) -> Node:
+    title = f"Enlarge {times:g}x (the model paints 64 x 64)"
+    sockets = [("image", "IMAGE")], [("IMAGE", "IMAGE")]
+    return Node("ImageScaleBy", pos, (300, 90), *sockets, ["lanczos", times], title=title)
+
+
+def save_image(prefix: str, pos: tuple[int, int], size: tuple[int, int] = (420, 460)) -> Node:
+    return Node("SaveImage", pos, size, inputs=[("images", "IMAGE")], widgets=[prefix])
+
+
+def note(text: str, pos: tuple[int, int], size: tuple[int, int], title: str = "Note") -> Node:
+    return Node("MarkdownNote", pos, size, widgets=[text], title=title)

@@ -1,0 +1,180 @@
+"""Templates of class-conditional models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graph import HUB, LICENCE, Graph, Node, enlarge, label, loader, note, sampler, save_image
+
+IMAGENET = f"{HUB}/PixelDiT-ImageNet/resolve/main"
+
+
+def quickstart() -> None:
+    graph = Graph()
+    model = graph.add(loader())
+    classes = graph.add(label("0: hot-air balloon", "0-11", (0, 220)), model=(model, 0))
+    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
+    sample = graph.add(
+        sampler(1, "the checkpoint's own", settings, (400, 0)),
+        model=(model, 0),
+        positive=(classes, 0),
+        negative=(classes, 1),
+    )
+    scale = graph.add(enlarge((800, 0)), image=(sample, 0))
+    graph.add(save_image("PixelDiT/quickstart", (800, 150), (560, 480)), images=(scale, 0))
+    graph.add(
+        note(
+            "## Press Run\n\nA small PixelDiT that comes with the pack paints one picture of each of its 12 classes, "
+            "straight to pixels: no VAE, no download, a few seconds on a CPU.\n\n"
+            "* **One class**: empty the `classes` field and choose from the list.\n"
+            "* **Several**: write `0, 3, 5-7` or names.\n"
+            "* **Other pictures**: change `seed`.\n"
+            "* **recipe**: the checkpoint's own settings are used, and the node shows them. Choose *as set below* to "
+            "try your own.\n\nThe published ImageNet models: templates *PixelDiT ImageNet 256* and *512*.",
+            (0, 460),
+            (340, 330),
+            "Start here",
+        )
+    )
+    graph.save("PixelDiT Quickstart")
+
+
+def imagenet(size: int, checkpoint: str, recipe: str, settings: list[Any], text: str) -> None:
+    graph = Graph()
+    model = graph.add(loader(checkpoint, f"{IMAGENET}/{checkpoint}"))
+    classes = graph.add(label("207: golden retriever", "", (0, 220)), model=(model, 0))
+    sample = graph.add(
+        sampler(7, recipe, settings, (400, 0)), model=(model, 0), positive=(classes, 0), negative=(classes, 1)
+    )
+    graph.add(save_image(f"PixelDiT/imagenet{size}", (800, 0), (560, 620)), images=(sample, 0))
+    links = (
+        f"## Model Links\n\n[{checkpoint}]({IMAGENET}/{checkpoint}) (nvidia/PixelDiT-ImageNet)\n\nPut it into\n\n```\n"
+        f"ComfyUI/models/diffusion_models/{checkpoint}\n```\n\nthen press **R** to refresh the lists. Nothing is "
+        f"downloaded by these nodes.\n\n{LICENCE}"
+    )
+    graph.add(note(links, (0, 460), (340, 300), "Model Links"))
+    graph.add(note(text, (400, 560), (340, 260), "Settings"))
+    graph.save(f"PixelDiT ImageNet {size}")
+
+
+def imagenets() -> None:
+    imagenet(
+        256,
+        "imagenet256_pixeldit_xl_epoch320.ckpt",
+        "imagenet256-epoch320",
+        [100, "ab2", 2.75, 1.0, 0.1, 0.9, 256, 256, 1],
+        "## Settings\n\nThe recipe is the published one (gFID 1.61): 100 steps ab2, cfg 2.75, timeshift 1, guidance from "
+        "0.1 to 0.9. For a quick look choose *as set below* with 25 to 50 steps.\n\nThe checkpoints of epoch 80 and 160 "
+        "want the recipe of their name (cfg 3.25, guidance from 0.1 to 1).\n\nSeveral classes at once: write "
+        "`1, 207, 250-253` into `classes`.",
+    )
+    imagenet(
+        512,
+        "imagenet512_pixeldit_xl.ckpt",
+        "imagenet512",
+        [100, "ab2", 3.5, 2.0, 0.1, 1.0, 512, 512, 1],
+        "## Settings\n\nThe recipe is the published one (gFID 1.78): 100 steps ab2, cfg 3.5, timeshift 2, guidance from "
+        "0.1 to 1. For a quick look choose *as set below* with 25 to 50 steps; keep timeshift 2 (or 0, automatic) at "
+        "this size.",
+    )
+
+
+def with_ksampler() -> None:
+    graph = Graph()
+    graph.scale = 0.7
+    model = graph.add(loader())
+    classes = graph.add(label("0: hot-air balloon", "", (0, 220)), model=(model, 0))
+    interval = graph.add(
+        Node("PixelDiTCFGInterval", (400, 0), (300, 90), [("model", "MODEL")], [("MODEL", "MODEL")], [0.1, 0.9]),
+        model=(model, 0),
+    )
+    latent = graph.add(
+        Node("EmptyChromaRadianceLatentImage", (0, 460), (340, 110), [], [("LATENT", "LATENT")], [64, 64, 4])
+    )
+    inputs = [
+        ("model", "MODEL"),
+        ("positive", "CONDITIONING"),
+        ("negative", "CONDITIONING"),
+        ("latent_image", "LATENT"),
+    ]
+    ksampler = graph.add(
+        Node(
+            "KSampler",
+            (760, 0),
+            (300, 270),
+            inputs,
+            [("LATENT", "LATENT")],
+            [1, "fixed", 25, 3.0, "euler", "simple", 1.0],
+        ),
+        model=(interval, 0),
+        positive=(classes, 0),
+        negative=(classes, 1),
+        latent_image=(latent, 0),
+    )
+    decode = graph.add(
+        Node("PixelDiTDecode", (1100, 0), (220, 40), [("samples", "LATENT")], [("IMAGE", "IMAGE")]),
+        samples=(ksampler, 0),
+    )
+    graph.add(save_image("PixelDiT/ksampler", (1360, 0), (360, 330)), images=(decode, 0))
+
+    noise = graph.add(Node("RandomNoise", (400, 560), (300, 90), [], [("NOISE", "NOISE")], [1, "fixed"]))
+    guider_inputs = [("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING")]
+    guider = graph.add(
+        Node("CFGGuider", (400, 700), (300, 110), guider_inputs, [("GUIDER", "GUIDER")], [3.0]),
+        model=(interval, 0),
+        positive=(classes, 0),
+        negative=(classes, 1),
+    )
+    solver = graph.add(Node("PixelDiTSolver", (400, 860), (300, 70), [], [("SAMPLER", "SAMPLER")], ["ab2"]))
+    sigmas = graph.add(
+        Node(
+            "PixelDiTScheduler",
+            (400, 980),
+            (300, 150),
+            [("model", "MODEL"), ("latent", "LATENT")],
+            [("SIGMAS", "SIGMAS")],
+            [25, 0.0, 1.0, 0.0],
+        ),
+        model=(interval, 0),
+        latent=(latent, 0),
+    )
+    custom_inputs = [
+        ("noise", "NOISE"),
+        ("guider", "GUIDER"),
+        ("sampler", "SAMPLER"),
+        ("sigmas", "SIGMAS"),
+        ("latent_image", "LATENT"),
+    ]
+    custom = graph.add(
+        Node(
+            "SamplerCustomAdvanced",
+            (760, 560),
+            (300, 140),
+            custom_inputs,
+            [("output", "LATENT"), ("denoised_output", "LATENT")],
+        ),
+        noise=(noise, 0),
+        guider=(guider, 0),
+        sampler=(solver, 0),
+        sigmas=(sigmas, 0),
+        latent_image=(latent, 0),
+    )
+    second = graph.add(
+        Node("PixelDiTDecode", (1100, 560), (220, 40), [("samples", "LATENT")], [("IMAGE", "IMAGE")]),
+        samples=(custom, 0),
+    )
+    graph.add(save_image("PixelDiT/custom", (1360, 560), (360, 330)), images=(second, 0))
+    graph.add(
+        note(
+            "## ComfyUI's own samplers\n\nThe MODEL of PixelDiT Loader is a usual one. Above: **KSampler** with `euler` "
+            "and `simple`. Below: **SamplerCustomAdvanced** with the published solver and time grid.\n\n"
+            "* Guidance is limited by **PixelDiT CFG Interval**.\n* Timeshift: add **ModelSamplingSD3**, its shift is "
+            "the timeshift.\n* The latent is made of pixels: 3 channels at full size, from "
+            "EmptyChromaRadianceLatentImage or **PixelDiT Encode**. *Empty Latent Image* is for VAE models.\n"
+            "* No VAE: **PixelDiT Decode** gives the picture.",
+            (0, 630),
+            (340, 360),
+            "How it is wired",
+        )
+    )
+    graph.save("PixelDiT with KSampler")
