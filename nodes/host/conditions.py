@@ -17,10 +17,12 @@ class Condition:
     """`carry`: (About, what the host knows of a conditioning) -> its entries for a batch, checked.
 
     `arguments`: (the host's context, those entries) -> the network's arguments behind x and time.
+    `remark`: (About, a CONDITIONING) -> what a person should know of it.
     """
 
     carry: Callable[[Any, dict], dict[str, Any]]
     arguments: Callable[[Tensor | None, dict], tuple]
+    remark: Callable[[Any, list], str | None]
 
 
 def _carry_class(about: Any, given: dict) -> dict[str, Any]:
@@ -57,7 +59,12 @@ def _carry_text(about: Any, given: dict) -> dict[str, Any]:
     return {"c_crossattn": comfy.conds.CONDRegular(text)}
 
 
+def _remark_text(about: Any, conditioning: list) -> str | None:
+    longest, most = max((entry[0].shape[1] for entry in conditioning), default=0), about.params.txt_max_length
+    return f"the text has {longest} tokens, the model reads the first {most}" if longest > most else None
+
+
 CONDITIONS: dict[str, Condition] = {
-    "class": Condition(_carry_class, lambda context, entries: (entries[CLASS],)),
-    "text": Condition(_carry_text, lambda context, entries: (context,)),
+    "class": Condition(_carry_class, lambda context, entries: (entries[CLASS],), lambda about, conditioning: None),
+    "text": Condition(_carry_text, lambda context, entries: (context,), _remark_text),
 }

@@ -12,7 +12,7 @@ from ...pixeldit_core.flow.sample import check_size
 from ...pixeldit_core.recipes import RECIPES, Recipe
 from ...pixeldit_core.sizes import advise
 from . import sampling
-from .conditions import CLASS
+from .conditions import CLASS, CONDITIONS
 from .model import About, about
 from .pixels import ALPHA, fit, keep_outside, to_image, to_latent, to_mask, to_rgb
 
@@ -105,10 +105,12 @@ def render(
         image = _repeat(fit(to_rgb(image), width, height), count)
         latent = to_latent(image)
         noise = sampling.noise_for(latent, seed)
+    if negative is None:
+        negative = no_condition(model, positive, cfg)
     samples = sampling.sample(
         model,
         positive,
-        negative if negative is not None else no_condition(model, positive, cfg),
+        negative,
         noise=noise,
         latent=latent,
         mask=mask,
@@ -123,17 +125,21 @@ def render(
         picture = keep_outside(picture, image, mask)
     interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
     used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"
-    return picture, "\nnote: ".join([used, *notes, *_notes(known, recipe, chosen, (height, width))])
+    if known:
+        notes += _notes(known, recipe, chosen, (height, width), (positive, negative))
+    return picture, "\nnote: ".join([used, *notes])
 
 
-def _notes(known: About | None, name: str, recipe: Recipe | None, size: tuple[int, int]) -> Iterator[str]:
+def _notes(known: About, name: str, recipe: Recipe | None, size: tuple[int, int], texts: tuple) -> Iterator[str]:
     """What a person should know of settings that work and may not look well."""
-    if known and name in RECIPES and name not in known.family.recipes:
+    if name in RECIPES and name not in known.family.recipes:
         yield f"the recipe {name} is for another kind of model"
     elif recipe and recipe.size not in (None, size):
         yield f"this recipe is for {recipe.size[1]} x {recipe.size[0]}"
-    if known and (advice := advise(size, known.trained_sizes)):
+    if advice := advise(size, known.trained_sizes):
         yield advice
+    remark = CONDITIONS[known.family.condition].remark
+    yield from filter(None, dict.fromkeys(remark(known, text) for text in texts))
 
 
 def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[int, int]:

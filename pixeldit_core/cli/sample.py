@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..checkpoints.load import load_checkpoint
+from ..checkpoints.load import inspect_checkpoint, load_checkpoint
+from ..families import FAMILIES, PIXELDIT
 from ..files import whole_file
 from ..flow.guidance import check_interval
 from ..flow.sample import check_size, noise, sample, time_grid
@@ -23,6 +24,7 @@ from ..images import contact_sheet, to_pil, to_uint8
 from ..labels import parse_classes
 from ..model import Model, class_condition
 from ..recipes import RECIPES, Recipe
+from ..sizes import advise
 from .options import (
     choose_device,
     class_name,
@@ -103,10 +105,10 @@ def add_command(commands: Any, **options: Any) -> None:
     how = parser.add_argument_group("how to make it (default: the checkpoint's own recipe, else the published one)")
     how.add_argument(
         "--recipe",
-        choices=[OWN, *RECIPES],
+        choices=[OWN, *PIXELDIT.recipes],
         metavar="NAME",
-        help=f"settings by name: {', '.join(RECIPES)}, or {OWN} for those in the file; options below change single "
-        "values of it",
+        help=f"settings by name: {', '.join(PIXELDIT.recipes)}, or {OWN} for those in the file; options below change "
+        "single values of it",
     )
     how.add_argument("--steps", type=int, metavar="N", help="more is finer and slower; 20 to 100 are usual")
     how.add_argument("--solver", choices=list(SOLVERS), help="ab2 is the published one; heun_exact costs twice as much")
@@ -145,9 +147,9 @@ def add_command(commands: Any, **options: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the pictures; gives the exit status."""
-    model = load_checkpoint(
-        _checkpoint(options.checkpoint), choose_device(options.device), options.dtype, options.weights
-    )
+    path = _checkpoint(options.checkpoint)
+    _require_classes(path)
+    model = load_checkpoint(path, choose_device(options.device), options.dtype, options.weights)
     recipe = _recipe(model, options)
     check_size(model, *recipe.size)
     classes = _classes(model, options.classes)
@@ -172,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
                 "model": f"{model.source} ({model.family.title}{averaged})",
                 "classes": some([class_name(model, index) for index in classes]),
                 "seeds": some([str(seed) for seed in options.seeds], 16),
-                "settings": describe_recipe(recipe),
+                "settings": describe_recipe(recipe) + _advice(model, recipe),
                 "computed": f"on {model.device} in {str(model.dtype)[6:]}, {min(batch_size, len(pairs))} at a time",
                 "pictures": options.out / "<class>_<seed>.png",
                 "contact sheet": f"{options.out / SHEET}{shown}",
@@ -188,6 +190,16 @@ def _checkpoint(given: Path | None) -> Path:
     return given or BOX
 
 
+def _require_classes(path: Path) -> None:
+    """Raises ValueError for a model that paints from text, before gigabytes of it are read."""
+    family = FAMILIES.get(inspect_checkpoint(path).family)
+    if family and family.condition != "class":
+        raise ValueError(
+            f"{path.name} is {family.title}, and the command line has no text encoder. Use it in ComfyUI, or as a "
+            "library with pixeldit_core.text_condition and states that you have encoded."
+        )
+
+
 def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
     """The settings of a recipe, with single values and the size in place of its own.
 
@@ -195,7 +207,7 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
         ValueError: a value that no sampling can have.
     """
     if options.recipe == OWN and not model.recipe:
-        raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(RECIPES)}.")
+        raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(PIXELDIT.recipes)}.")
     named = RECIPES.get(options.recipe)
     recipe = named or model.recipe_for(options.size)
     size = options.size or recipe.size or model.family.trained_sizes[0]
@@ -205,6 +217,11 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
         given["cfg_interval"] = check_interval(given["cfg_interval"])
     time_grid(model, given.get("steps", recipe.steps), given.get("timeshift", recipe.timeshift))
     return dataclasses.replace(recipe, size=size, **given)
+
+
+def _advice(model: Model, recipe: Recipe) -> str:
+    found = advise(recipe.size, model.trained_sizes)
+    return f" ({found})" if found else ""
 
 
 def _classes(model: Model, text: str | None) -> list[int]:

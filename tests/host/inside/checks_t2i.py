@@ -237,12 +237,14 @@ def check_recipes_and_notes():
     render = module("nodes.host.render").render
     model = tiny_t2i.ours()
 
-    def told(recipe="as set below", size=(32, 32), **options):
+    def told(recipe="as set below", size=(32, 32), positive=None, **options):
         settings = {
             "seed": 5, "steps": 2, "solver": "flow_dpmpp_2m", "cfg": 1.0, "timeshift": 0.0, "cfg_interval_start": 0.0,
             "cfg_interval_end": 1.0, "batch_size": 1, "denoise": 1.0, "height": size[0], "width": size[1],
         }  # fmt: skip
-        return render(model, texts(), texts(seed=2), None, None, recipe=recipe, **{**settings, **options})[1]
+        return render(model, positive or texts(), texts(seed=2), None, None, recipe=recipe, **{**settings, **options})[
+            1
+        ]
 
     require("far from every size that the model was trained on" in told(), told())
     require("the nearest is " in told(size=(208, 208)), told(size=(208, 208)))
@@ -253,6 +255,7 @@ def check_recipes_and_notes():
     near = told(size=(512, 512), steps=2)
     require("note" not in near and "timeshift 3" in near, near)
     raises(ValueError, "at least 2", told, steps=1)
+    require("the text has 20 tokens, the model reads the first 12" in told(positive=texts(20)), "a cut is said")
 
 
 def check_lora_saving_and_partial_loading():
