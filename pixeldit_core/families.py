@@ -52,10 +52,16 @@ class Family:
         return params.patch_size
 
 
+def _matrix(shapes: Shapes, key: str) -> tuple[int, int]:
+    if len(shapes[key]) != 2 or 0 in shapes[key]:
+        raise ValueError(f"tensor {key} is {list(shapes[key])}, and should be a matrix")
+    return shapes[key]
+
+
 def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
     """Sizes that both official networks have, from shapes (spec: official 2.5, layouts 2)."""
-    hidden, patch_values = shapes["s_embedder.proj.weight"]
-    pixel_hidden, channels = shapes["pixel_embedder.proj.weight"]
+    hidden, patch_values = _matrix(shapes, "s_embedder.proj.weight")
+    pixel_hidden, channels = _matrix(shapes, "pixel_embedder.proj.weight")
     patch_size = math.isqrt(patch_values // channels)
     attention_width = shapes["pixel_blocks.0.attn.proj.bias"][0]
     maps = shapes["pixel_blocks.0.adaLN_modulation.0.bias"][0] // (pixel_hidden * patch_size**2)
@@ -75,13 +81,13 @@ def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
 
 
 def _pixeldit_params(shapes: Shapes) -> dict[str, Any]:
-    classes = shapes["y_embedder.embedding_table.weight"][0] - 1
+    classes = _matrix(shapes, "y_embedder.embedding_table.weight")[0] - 1
     return _dual_path_params(shapes, "") | {"num_classes": classes}
 
 
 def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
     text = {
-        "txt_embed_dim": shapes["y_embedder.proj.weight"][1],
+        "txt_embed_dim": _matrix(shapes, "y_embedder.proj.weight")[1],
         "txt_max_length": shapes["y_pos_embedding"][1],
     }
     return _dual_path_params(shapes, "_x") | text
@@ -98,7 +104,8 @@ def _pixeldit_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tupl
 
 
 def _pixeldit_t2i_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
-    return -network(x, 1000.0 * (1.0 - t), *condition, **options)  # it speaks of the share of noise, in thousandths
+    # it speaks of the share of noise, in thousandths
+    return -network(x, 1000.0 * (1.0 - t), *condition, finish_text=False, **options)
 
 
 def _pixeldit_recipe(size: tuple[int, int] | None) -> Recipe:

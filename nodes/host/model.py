@@ -15,7 +15,8 @@ import comfy.patcher_extension
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.cli_args import args
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
@@ -73,8 +74,13 @@ def _about_native(base: Any) -> About | None:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict | None = None, **_: Any) -> Tensor:
-    """The host's choice of attention: [B, h, L, e] three times -> [B, L, h*e]."""
-    return optimized_attention(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options or {})
+    """The host's choice of attention: [B, h, L, e] three times -> [B, L, h*e].
+
+    On a CPU, unless the user chose, it would divide the work for little memory; PyTorch's own needs less of both.
+    """
+    chosen = args.use_split_cross_attention or args.use_quad_cross_attention
+    function = attention_pytorch if q.device.type == "cpu" and not chosen else optimized_attention
+    return function(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options or {})
 
 
 class Adapter:

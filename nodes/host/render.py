@@ -153,7 +153,7 @@ def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[in
                 "width or height is 0, the checkpoint's own size, which this model does not tell. Set both."
             )
         return height, width
-    own = known.recipe_for(None).size or (256, 256)
+    own = known.recipe_for(None).size or known.family.default_recipe(None).size
     height, width = height or own[0], width or own[1]
     check_size(known, height, width)
     return height, width

@@ -162,10 +162,10 @@ def _recognise(
     try:
         told = group.family.params_from(_strip(shapes, group))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        what = f"tensor {error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{name}: this looks like {group.family.title}, but its sizes cannot be told: tensor {error} is missing or "
-            "has a shape that does not fit. The file is incomplete or of another network: get it again, or choose "
-            "another."
+            f"{name}: this looks like {group.family.title}, but its sizes cannot be told: {what}. The file is "
+            "incomplete or of another network: get it again, or choose another."
         ) from error
     joined = _join_params(group.family, told, about.get("params", {}), params or {}, name)
     names = about.get("class_names")

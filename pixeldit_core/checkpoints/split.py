@@ -68,8 +68,9 @@ def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str, An
         match = _HALF.fullmatch(msa)
         if not match:
             continue
-        mlp = msa.replace("_msa.", "_mlp.")
-        channels = shapes.get(f"{match['prefix']}pixel_embedder.proj.weight", (0,))[0]
-        if channels and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0:
-            found.append((f"{match['prefix']}{match['block']}.0.{match['kind']}", msa, mlp, channels))
+        mlp, whole = msa.replace("_msa.", "_mlp."), f"{match['prefix']}{match['block']}.0.{match['kind']}"
+        channels = (*shapes.get(f"{match['prefix']}pixel_embedder.proj.weight", ()), 0)[0]
+        fits = channels and shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
+        if fits and whole not in shapes:
+            found.append((whole, msa, mlp, channels))
     return found

@@ -210,7 +210,7 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
         raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(PIXELDIT.recipes)}.")
     named = RECIPES.get(options.recipe)
     recipe = named or model.recipe_for(options.size)
-    size = options.size or recipe.size or model.family.trained_sizes[0]
+    size = options.size or recipe.size or model.family.default_recipe(None).size
     given = {name: getattr(options, name) for name in ("steps", "solver", "cfg", "timeshift", "cfg_interval")}
     given = {name: value for name, value in given.items() if value is not None}
     if "cfg_interval" in given:

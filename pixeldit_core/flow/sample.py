@@ -194,7 +194,7 @@ def _start(model: Any, given: Tensor | None, seeds: Any, size: Any, rows: int, i
     if given is None:
         if size is None:
             size = image.shape[-2:] if image is not None else model.recipe_for(None).size
-            size = size or model.family.trained_sizes[0]
+            size = size or model.family.default_recipe(None).size
         check_size(model, *size)
         given = noise(model, range(rows) if seeds is None else seeds, *size)
     check_size(model, *given.shape[-2:])

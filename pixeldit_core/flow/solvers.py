@@ -79,6 +79,10 @@ def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep 
     steps = _steps(times)
     for i, (t, t_next) in enumerate(steps):
         v = velocity(x, t)
+        if t_next == t:  # a step of no length
+            if on_step:
+                on_step(i, t_next, x, v)
+            continue
         image = torch.add(x, v, alpha=1.0 - t)  # where the flow would end if it went on straight
         decay = t * (1.0 - t_next) / ((1.0 - t) * t_next)  # exp(-h)
         h = -math.log(decay) if decay > 0 else math.inf

@@ -99,13 +99,15 @@ class JointAttention(nn.Module):
             setattr(self, f"proj_{stream}", operations.Linear(width, width, **factory))
 
     def forward(
-        self, s: Tensor, y: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
-    ) -> tuple[Tensor, Tensor]:
+        self, s: Tensor, y: Tensor, rope: Rope, text_rope: Rope | None, with_text: bool = True, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
         patches = rotated_heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, self.num_heads, rope)
         text = rotated_heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, self.num_heads, text_rope)
         q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(text, patches, strict=True))
-        mixed = self.attention(q, k, v, **options)  # [B, T + L, D]
         length = y.shape[1]
+        if not with_text:
+            return self.proj_x(self.attention(q[:, :, length:], k, v, **options)), None
+        mixed = self.attention(q, k, v, **options)  # [B, T + L, D]
         return self.proj_x(mixed[:, length:]), self.proj_y(mixed[:, :length])
 
 
@@ -126,8 +128,16 @@ class JointBlock(nn.Module):
         self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **factory))
 
     def forward(
-        self, s: Tensor, y: Tensor, c: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
+        self,
+        s: Tensor,
+        y: Tensor,
+        c: Tensor,
+        rope: Rope,
+        text_rope: Rope | None,
+        with_text: bool = True,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
+        """Both streams; without `with_text` the text is only looked at, and comes back as it was."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation_img(c).chunk(6, dim=-1)
         shift_y1, scale_y1, gate_y1, shift_y2, scale_y2, gate_y2 = self.adaLN_modulation_txt(c).chunk(6, dim=-1)
         mixed_s, mixed_y = self.attn(
@@ -135,11 +145,14 @@ class JointBlock(nn.Module):
             modulate(self.norm_y1(y), shift_y1, scale_y1),
             rope,
             text_rope,
+            with_text,
             **options,
         )
         s = torch.addcmul(s, gate1, mixed_s)
-        y = torch.addcmul(y, gate_y1, mixed_y)
         s = torch.addcmul(s, gate2, self.mlp_x(modulate(self.norm_x2(s), shift2, scale2)))
+        if not with_text:
+            return s, y
+        y = torch.addcmul(y, gate_y1, mixed_y)
         y = torch.addcmul(y, gate_y2, self.mlp_y(modulate(self.norm_y2(y), shift_y2, scale_y2)))
         return s, y
 
@@ -158,7 +171,7 @@ class PixelDiTT2I(DualPath):
     def make_patch_block(self, **kit: Any) -> JointBlock:
         return JointBlock(self.params.hidden_size, self.params.num_groups, self.params.mlp_width, **kit)
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, **options: Any) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, finish_text: bool = True, **options: Any) -> Tensor:
         """Velocity towards the noise.
 
         Args:
@@ -166,6 +179,8 @@ class PixelDiTT2I(DualPath):
             time: [B], 1000 times the share of noise; kept in float32 for its features.
             text: [B, T, txt_embed_dim] or [B, 1, T, txt_embed_dim]; tokens beyond txt_max_length are cut. Padding
                 takes part, as in training: there is no mask.
+            finish_text: also what the last block makes of the text, which never reaches the image; sampling does
+                without.
             options: handed to the attention function.
 
         Returns:
@@ -177,8 +192,9 @@ class PixelDiTT2I(DualPath):
         s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb)
-        for block in self.patch_blocks:
-            s, y = block(s, y, c, rope, text_rope, **options)
+        last = len(self.patch_blocks) - 1
+        for i, block in enumerate(self.patch_blocks):
+            s, y = block(s, y, c, rope, text_rope, finish_text or i < last, **options)
         return self.paint(x, s, t_emb, **options)
 
     def embed_text(self, text: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 import pixeldit_core as pc
+from pixeldit_core.networks import positions
 
 TESTS = Path(__file__).parents[1]
-PLACES = (TESTS / "golden", TESTS.parent.parent / "shared" / "golden")
+SHARED = TESTS.parent.parent / "shared"
+PLACES = (TESTS / "golden", SHARED / "golden")
+KEYS = (TESTS / "golden" / "keys", SHARED / "spec" / "keys")
 
 TINY = pc.PixelDiTParams(
     hidden_size=24,
@@ -24,6 +27,19 @@ TINY = pc.PixelDiTParams(
     mlp_hidden_size=64,  # what the shapes tell, so that params are equal after loading
     pixel_attn_hidden_size=24,
     pixel_num_groups=2,
+)
+TINY_T2I = pc.PixelDiTT2IParams(
+    hidden_size=24,
+    num_groups=2,
+    patch_depth=2,
+    pixel_depth=2,
+    pixel_attn_hidden_size=16,
+    pixel_num_groups=2,
+    patch_size=4,
+    pixel_hidden_size=4,
+    txt_embed_dim=12,
+    txt_max_length=6,
+    mlp_hidden_size=64,
 )
 NAMES = (
     ("circle", "disc"),
@@ -64,12 +80,36 @@ def golden():
     return find_golden
 
 
-def fill(network, seed=0):
+@pytest.fixture(scope="session")
+def published_keys():
+    """A function that reads a list of a published network: its keys with shapes, and its number of parameters."""
+
+    def read(name):
+        for folder in KEYS:
+            path = folder / f"keys-{name}.json"
+            if path.exists():
+                return json.loads(path.read_text(encoding="utf-8"))
+        pytest.skip(f"{path.name} is neither in tests/golden nor in ../shared/spec")
+
+    return read
+
+
+@pytest.fixture
+def reference_processor(monkeypatch):
+    """Time features with the last bits of the processor that recorded the golden data."""
+    monkeypatch.syspath_prepend(TESTS)
+    from reference_time import reference_processor
+
+    with reference_processor(positions, find_golden("tables_time_embedding").folder):
+        yield
+
+
+def fill(network, seed=0, scale=0.1):
     """Weights that make every part of a network matter."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         around = 1.0 if "norm" in name else 0.0
-        parameter.data.copy_(around + 0.1 * torch.randn(parameter.shape, generator=generator))
+        parameter.data.copy_(around + scale * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.fixture
@@ -87,6 +127,19 @@ def tiny():
 
 
 @pytest.fixture
+def tiny_t2i():
+    """A function that builds a small text-to-image model with random weights."""
+
+    def make(params=TINY_T2I, seed=0, dtype=torch.float32, **kit):
+        model = pc.build("pixeldit_t2i", params, device="cpu", dtype=dtype, **kit)
+        fill(model.network, seed, 0.2)  # the text reaches the picture through many a gate
+        model.recipe = pc.Recipe(steps=4, cfg=2.0, timeshift=3.0, solver="flow_dpmpp_2m", size=(16, 16))
+        return model
+
+    return make
+
+
+@pytest.fixture
 def tiny_file(tiny, tmp_path):
     """The file of a tiny model."""
     return pc.save_checkpoint(tiny(), tmp_path / "tiny.safetensors")
@@ -94,7 +147,7 @@ def tiny_file(tiny, tmp_path):
 
 @pytest.fixture
 def calls():
-    """A function that records each call of a model's network: rows, time, labels and output."""
+    """A function that records each call of a model's network: rows, time, labels (or text) and output."""
 
     def record(model):
         found = []

@@ -115,8 +115,8 @@ def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
 
 PUBLIC = """
     read_checkpoint inspect_checkpoint load_checkpoint build save_checkpoint class_condition null_condition
-    sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
-""".split()  # what docs promise for families of classes
+    text_condition sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
+""".split()  # what docs promise
 
 
 def test_the_public_names_are_there():
@@ -124,8 +124,12 @@ def test_the_public_names_are_there():
         assert name in pc.__all__ and hasattr(pc, name), name
     assert all(hasattr(pc, name) for name in pc.__all__)
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
-    assert set(pc.PRESETS) == {"PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"}
-    assert set(pc.RECIPES) == {"imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512"}
+    assert set(pc.PRESETS) == {"PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I"}
+    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i"}
+    assert set(pc.RECIPES) == {
+        "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
+        "t2i-1024", "t2i-1024-fast", "t2i-512",
+    }  # fmt: skip
 
 
 def parameters(function):

@@ -210,8 +210,9 @@ def file_of(path, *keys):
     (["time_mlp.1.weight", "to_patch_embedding.0.weight"], "is an x-prediction PixelDiT"),
     (["module.time_mlp.1.weight", "module.to_semantic_patch.0.weight"], "is an x-prediction PixelDiT"),
     (["patch_blocks.0.attention.qkv_proj.q_proj.weight", "pixel_blocks.0.compaction.compress.weight"], "is PixelHDM"),
-    (["core.pixel_embedder.proj.weight", "core.y_pos_embedding", "core.patch_blocks.0.attn.qkv_x.weight"],
-     "is PixelDiT text-to-image"),
+    (["pixel_embedder.proj.weight", "y_pos_embedding", "patch_blocks.0.attn.qkv_x.weight",
+      "lq_proj.latent_proj.0.weight"],
+     "is PiD"),
     (["diffusion_model.patch_blocks.0.attn.qkv.lora_up.weight",
       "diffusion_model.patch_blocks.0.attn.qkv.lora_down.weight"],
      "is a LoRA"),
@@ -243,15 +244,37 @@ def test_unknown_tensors_are_shown(tmp_path):
     fails(path, "is not a PixelDiT checkpoint", "layer0.weight, layer1.weight", "and 4 more", "hoose")
 
 
-@pytest.mark.parametrize("system, name, told", [
-    ("peers", "comfy-pid-v1", "is PiD"),
-    ("peers", "comfy-pid-v1_5", "is PiD"),
-    ("peers", "comfy-t2i-core", "is PixelDiT text-to-image"),
-    ("peers", "comfy-t2i-mxfp8", "is PixelDiT text-to-image"),
-    ("official", "t2i_forward_p8_24x32_ddp", "is PixelDiT text-to-image"),
+@pytest.mark.parametrize("prefix", ["", "core.", "net.", "model.diffusion_model."])
+@pytest.mark.parametrize("name, writer", [("comfy-pid-v1", ""), ("comfy-pid-v1_5", "net.")])
+def test_pid_is_refused_by_name(golden, tmp_path, name, writer, prefix):
+    """It has every tensor of the text-to-image network, and more."""
+    stored = load_file(golden(name, "peers").folder / "checkpoint.safetensors")
+    path = tmp_path / "pid.safetensors"
+    save_file({prefix + key.removeprefix(writer): value for key, value in stored.items()}, path)
+    fails(path, "is PiD, a pixel diffusion decoder and upscaler, not a PixelDiT", "ComfyUI's own PiD nodes")
+    assert pc.inspect_checkpoint(path).title.startswith("PiD")
+
+
+@pytest.mark.parametrize("name", ["comfy-pid-v1", "comfy-pid-v1_5"])
+def test_pid_as_it_comes_is_refused_by_name(golden, name):
+    fails(golden(name, "peers").folder / "checkpoint.safetensors", "is PiD", "ComfyUI's own PiD nodes")
+
+
+@pytest.mark.parametrize("file", ["lora_peft/adapter_model", "lora_diffusers/pytorch_lora_weights"])
+def test_a_lora_of_another_program_is_refused_by_name(golden, file):
+    fails(golden("madtune-t2i", "peers").folder / f"{file}.safetensors", "is a LoRA", "then add the LoRA")
+
+
+@pytest.mark.parametrize("style, extra", [
+    ("fp8-scaled", "weight_scale"),
+    ("fp8-metadata", "weight_scale"),
+    ("fp8-old", "scale_weight"),
+    ("mxfp8", "weight_scale"),
+    ("int8", "weight_scale"),
+    ("int8-convrot", "weight_scale"),
 ])  # fmt: skip
-def test_files_of_other_programs_are_refused_by_name(golden, system, name, told):
-    fails(next(golden(name, system).folder.glob("checkpoint.*")), told)
+def test_scales_of_a_quantised_file_are_not_passed_over(golden, style, extra):
+    fails(golden(f"comfy-t2i-{style}", "peers").folder / "checkpoint.safetensors", extra)
 
 
 PARTS = ["pixel_embedder.proj.bias", "patch_blocks.1.attn.q_norm.weight", "pixel_blocks.0.mlp.fc2.weight",

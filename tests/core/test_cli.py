@@ -201,6 +201,32 @@ def test_convert_writes_every_layout_and_precision(tiny_file, tmp_path, capsys):
     assert info.class_names[2] == ("tabby", "tabby cat") and info.recipe.steps == 4
 
 
+def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = pc.save_checkpoint(tiny_t2i(), tmp_path / "text.safetensors")
+    count = sum(parameter.numel() for parameter in tiny_t2i().network.parameters())
+    assert main(["sample", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: text.safetensors is PixelDiT, text-to-image") and error.count("\n") == 1
+    assert "text_condition" in error and files(tmp_path) == ["text.safetensors"]
+    assert main(["inspect", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "PixelDiT, text-to-image" in told and f"{count:,}" in told and "txt_max_length 6" in told
+    assert main(["inspect", "--json", str(path)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["family"] == "pixeldit_t2i" and found["parameters"] == count and found["class_names"] is None
+    assert main(["convert", str(path), str(tmp_path / "comfy.safetensors"), "--layout", "comfyui"]) == 0
+    written = load_file(tmp_path / "comfy.safetensors")
+    assert all(key.startswith("core.") for key in written)
+    assert "core.pixel_blocks.0.adaLN_modulation_msa.weight" in written
+
+
+def test_a_size_far_from_the_trained_one_is_told(tiny_file, tmp_path, capsys):
+    for size, told in {"16x16": False, "32x16": True}.items():
+        assert main(["sample", str(tiny_file), "--classes", "1", "--size", size, "--out", str(tmp_path / size)]) == 0
+        assert ("is far from every size that the model was trained on" in capsys.readouterr().out) == told
+
+
 def test_convert_chooses_weights(tiny, tmp_path, capsys):
     raw, ema = (tiny(seed=seed).network.state_dict() for seed in (1, 2))
     source = tmp_path / "both.safetensors"

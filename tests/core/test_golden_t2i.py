@@ -1,26 +1,21 @@
-"""The text-to-image network, its grid and its solver against the reference programs' data."""
+"""The text-to-image model against the reference programs' data: network, grid, solver, published settings."""
 
 import pytest
 import torch
 
-from pixeldit_core.checkpoints.read import read_checkpoint
+import pixeldit_core as pc
 from pixeldit_core.flow.grid import sigma_grid
-from pixeldit_core.flow.guidance import guided_velocity
 from pixeldit_core.flow.solvers import flow_dpmpp_2m
-from pixeldit_core.networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
+
+pytestmark = pytest.mark.usefixtures("reference_processor")
 
 UNUSED = ("num_text_blocks", "repa_encoder_index")  # of the official constructor, without effect on the network
 FORWARD = ("t2i_forward_p4_16x12_longtext", "t2i_forward_p8_24x32_ddp", "t2i_forward_p16_32x32_fsdp")
 SAMPLES = ("2steps", "cfg1", "shift1_interval", "shift3_interval", "shift4")
 
 
-def load(case):
-    config = {key: value for key, value in case.case["config"].items() if key not in UNUSED}
-    network = PixelDiTT2I(PixelDiTT2IParams(**config)).eval().requires_grad_(False)
-    tensors, _ = read_checkpoint(case.checkpoint)
-    weights = {key.removeprefix("core."): value for key, value in tensors.items() if key.startswith("core.")}
-    network.load_state_dict(weights)
-    return network
+def close(actual, expected, tolerance, what=""):
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0, msg=lambda text: f"{what}: {text}")
 
 
 def record(network):
@@ -34,8 +29,8 @@ def record(network):
     keep(network.s_embedder, "s_embed")
     keep(network.t_embedder, "t_emb")
     keep(network.y_embedder, "y_embed")
-    keep(first, "block0_in_txt", lambda arguments, _: arguments[1])
     for number, stream in enumerate(("img", "txt")):
+        keep(first, f"block0_in_{stream}", lambda arguments, _, number=number: arguments[number])
         keep(first.attn, f"block0_attn_{stream}", lambda _, result, number=number: result[number])
         keep(first, f"block0_{stream}", lambda _, result, number=number: result[number])
         keep(last, f"block_last_{stream}", lambda _, result, number=number: result[number])
@@ -49,69 +44,204 @@ def record(network):
 @pytest.mark.parametrize("name", FORWARD)
 def test_forward_and_every_intermediate(golden, name):
     case = golden(name)
-    network = load(case)
-    seen = record(network)
-    output = network(case.inputs["x"], case.inputs["t"], case.inputs["y"])
-    torch.testing.assert_close(output, case.outputs["output"], atol=2e-5, rtol=0)
-    for key, value in seen.items():
-        torch.testing.assert_close(
-            value, case.outputs[key], atol=2e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}"
-        )
-    assert len(seen) >= 13
+    model = pc.load_checkpoint(case.checkpoint)
+    for key, value in case.case["config"].items():
+        assert key in UNUSED or getattr(model.params, key) == value, key
+    found = record(model.network)
+    found["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["y"])
+    others = {"output_with_mask", "output_if_ema_weights_were_used"}
+    assert set(found) == set(case.outputs) - others
+    for key, value in found.items():
+        close(value, case.outputs[key], 2e-5, key)
 
 
-def test_the_published_size_has_the_published_number_of_parameters():
-    network = PixelDiTT2I(PixelDiTT2IParams(1536, 24, 14, 2, 1152, 16), device="meta")
-    assert sum(parameter.numel() for parameter in network.parameters()) == 1_302_470_787
-    assert len(network.state_dict()) == 385
+@pytest.mark.parametrize("name", FORWARD)
+def test_velocity_is_the_network_in_the_common_language(golden, name):
+    """The authors' wrapper takes a mask and drops it, as our condition does."""
+    case = golden(name)
+    model = pc.load_checkpoint(case.checkpoint)
+    x, t = case.inputs["x"], 1 - case.inputs["t"] / 1000
+    cond = pc.text_condition(model, case.inputs["y"], mask=case.inputs["mask"])
+    velocity = model.velocity(x, t, cond)
+    close(velocity, -case.outputs["output"], 1e-4)  # 1 - t / 1000 and back costs the time its last bits
+    close(velocity, -case.outputs["output_with_mask"], 1e-4)
+    assert torch.equal(velocity, model.velocity(x, t, pc.text_condition(model, case.inputs["y"])))
+
+
+@pytest.mark.parametrize("weights, output", [
+    ("auto", "output"),
+    ("raw", "output"),
+    ("ema", "output_if_ema_weights_were_used"),
+])  # fmt: skip
+def test_the_authors_take_the_raw_weights(golden, weights, output):
+    case = golden("t2i_forward_p8_24x32_ddp")
+    model = pc.load_checkpoint(case.checkpoint, weights=weights)
+    assert model.weights == ("ema" if weights == "ema" else "raw")
+    close(model.network(case.inputs["x"], case.inputs["t"], case.inputs["y"]), case.outputs[output], 2e-5)
+    assert (case.outputs["output"] - case.outputs["output_if_ema_weights_were_used"]).abs().max() > 0.1
+
+
+def test_keys_and_parameter_count_are_the_published_ones(published_keys):
+    model = pc.build("pixeldit_t2i", "PixelDiT-T2I")
+    assert sum(parameter.numel() for parameter in model.network.parameters()) == 1_302_470_787
+    expected = published_keys("pixeldit-t2i-1300m-core")
+    assert {key: list(value.shape) for key, value in model.network.state_dict().items()} == expected["keys"]
+    assert expected["param_count"] == 1_302_470_787 and len(expected["keys"]) == 385
+
+
+def settings(case):
+    """The recorded sampler settings in the words of `pc.sample`."""
+    told = case.case["sampler_settings"]
+    low, high = told["interval_guidance"]  # in sigma = 1 - t
+    return {
+        "steps": told["steps"],
+        "solver": "flow_dpmpp_2m",
+        "cfg": told["cfg_scale"],
+        "timeshift": told["flow_shift"],
+        "cfg_interval": (1 - high, 1 - low),
+    }
+
+
+def conditions(model, case):
+    mask = case.inputs["mask"]
+    return (pc.text_condition(model, case.inputs[name], mask=mask) for name in ("y_cond", "y_uncond"))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_trajectory_step_by_step(golden, name):
+def test_published_run(golden, calls, name):
     case = golden(f"t2i_sample_{name}")
-    network, settings = load(case), case.case["sampler_settings"]
-    noise, outputs = case.inputs["noise"], case.outputs
-    states, rows, images = [], [], []
+    outputs, start, how = case.outputs, case.inputs["noise"], settings(case)
+    model = pc.load_checkpoint(case.checkpoint)
+    made, steps = calls(model), []
+    final = pc.sample(
+        model,
+        *conditions(model, case),
+        noise=start,
+        on_step=lambda i, t, x, v: steps.append((i, t, x, v)),
+        **how,
+    )
 
-    def velocity(x, t, text):
-        rows.append(len(x))
-        return -network(x, torch.full((len(x),), 1000 * (1 - t)), text)
+    times = pc.time_grid(model, how["steps"], how["timeshift"])
+    close(1 - times, outputs["timesteps"], 1e-6)
+    assert [step[0] for step in steps] == list(range(how["steps"]))
+    close(torch.tensor([step[1] for step in steps]), times[1:], 0)
+    close(start, outputs["x_traj"][0], 0)
+    states = [start, *(step[2] for step in steps)]
+    for i, _, x, v in steps:
+        close(x, outputs["x_traj"][i + 1], 2e-3, f"state after step {i}")
+        close(states[i] + (1 - times[i]) * v, outputs["x0_traj"][i], 1e-2, f"image at step {i}")
+    assert [call.rows for call in made] == [len(start) * (1 + flag) for flag in outputs["guided"].tolist()]
+    close(torch.stack([call.time[0] for call in made]), outputs["net_t"], 1e-4)
+    close(final, outputs["final"], 2e-3)
+    assert torch.equal(final, states[-1])
+    difference = pc.to_uint8(model, final).int() - outputs["final_uint8"].movedim(1, -1).int()
+    assert difference.abs().max() <= 1
 
-    def on_step(i, t, x, v):
-        before = noise if i == 0 else states[-1]
-        images.append(before + (1 - times[i]) * v)
-        states.append(x)
 
-    low, high = settings["interval_guidance"]  # in sigma = 1 - t
-    cond, null = (case.inputs[key].expand(len(noise), -1, -1, -1) for key in ("y_cond", "y_uncond"))
-    times = sigma_grid(settings["steps"], settings["flow_shift"])
-    guided = guided_velocity(velocity, cond, null, settings["cfg_scale"], (1 - high, 1 - low))
-    with torch.no_grad():
-        final = flow_dpmpp_2m(guided, noise, times, on_step)
-    torch.testing.assert_close(1 - times, outputs["timesteps"], atol=1e-6, rtol=0)
-    torch.testing.assert_close(torch.stack(states), outputs["x_traj"][1:], atol=2e-3, rtol=0)
-    torch.testing.assert_close(torch.stack(images), outputs["x0_traj"], atol=1e-2, rtol=0)
-    assert rows == [len(noise) * (2 if flag else 1) for flag in outputs["guided"].tolist()]
-    pixels = ((final.clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor()
-    assert (pixels - outputs["final_uint8"].float()).abs().max() <= 1
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_call_on_the_reference_s_own_path(golden, name):
+    case = golden(f"t2i_sample_{name}")
+    outputs = case.outputs
+    model = pc.load_checkpoint(case.checkpoint)
+    cond, null = conditions(model, case)
+    for i, guided in enumerate(outputs["guided"].tolist()):
+        x, text = outputs["x_traj"][i], cond
+        if guided:
+            x, text = torch.cat([x, x]), torch.cat([null, cond])
+        output = model.network(x, outputs["net_t"][i].expand(len(x)), text)
+        close(output, outputs[f"net_out_{i:02d}"], 2e-5, f"call {i}")
+
+
+def test_both_rules_are_the_same_for_the_official_models(golden):
+    case = golden("t2i_sample_shift1_interval")
+    model = pc.load_checkpoint(case.checkpoint)
+    cond, null = conditions(model, case)
+    runs = [
+        pc.sample(model, cond, null, noise=case.inputs["noise"], rule=rule, **settings(case))
+        for rule in ("house", "published")
+    ]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+@pytest.mark.parametrize("name", FORWARD)
+def test_low_precision_stays_near(golden, name, dtype, tolerance):
+    case = golden(name)
+    model = pc.load_checkpoint(case.checkpoint, dtype=dtype)
+    velocity = model.velocity(case.inputs["x"], 1 - case.inputs["t"] / 1000, pc.text_condition(model, case.inputs["y"]))
+    assert velocity.dtype == torch.float32
+    scale = case.outputs["output"].abs().max()
+    close(-velocity / scale, case.outputs["output"] / scale, tolerance)
 
 
 def test_grids(golden):
     tables = golden("tables_timesteps")
+    family = pc.FAMILIES["pixeldit_t2i"]
+    assert tables.case["t2i_grids"]
     for grid in tables.case["t2i_grids"]:
-        times = sigma_grid(grid["steps"], grid["flow_shift"])
-        torch.testing.assert_close(1 - times, tables.outputs[grid["key"]], atol=1e-6, rtol=0)
-        torch.testing.assert_close(1000 * (1 - times[:-1]), tables.outputs[f"{grid['key']}_net_t"], atol=1e-4, rtol=0)
+        times = pc.time_grid(family, grid["steps"], grid["flow_shift"])
+        assert torch.equal(times, sigma_grid(grid["steps"], grid["flow_shift"]))
+        close(1 - times, tables.outputs[grid["key"]], 1e-6)
+        close(1000 * (1 - times[:-1]), tables.outputs[f"{grid['key']}_net_t"], 1e-4)
 
 
-def test_what_the_grid_refuses():
-    for arguments in ((1,), (5, 0.0), (5, 1.0, 0.1)):
-        with pytest.raises(ValueError):
-            sigma_grid(*arguments)
+@pytest.mark.parametrize("arguments, told", [
+    ((1,), "steps is 1; the text-to-image grid needs at least 2"),
+    ((5, 0.0), "timeshift is 0.0"),
+    ((5, float("nan")), "timeshift is nan"),
+    ((5, 1.0, 0.1), "no last_step of its own"),
+])  # fmt: skip
+def test_what_the_grid_refuses(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        sigma_grid(*arguments)
 
 
 def test_the_solver_starts_at_pure_noise_too():
     """From t = 0 the first step has no length in ln(t / (1 - t)); a straight flow still arrives exactly."""
     start, end = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     times = torch.linspace(0, 1, 6)
-    torch.testing.assert_close(flow_dpmpp_2m(lambda x, t: end - start, start, times), end)
+    close(flow_dpmpp_2m(lambda x, t: end - start, start, times), end, 1e-6)
+
+
+def peer(golden, name):
+    """A case of another program, its model, and its conditions."""
+    case = golden(name, "peers")
+    path, *_ = [*case.folder.glob("checkpoint.*"), *case.folder.glob("model/transformer/*.safetensors")]
+    model = pc.load_checkpoint(path)
+    texts = [case.inputs[key] for key in ("context", "y", "negative") if key in case.inputs]
+    return case, model, *(pc.text_condition(model, text) for text in texts)
+
+
+@pytest.mark.parametrize("name, run, solver, cfg, edit", [
+    ("comfy-t2i-core", "heun", "heun_exact", 1.0, ()),
+    ("comfy-t2i-img2img", "img2img", "euler", 2.0, ("image",)),
+    ("comfy-t2i-img2img-inpaint", "inpaint", "euler", 3.0, ("image", "mask")),
+])  # fmt: skip
+def test_runs_of_comfyui(golden, name, run, solver, cfg, edit):
+    case, model, cond, null = peer(golden, name)
+    given = {"image": case.inputs.get("latent"), "mask": case.inputs.get("mask")}
+    x = pc.sample(
+        model,
+        cond,
+        null,
+        noise=case.inputs["noise"],
+        times=1 - case.outputs[f"{run}.sigmas"],
+        solver=solver,
+        cfg=cfg,
+        **{key: given[key] for key in edit},
+    )
+    close(x, case.outputs[f"{run}.result"], 1e-3)
+
+
+@pytest.mark.parametrize("name, cfg", [("comfy-t2i-core", 4.0), ("madtune-t2i", 3.5), ("madtune-t2i-modelst", 3.5)])
+def test_runs_of_others_that_guide_the_first_step_too(golden, name, cfg):
+    """Their first call is at sigma 1, where an interval of the whole way does not reach."""
+    case, model, cond, null = peer(golden, name)
+    times = 1 - case.outputs["euler.sigmas"]
+    assert times[0] == 0 and not pc.is_guided(times[0], (0.0, 1.0))
+    x = pc.SOLVERS["euler"](
+        lambda x, t: torch.lerp(model.velocity(x, t, null), model.velocity(x, t, cond), cfg),
+        case.inputs["noise"],
+        times,
+    )
+    close(x, case.outputs["euler.result"], 1e-3)

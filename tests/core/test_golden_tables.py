@@ -96,3 +96,10 @@ def test_rounding_to_uint8(golden, tiny):
     pixels = pc.to_uint8(tiny(), case.inputs["x"])
     assert pixels.dtype == torch.uint8
     assert torch.equal(pixels, case.outputs["c2i_uint8"].movedim(1, -1))
+
+
+def test_rounding_of_text_to_image_to_uint8(golden, tiny_t2i):
+    case = golden("tables_postprocess")
+    pixels = pc.to_uint8(tiny_t2i(), case.inputs["x"])
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, case.outputs["t2i_uint8"].movedim(1, -1))

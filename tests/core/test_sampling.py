@@ -1,9 +1,12 @@
 """Behaviour of sampling: cost, batches, precision, image to image, masks, mistakes."""
 
+import math
+
 import pytest
 import torch
 
 import pixeldit_core as pc
+from pixeldit_core.flow.grid import sigma_grid
 from pixeldit_core.flow.guidance import guided_velocity
 from pixeldit_core.flow.solvers import SOLVERS
 
@@ -33,7 +36,9 @@ def test_a_picture_costs_no_evaluation_too_many(tiny, calls, recipe, evaluations
     assert len(made) == 100 and rows(made) == evaluations
 
 
-@pytest.mark.parametrize("solver, evaluations", [("euler", 12), ("ab2", 12), ("heun", 12), ("heun_exact", 23)])
+@pytest.mark.parametrize(
+    "solver, evaluations", [("euler", 12), ("ab2", 12), ("heun", 12), ("heun_exact", 23), ("flow_dpmpp_2m", 12)]
+)
 def test_evaluations_of_a_solver(tiny, calls, solver, evaluations):
     model = tiny()
     made = calls(model)
@@ -48,7 +53,7 @@ def test_no_guidance_without_a_reason(tiny, calls):
     assert {call.rows for call in made} == {2}
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"flow_dpmpp_2m"}))
 def test_solvers_converge_to_the_exact_solution(solver):
     """dx/dt = x, from 1: e at t = 1; the error of second order falls with the square of the steps."""
 
@@ -60,6 +65,35 @@ def test_solvers_converge_to_the_exact_solution(solver):
     order = torch.log2(torch.tensor(error(128) / error(256)))
     # heun's last step is Euler's (locally of second order), so it keeps the order
     assert order == pytest.approx(1 if solver == "euler" else 2, abs=0.2)
+
+
+def error_on_the_sigma_grid(solver, steps, slope, exact):
+    """Of dx/dt = slope(t) * x, whose solution is exact(t)."""
+    times = sigma_grid(steps).double()
+    start = torch.tensor([exact(float(times[0]))], dtype=torch.float64)
+    return abs(float(SOLVERS[solver](lambda x, t: slope(t) * x, start, times)) - exact(1.0))
+
+
+def test_the_text_solver_converges_though_its_last_steps_are_infinitely_long():
+    """In ln(t / (1 - t)) the grid's spacing grows without end towards the image, so dx/dt = x loses half an order."""
+    errors = [error_on_the_sigma_grid("flow_dpmpp_2m", steps, lambda t: 1.0, math.exp) for steps in (512, 1024)]
+    assert errors[1] < 5e-6 and math.log2(errors[0] / errors[1]) == pytest.approx(1.5, abs=0.2)
+    assert error_on_the_sigma_grid("euler", 1024, lambda t: 1.0, math.exp) > 100 * errors[1]
+
+
+def test_the_text_solver_is_nearly_of_second_order_on_the_flow_to_a_gaussian():
+    """Towards images of variance 1/4, the state's deviation at t is sqrt(t^2 / 4 + (1 - t)^2)."""
+
+    def variance(t):
+        return t**2 / 4 + (1 - t) ** 2
+
+    errors = [
+        error_on_the_sigma_grid(
+            "flow_dpmpp_2m", steps, lambda t: (t / 4 - (1 - t)) / variance(t), lambda t: math.sqrt(variance(t))
+        )
+        for steps in (512, 1024)
+    ]
+    assert errors[1] < 1e-5 and math.log2(errors[0] / errors[1]) == pytest.approx(1.8, abs=0.1)
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
@@ -267,7 +301,7 @@ def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
         ({"cfg_interval": (0.9, 0.1)}, "the guidance interval is 0.9 to 0.1; it needs 0 <= start < end <= 1"),
         ({"cfg_interval": (0.5, 0.5)}, "the guidance interval is 0.5 to 0.5"),
         ({"cfg_interval": (-0.1, 0.5)}, "the guidance interval is -0.1 to 0.5"),
-        ({"solver": "dpm"}, 'solver "dpm" is not known; there are ab2, euler, heun, heun_exact'),
+        ({"solver": "dpm"}, 'solver "dpm" is not known; there are ab2, euler, heun, heun_exact, flow_dpmpp_2m'),
         ({"rule": "mine"}, 'rule "mine" is not known'),
         ({"size": (18, 16)}, "size 16 x 18 .width x height.*nearest that does is 16 x 16"),
         ({"size": (2, 16)}, "nearest that does is 16 x 4"),
@@ -308,12 +342,17 @@ def test_recipes_are_the_published_ones():
         "imagenet256-epoch160": (100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),
         "imagenet256-epoch320": (100, 2.75, 1.0, (0.1, 0.9), "ab2", (256, 256)),
         "imagenet512": (100, 3.5, 2.0, (0.1, 1.0), "ab2", (512, 512)),
+        "t2i-1024": (50, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
+        "t2i-1024-fast": (25, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
+        "t2i-512": (50, 2.75, 3.0, (0.0, 1.0), "flow_dpmpp_2m", (512, 512)),
     }
     for recipe in pc.RECIPES.values():
         assert pc.Recipe.from_dict(recipe.to_dict()) == recipe
     model = pc.build("pixeldit", "PixelDiT-B")
     assert model.recipe_for((256, 256)) == model.recipe_for(None) == pc.RECIPES["imagenet256-epoch320"]
     assert model.recipe_for((512, 512)) == pc.RECIPES["imagenet512"]
+    assert all(name.startswith("imagenet") for name in model.family.recipes)
+    assert set(pc.FAMILIES["pixeldit_t2i"].recipes) == {"t2i-1024", "t2i-1024-fast", "t2i-512"}
 
 
 def test_conditions(tiny):

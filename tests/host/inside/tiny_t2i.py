@@ -26,7 +26,7 @@ def core_model(**sizes):
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.network.named_parameters():
         around = 1.0 if "norm" in name else 0.0
-        parameter.data.copy_(around + 0.1 * torch.randn(parameter.shape, generator=generator))
+        parameter.data.copy_(around + 0.2 * torch.randn(parameter.shape, generator=generator))
     return model
 
 
