@@ -27,10 +27,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def build(preset: str, device: str, dtype: torch.dtype) -> pc.Model:
     """A network of random weights, of a size that keeps values moderate."""
-    model = pc.build("pixeldit", preset, device=device, dtype=dtype)
+    model = pc.build(pc.PRESETS[preset].family, preset, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in model.network.named_parameters():
-        if parameter.ndim == 1 and name.endswith("norm.weight"):
+        if parameter.ndim == 1 and "norm" in name:
             parameter.fill_(1.0)
         else:
             parameter.normal_(0.0, 0.02, generator=generator)
@@ -40,6 +40,9 @@ def build(preset: str, device: str, dtype: torch.dtype) -> pc.Model:
 def make_step(model: pc.Model, size: int, device: str) -> Callable[[], torch.Tensor]:
     """What a guided step asks of the network: one call, null row first."""
     x = torch.randn(1, 3, size, size, device=device).repeat(2, 1, 1, 1)
+    if model.family.condition == "text":
+        text = torch.randn(2, model.params.txt_max_length, model.params.txt_embed_dim, device=device)
+        return lambda: model.velocity(x, 0.5, (text,))
     condition = torch.cat([pc.null_condition(model, 1), pc.class_condition(model, [207])]).to(device)
     return lambda: model.velocity(x, 0.5, condition)
 

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .positions import apply_rope, time_features
+from .positions import apply_rope, runs_eagerly_on_cpu, time_features
 
 EPS = 1e-6  # of every RMSNorm in the official networks
 TIME_FEATURES = 256
+TOGETHER = 2**20  # values of a group of tokens
 
 Attention = Callable[..., Tensor]
 Rope = tuple[Tensor, Tensor]
@@ -78,13 +79,34 @@ class LinearEmbedder(nn.Module):
         return self.proj(x)
 
 
+def by_tokens(function: Callable[..., Tensor], x: Tensor, *tables: Tensor) -> Tensor:
+    """function(x, *tables) of [B, L, ...] and tables of [L, ...], where the tokens do not depend on each other.
+
+    On a CPU, many tokens go a group at a time: their float32 intermediates stay in the cache from the first pass over
+    them to the last.
+    """
+    size = max(1, TOGETHER * x.shape[1] // x.numel())
+    if x.shape[1] <= size or not runs_eagerly_on_cpu(x):
+        return function(x, *tables)
+    groups = zip(x.split(size, dim=1), *(table.split(size) for table in tables), strict=True)
+    return torch.cat([function(*group) for group in groups], dim=1)
+
+
+def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """modulate(norm(x), shift, scale) of [B, L, D], with one shift and scale [B, 1, D] for all tokens."""
+    return by_tokens(lambda part: modulate(norm(part), shift, scale), x)
+
+
 def rotated_heads(
     x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int, rope: Rope | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [B, L, h, e]; queries and keys normalised, then rotated (None = not)."""
     q, k, v = qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(2)
-    q, k = q_norm(q), k_norm(k)
-    return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
+    if rope is None:
+        return q_norm(q), k_norm(k), v
+    q = by_tokens(lambda part, *tables: apply_rope(q_norm(part), *tables), q, *rope)
+    k = by_tokens(lambda part, *tables: apply_rope(k_norm(part), *tables), k, *rope)
+    return q, k, v
 
 
 class SelfAttention(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dual_path import DualPath, check_heads, check_pixel_path
-from .layers import EPS, Attention, LabelEmbedder, Rope, SelfAttention, SwiGLU, modulate, swiglu_size
+from .layers import EPS, Attention, LabelEmbedder, Rope, SelfAttention, SwiGLU, modulated, swiglu_size
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class PatchBlock(nn.Module):
 
     def forward(self, s: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)  # each [B, 1, D]
-        s = torch.addcmul(s, gate1, self.attn(modulate(self.norm1(s), shift1, scale1), rope, **options))
-        return torch.addcmul(s, gate2, self.mlp(modulate(self.norm2(s), shift2, scale2)))
+        s = torch.addcmul(s, gate1, self.attn(modulated(self.norm1, s, shift1, scale1), rope, **options))
+        return torch.addcmul(s, gate2, self.mlp(modulated(self.norm2, s, shift2, scale2)))
 
 
 class PixelDiT(DualPath):

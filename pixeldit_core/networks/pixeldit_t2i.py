@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dual_path import DualPath, check_heads, check_pixel_path
-from .layers import EPS, Attention, Rope, SwiGLU, modulate, rotated_heads, scaled_dot_product, swiglu_size
+from .layers import EPS, Attention, Rope, SwiGLU, modulated, rotated_heads, scaled_dot_product, swiglu_size
 from .positions import rope_1d
 
 
@@ -141,19 +141,19 @@ class JointBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation_img(c).chunk(6, dim=-1)
         shift_y1, scale_y1, gate_y1, shift_y2, scale_y2, gate_y2 = self.adaLN_modulation_txt(c).chunk(6, dim=-1)
         mixed_s, mixed_y = self.attn(
-            modulate(self.norm_x1(s), shift1, scale1),
-            modulate(self.norm_y1(y), shift_y1, scale_y1),
+            modulated(self.norm_x1, s, shift1, scale1),
+            modulated(self.norm_y1, y, shift_y1, scale_y1),
             rope,
             text_rope,
             with_text,
             **options,
         )
         s = torch.addcmul(s, gate1, mixed_s)
-        s = torch.addcmul(s, gate2, self.mlp_x(modulate(self.norm_x2(s), shift2, scale2)))
+        s = torch.addcmul(s, gate2, self.mlp_x(modulated(self.norm_x2, s, shift2, scale2)))
         if not with_text:
             return s, y
         y = torch.addcmul(y, gate_y1, mixed_y)
-        y = torch.addcmul(y, gate_y2, self.mlp_y(modulate(self.norm_y2(y), shift_y2, scale_y2)))
+        y = torch.addcmul(y, gate_y2, self.mlp_y(modulated(self.norm_y2, y, shift_y2, scale_y2)))
         return s, y
 
 

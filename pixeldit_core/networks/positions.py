@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 Device = torch.device | str | None
-GROUP = 2**18  # values of a group of tokens: on a CPU, its handful of intermediates stay in the cache
 
 
 def time_frequencies(count: int, max_period: float, device: Device = None) -> Tensor:
@@ -74,18 +73,9 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if not runs_eagerly_on_cpu(x):
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
-    # There, every second channel at a time takes five times as long as complex numbers, and tokens that stay in the
-    # cache from the first pass to the last a fraction of the time of all at once.
-    size = max(1, GROUP * x.shape[-3] // x.numel())
-    groups = zip(x.split(size, dim=-3), cos.split(size), (1j * sin).split(size), strict=True)
-    turned = [_rotate_numbers(*group) for group in groups]
-    return turned[0] if len(turned) == 1 else torch.cat(turned, dim=-3)
-
-
-def _rotate_numbers(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Two products and a sum, rounded as the plain formula is."""
+    # There, every second channel at a time takes five times as long. Two products and a sum, rounded as those above.
     numbers = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(numbers * cos + numbers * sin).flatten(-2).to(x.dtype)
+    return torch.view_as_real(numbers * cos + numbers * (1j * sin)).flatten(-2).to(x.dtype)
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
