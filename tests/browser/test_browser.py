@@ -79,6 +79,8 @@ def expected_widgets(server: Server, node: dict) -> dict:
                 names.append(name)
                 if options.get("control_after_generate"):
                     names.append("control_after_generate")
+                if options.get("image_upload"):
+                    names.append("upload")  # the page's own button
     return dict(zip(names, node["widgets_values"], strict=True))
 
 
