@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -67,6 +67,11 @@ def companions(keys: Iterable[str]) -> set[str]:
         if part in _PARTS and f"{layer}.weight" in keys:
             found.add(key)
     return found
+
+
+def is_plain(name: str, keys: Container[str], metadata: Mapping[str, str]) -> bool:
+    """Whether a compact weight is just float8: nothing in a file tells of a scale or a format."""
+    return not any(key in keys for key in _nearby(name)[1:]) and _layer(name) not in _layers(metadata)
 
 
 def real_shapes(shapes: Shapes, quantised: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
@@ -190,7 +195,7 @@ def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, told: bool
     layer, shape = _layer(name), shapes[name]
     scale = next((key for part in _SCALES if (key := f"{layer}.{part}") in shapes), None)
     if scale is None:
-        if kind == "fp8" and not told and not any(key in shapes for key in _nearby(name) if key != name):
+        if kind == "fp8" and not told and is_plain(name, shapes, {}):
             return None
         raise _error(name, f"is {kind} and has no {layer}.weight_scale")
     if kind != "fp8" and (len(shape) != 2 or (kind == "mxfp8" and shape[1] % _BLOCK)):

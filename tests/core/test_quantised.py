@@ -39,3 +39,17 @@ def test_every_number_is_exact(golden, style, kind):
         assert got.dtype == torch.float32 and torch.equal(got, value), key
         half = dequantise("core." + key, tensors, metadata, tuple(value.shape), torch.bfloat16)
         assert torch.equal(half, value.to(torch.bfloat16))
+
+
+@pytest.mark.usefixtures("reference_processor")
+@pytest.mark.parametrize("style, kind", STYLES.items())
+def test_a_quantised_file_paints_as_its_plain_numbers(golden, style, kind):
+    case, path = file_of(golden, style)
+    model = pc.load_checkpoint(path)
+    given = case.inputs
+    velocity = model.network(given["x"], given["timesteps"], given["context"])
+    tolerance = case.case["suggested_atol_velocity"]
+    torch.testing.assert_close(velocity, case.outputs["velocity"], atol=tolerance, rtol=0)
+    info = pc.inspect_checkpoint(path)
+    assert (info.quantisation, info.refused, info.dtype, info.params) == (kind, None, torch.float32, model.params)
+    assert info.count == sum(parameter.numel() for parameter in model.network.parameters())
