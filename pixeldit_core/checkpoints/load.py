@@ -148,7 +148,8 @@ def read_weights(
     """
     path = Path(path)
     stored, metadata = read_checkpoint(path)
-    shapes, dtypes = {key: tuple(value.shape) for key, value in stored.items()}, {k: v.dtype for k, v in stored.items()}
+    shapes = {key: tuple(value.shape) for key, value in stored.items()}
+    dtypes = {key: value.dtype for key, value in stored.items()}
     contents = _survey(shapes, dtypes, metadata, path.name)
     group, found, about = _recognise(contents, metadata, path.name, weights, params)
     wanted = _check_strict(contents, group, found, path.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -18,13 +19,10 @@ from torch import Tensor
 
 METADATA = "_quantization_metadata"
 FORMATS = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "mxfp8": "mxfp8", "int8_tensorwise": "int8"}
-UNSUPPORTED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8")
 
-_STORED = {
-    "fp8": (torch.float8_e4m3fn, torch.float8_e5m2),
-    "mxfp8": (torch.float8_e4m3fn,),
-    "int8": (torch.int8,),
-}
+_PACKED = "nvfp4, convrot_w4a4 or asym_w4a8_int8"  # known, not supported
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_STORED = {"fp8": _FP8, "mxfp8": _FP8[:1], "int8": (torch.int8,)}
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _EXPONENTS = (torch.uint8, *filter(None, [getattr(torch, "float8_e8m0fnu", None)]))  # torch 2.7 has a type for them
 _SCALES = ("weight_scale", "scale_weight")
@@ -46,7 +44,7 @@ def find_quantised(dtypes: Dtypes, shapes: Shapes, metadata: Mapping[str, str]) 
     Raises:
         ValueError: a format that is known and not supported, or not known; a scale that is missing or misshapen.
     """
-    aside, layers, found = companions(dtypes), _layers(metadata), {}
+    aside, layers, found = companions(dtypes), _layers(metadata.get(METADATA)), {}
     for name in dtypes:
         if name in aside:
             continue
@@ -71,26 +69,32 @@ def companions(keys: Iterable[str]) -> set[str]:
 
 def is_plain(name: str, keys: Container[str], metadata: Mapping[str, str]) -> bool:
     """Whether a compact weight is just float8: nothing in a file tells of a scale or a format."""
-    return not any(key in keys for key in _nearby(name)[1:]) and _layer(name) not in _layers(metadata)
+    return not any(key in keys for key in _nearby(name)[1:]) and _layer(name) not in _layers(metadata.get(METADATA))
 
 
 def real_shapes(shapes: Shapes, quantised: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    """Shapes with the rows that mxfp8's weights have without padding, as far as the tensors beside them tell.
+    """Shapes without mxfp8's padding, as far as the tensors beside a weight tell.
 
-    A bias tells; for the gates of a patch block, which have none, the width of the network. Columns stay padded.
+    A bias tells its rows; the width of the network tells the rows of a gate (`w1`, `w3`), which has no bias, and the
+    columns of a modulation, so that one half may be quantised and the other not. Other columns stay padded.
     """
     real = dict(shapes)
     for name, kind in quantised.items():
         if kind != "mxfp8":
             continue
-        layer = _layer(name)
-        rows = next(iter(shapes.get(f"{layer}.bias", ())), 0)
-        if layer.endswith((".w1", ".w3")):
-            width = next(iter(shapes.get(layer.rpartition("patch_blocks.")[0] + "s_embedder.proj.bias", ())), 0)
-            rows = int(2 * int(4 * width) / 3)  # SwiGLU; truncated twice, as the official code does
-        if rows and padded(rows) == shapes[name][0]:
-            real[name] = (rows, *shapes[name][1:])
+        layer, (rows, columns) = _layer(name), shapes[name]
+        width = _length(shapes, re.split(r"p(?:atch|ixel)_blocks\.", layer)[0] + "s_embedder.proj.bias")
+        gate = int(2 * int(4 * width) / 3) if layer.endswith((".w1", ".w3")) else 0  # truncated twice, as officially
+        for size in (_length(shapes, f"{layer}.bias"), gate):
+            rows = size if padded(size) == rows else rows
+        if ".adaLN_modulation" in layer and padded(width) == columns:
+            columns = width
+        real[name] = (rows, columns)
     return real
+
+
+def _length(shapes: Shapes, name: str) -> int:
+    return (*shapes.get(name, ()), 0)[0]
 
 
 def padded(size: int) -> int:
@@ -117,12 +121,14 @@ def dequantise(
     """
     stored, told = tensors[name], _told(name, tensors, metadata)
     near = {key: tensors[key] for key in _nearby(name) if key in tensors}
-    dtypes, shapes = ({key: value.dtype for key, value in near.items()}, {k: tuple(v.shape) for k, v in near.items()})
+    dtypes = {key: value.dtype for key, value in near.items()}
+    shapes = {key: tuple(value.shape) for key, value in near.items()}
     kind = _kind(name, told, dtypes)
     if kind is None:
         raise ValueError(f"{name} is {_text(stored.dtype)}, which is not quantised. Read it as it is.")
     scale = _find_scale(name, kind, dtypes, shapes, told is not None)
-    if shape is not None and shapes[name] not in (shape, tuple(map(padded, shape)) if kind == "mxfp8" else shape):
+    shape = shapes[name] if shape is None else tuple(shape)
+    if shapes[name] != shape and (kind != "mxfp8" or shapes[name] != tuple(map(padded, shape))):
         raise _error(name, f"is {list(shapes[name])}, expected {list(shape)} as {kind}")
     value = stored.to(torch.float32)
     if kind == "mxfp8":
@@ -131,9 +137,7 @@ def dequantise(
         value.mul_(tensors[scale].to(torch.float32))
     if told and told.get("convrot"):
         value = _rotate_back(name, kind, value, told.get("convrot_groupsize", 256))
-    if shape is not None:
-        value = value[tuple(map(slice, shape))]
-    return value.to(dtype).contiguous()
+    return value[tuple(map(slice, shape))].to(dtype).contiguous()
 
 
 def _scale_blocks(value: Tensor, scale: Tensor) -> Tensor:
@@ -152,8 +156,8 @@ def _rotate_back(name: str, kind: str, value: Tensor, group: Any) -> Tensor:
     if kind != "int8" or type(group) is not int or group not in sizes or value.shape[1] % group:
         raise _error(
             name,
-            f"is {kind} {list(value.shape)}, rotated in groups of {group!r}; known is int8 in groups of a power of 4 "
-            f"up to {sizes[-1]} that divides the inputs",
+            f"is {kind} {list(value.shape)}, rotated in groups of {_shown(group)}; known is int8 in groups of a power "
+            f"of 4 up to {sizes[-1]} that divides the inputs",
         )
     return (value.view(-1, group) @ _rotation(group)).view(value.shape)
 
@@ -172,22 +176,21 @@ def _kind(name: str, told: Mapping[str, Any] | None, dtypes: Dtypes) -> str | No
     """The kind of a weight by its description, or else by its dtype; None = not quantised."""
     dtype = dtypes[name]
     if told is None:
-        kinds = [kind for kind, known in _STORED.items() if dtype in known]
-        if not kinds and dtype not in _PLAIN and name.endswith(".weight"):
-            raise ValueError(
-                f"{name} is {_text(dtype)}, packed as {', '.join(UNSUPPORTED)} are. This is not supported. {_ADVICE}"
-            )
-        exponents = dtypes.get(f"{_layer(name)}.weight_scale") in _EXPONENTS
-        return "mxfp8" if exponents and "mxfp8" in kinds else kinds[0] if kinds else None
-    kind = FORMATS.get(str(told.get("format")))
-    if kind is None:
-        known = ", ".join(FORMATS)
+        if dtype in _FP8:
+            return "mxfp8" if dtypes.get(f"{_layer(name)}.weight_scale") in _EXPONENTS else "fp8"
+        if dtype == torch.int8:
+            return "int8"
+        if dtype.itemsize == 1 and name.endswith(".weight"):
+            raise ValueError(f"{name} is {_text(dtype)}, packed as {_PACKED} is. This is not supported. {_ADVICE}")
+        return None
+    form = told.get("format")
+    if not isinstance(form, str) or form not in FORMATS:
         raise ValueError(
-            f"{name} has the format {told.get('format')!r}, which is not supported; {known} are. {_ADVICE}"
+            f"{name} has the format {_shown(form)}, which is not supported; {', '.join(FORMATS)} are. {_ADVICE}"
         )
-    if dtype not in _STORED[kind]:
-        raise _error(name, f"is {_text(dtype)}, and said to be {told['format']}")
-    return kind
+    if dtype not in _STORED[FORMATS[form]]:
+        raise _error(name, f"is {_text(dtype)}, and said to be {form}")
+    return FORMATS[form]
 
 
 def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, told: bool) -> str | None:
@@ -215,19 +218,16 @@ def _told(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     """What the file says of a layer's format: in a tensor beside it, or else in the header."""
     key = f"{_layer(name)}.comfy_quant"
     if key not in tensors:
-        return _layers(metadata).get(_layer(name))
+        return _layers(metadata.get(METADATA)).get(_layer(name))
     if tensors[key].dtype != torch.uint8 or tensors[key].numel() > _LARGEST_JSON:
         raise _error(key, f"is {_text(tensors[key].dtype)} {list(tensors[key].shape)}, expected some bytes of JSON")
     return _parse(bytes(tensors[key].flatten().tolist()), key)
 
 
-def _layers(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    return _parse_layers(metadata[METADATA]) if METADATA in metadata else {}
-
-
 @lru_cache(maxsize=1)  # asked for each weight of a file
-def _parse_layers(text: str) -> dict[str, dict[str, Any]]:
-    layers = _parse(text, METADATA).get("layers", {})
+def _layers(text: str | None) -> dict[str, dict[str, Any]]:
+    """The header's entry, read: format by layer."""
+    layers = _parse(text, METADATA).get("layers", {}) if text else {}
     if not isinstance(layers, dict) or not all(isinstance(entry, dict) for entry in layers.values()):
         raise _error(METADATA, "has no dictionary of layers")
     return layers
@@ -260,6 +260,11 @@ def _up(size: int, multiple: int) -> int:
 
 def _text(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _shown(value: Any) -> str:
+    """A value that a file tells, for a message: short, whatever it is."""
+    return repr(value)[:40] if isinstance(value, str | int | float) else f"of type {type(value).__name__}"
 
 
 def _error(name: str, what: str) -> ValueError:
