@@ -135,7 +135,10 @@ def dequantise(
         value = _scale_blocks(value, tensors[scale])
     elif scale:
         value.mul_(tensors[scale].to(torch.float32))
-    if told and told.get("convrot"):
+    turned = told.get("convrot", False) if told else False
+    if type(turned) is not bool:
+        raise _error(name, f"has convrot {_shown(turned)}, expected true or false")
+    if turned:
         value = _rotate_back(name, kind, value, told.get("convrot_groupsize", 256))
     return value[tuple(map(slice, shape))].to(dtype).contiguous()
 

@@ -272,6 +272,7 @@ BROKEN = [
     ("int8", rotated("4"), "in groups of '4'", False),
     ("int8", rotated(4**40), f"in groups of {4**40}", False),
     ("int8", told(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
+    ("int8", told(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
     ("fp8", told({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
 ]  # fmt: skip
 
