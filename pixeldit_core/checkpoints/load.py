@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from ..model import Model, default_class_names
 from ..recipes import Recipe
 from .layouts import Group, find_groups, find_refused, is_ignored
 from .metadata import read_metadata
+from .quantised import companions, dequantise, find_quantised, is_plain, padded, real_shapes
 from .read import read_checkpoint, read_shapes
-from .split import join_shapes, join_tensors
+from .split import halves_of, join_halves, join_shapes
 
 _SHOWN = 5  # names in an error message
 
@@ -34,7 +36,7 @@ class CheckpointInfo:
     weights: tuple[str, ...]  #         "ema", "raw"
     params: Any
     dtype: torch.dtype | None
-    quantisation: str | None
+    quantisation: str | None  #         "fp8", "mxfp8", "int8": of most of the large matrices
     count: int  #                       parameters of the network
     class_names: Names | None = None
     recipe: Recipe | None = None
@@ -47,11 +49,51 @@ class Weights:
 
     family: Family
     params: Any
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]  #    of a quantised file: computed at each look, so go through them once
     group: Group
     class_names: Names | None
     recipe: Recipe | None
     source: str
+    storage: str | None = None  #       "fp8", "mxfp8", "int8": how the file keeps most of its large matrices
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a header says: shapes as a network has them, the networks, and the kind of each quantised tensor."""
+
+    shapes: Shapes
+    groups: list[Group]
+    quantised: Mapping[str, str]
+
+    def storage(self, group: Group) -> str | None:
+        kinds = Counter(kind for name, kind in self.quantised.items() if name.startswith(group.prefix))
+        return kinds.most_common(1)[0][0] if kinds else None
+
+    def fits(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+        """Whether a tensor has the right shape, but for padding where it (or one of its halves) is mxfp8."""
+        if not any(self.quantised.get(key) == "mxfp8" for key in (name, *halves_of(name))):
+            return found == wanted
+        return len(found) == len(wanted) and all(a in (b, padded(b)) for a, b in zip(found, wanted, strict=True))
+
+
+class _Lazy(Mapping[str, Tensor]):
+    """Tensors that are made at each look, so that a quantised file is never in memory as a whole, nor twice."""
+
+    def __init__(self, shapes: Shapes, make: Callable[[str, tuple[int, ...]], Tensor]):
+        self._shapes, self._make = dict(shapes), make
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._make(key, self._shapes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def pop(self, key: str) -> Tensor:
+        """As a dictionary's: ComfyUI takes the weights away one by one."""
+        return self._make(key, self._shapes.pop(key))
 
 
 def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
@@ -64,17 +106,15 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     """
     path = Path(path)
     stored, dtypes, metadata = read_shapes(path)
-    shapes = join_shapes(stored)
-    groups = find_groups(shapes)
+    groups = find_groups(stored)
     try:
-        group, params, about = _recognise(shapes, metadata, groups, path.name, "auto", None)
-        wanted = _check_strict(shapes, groups, group, params, path.name)
+        contents = _survey(stored, dtypes, metadata, path.name)
+        group, params, about = _recognise(contents, metadata, path.name, "auto", None)
+        wanted = _check_strict(contents, group, params, path.name)
     except ValueError as error:
-        kind = None if groups else find_refused(shapes)
+        kind = None if groups else find_refused(stored)
         title = groups[0].family.title if groups else kind.title if kind else "unknown"
         return CheckpointInfo(path, None, title, "", (), None, None, None, 0, refused=str(error))
-    kinds = {dtypes[group.prefix + key] for key in wanted if group.prefix + key in dtypes}  # halves are not there
-    compact = sorted(str(kind)[6:] for kind in kinds if kind.itemsize == 1)
     return CheckpointInfo(
         path=path,
         family=group.family.name,
@@ -83,34 +123,60 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         weights=tuple(sorted({entry.weights for entry in groups})),
         params=params,
         dtype=dtypes[group.prefix + group.family.markers[0]],
-        quantisation=compact[0] if compact else None,
+        quantisation=contents.storage(group),
         count=sum(torch.Size(shape).numel() for shape in wanted.values()),
         class_names=about.get("class_names") or default_class_names(group.family, params),
         recipe=about.get("recipe"),
     )
 
 
-def read_weights(path: str | Path, weights: str = "auto", params: Mapping[str, Any] | None = None) -> Weights:
-    """The tensors of a network under canonical names, as stored, all present and of the right shape.
+def read_weights(
+    path: str | Path,
+    weights: str = "auto",
+    params: Mapping[str, Any] | None = None,
+    compute_dtype: torch.dtype | None = None,
+) -> Weights:
+    """The tensors of a network under canonical names, all present and of the right shape.
+
+    They are as stored, float8 without scales too; other quantised ones become plain numbers when they are looked at.
+
+    Args:
+        compute_dtype: of the plain numbers; None = what the file has for the weights that it does not quantise.
 
     Raises:
         ValueError: as `load_checkpoint`.
     """
     path = Path(path)
-    tensors, metadata = read_checkpoint(path)
-    tensors = join_tensors(tensors)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    groups = find_groups(shapes)
-    group, found, about = _recognise(shapes, metadata, groups, path.name, weights, params)
-    wanted = _check_strict(shapes, groups, group, found, path.name)
+    stored, metadata = read_checkpoint(path)
+    shapes = {key: tuple(value.shape) for key, value in stored.items()}
+    dtypes = {key: value.dtype for key, value in stored.items()}
+    contents = _survey(shapes, dtypes, metadata, path.name)
+    group, found, about = _recognise(contents, metadata, path.name, weights, params)
+    wanted = _check_strict(contents, group, found, path.name)
+    own = dtypes[group.prefix + group.family.markers[0]]
+    dtype = compute_dtype or (own if own in group.family.dtypes else torch.float32)
+
+    def read(name: str, shape: tuple[int, ...]) -> Tensor:
+        if name not in stored:
+            halves = (read(half, (shape[0] // 2, *shape[1:])) for half in halves_of(name))
+            return join_halves(*halves, found.pixel_hidden_size)
+        if name not in contents.quantised or is_plain(name, stored, metadata):
+            return stored[name]
+        try:
+            return dequantise(name, stored, metadata, shape, dtype)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+
+    tensors = _Lazy(wanted, lambda key, shape: read(group.prefix + key, shape))
     return Weights(
         family=group.family,
         params=found,
-        tensors={key: tensors[group.prefix + key] for key in wanted},
+        tensors=tensors if contents.quantised else dict(tensors),
         group=group,
         class_names=about.get("class_names") or default_class_names(group.family, found),
         recipe=about.get("recipe"),
         source=path.name,
+        storage=contents.storage(group),
     )
 
 
@@ -131,9 +197,10 @@ def load_checkpoint(
 
     Raises:
         ValueError: not a readable checkpoint; another kind of file; weights asked for and not there; a missing, left
-            over or misshapen tensor; params that are unknown or contradict the shapes.
+            over or misshapen tensor; params that are unknown or contradict the shapes; a quantised tensor of a format
+            that is not supported, or whose scale or description is missing or damaged.
     """
-    found = read_weights(path, weights, params)
+    found = read_weights(path, weights, params, dtype)
     network = build_network(found.family, found.params, dtype=dtype, **kit)
     filled = {key: value.to(device, dtype) for key, value in found.tensors.items()}
     network.load_state_dict(filled, strict=True, assign=True)
@@ -143,24 +210,39 @@ def load_checkpoint(
     )
 
 
+def _survey(stored: Shapes, dtypes: Mapping[str, torch.dtype], metadata: Mapping[str, str], name: str) -> _Contents:
+    """What is in a file, without the tensors that only tell of quantisation."""
+    groups = find_groups(stored)
+    if not groups:  # to be refused, by a better name than that of its quantisation
+        return _Contents(stored, groups, {})
+    ours = {key: dtype for key, dtype in dtypes.items() if not is_ignored(key)}
+    try:
+        quantised = find_quantised(ours, stored, metadata)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    # the scale of a weight that is not quantised stays, and is left over: nobody knows what it means
+    aside = companions(key for key in stored if key in quantised or not key.endswith(".weight"))
+    real = real_shapes(stored, quantised)
+    return _Contents(join_shapes({key: real[key] for key in real if key not in aside}), groups, quantised)
+
+
 def _recognise(
-    shapes: Shapes,
+    contents: _Contents,
     metadata: dict[str, str],
-    groups: list[Group],
     name: str,
     weights: str,
     params: Mapping[str, Any] | None,
 ) -> tuple[Group, Any, dict[str, Any]]:
     """The group to load, its params and what the metadata says."""
-    if not groups:
-        raise ValueError(_why_unknown(shapes, name))
-    group = _choose(groups, weights, name)
+    if not contents.groups:
+        raise ValueError(_why_unknown(contents.shapes, name))
+    group = _choose(contents.groups, weights, name)
     about = read_metadata(metadata, name)
     family = about.get("family", group.family.name)
     if family != group.family.name:
         raise ValueError(f'{name}: its metadata says family "{family}", its tensors say "{group.family.name}".')
     try:
-        told = group.family.params_from(_strip(shapes, group))
+        told = group.family.params_from(_strip(contents.shapes, group))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         what = f"tensor {error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
@@ -217,8 +299,9 @@ def _strip(shapes: Shapes, group: Group) -> dict[str, tuple[int, ...]]:
     return {key: shape for key, shape in inside.items() if not is_ignored(key)}
 
 
-def _check_strict(shapes: Shapes, groups: list[Group], group: Group, params: Any, name: str) -> Shapes:
+def _check_strict(contents: _Contents, group: Group, params: Any, name: str) -> Shapes:
     """Shapes of the network's tensors; makes sure that all are there and right, and that nothing is left over."""
+    shapes, groups = contents.shapes, contents.groups
     wanted = _strip(shapes, group)
     network = build_network(group.family, params)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -231,7 +314,7 @@ def _check_strict(shapes: Shapes, groups: list[Group], group: Group, params: Any
     wrong = [
         f"{key} is {list(wanted[key])}, expected {list(shape)}"
         for key, shape in expected.items()
-        if wanted[key] != shape
+        if not contents.fits(group.prefix + key, wanted[key], shape)
     ]
     if wrong:
         raise ValueError(

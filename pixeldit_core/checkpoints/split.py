@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,20 +19,22 @@ _WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.(?P<kin
 def join_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes as if no matrix of a pixel block were split; the names may have any prefix."""
     joined = dict(shapes)
-    for whole, msa, mlp, _ in _find(shapes):
+    for whole, msa, mlp in _find(shapes):
         rows, *rest = joined.pop(msa)
         joined[whole] = (rows + joined.pop(mlp)[0], *rest)
     return joined
 
 
-def join_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same for tensors."""
-    joined = dict(tensors)
-    for whole, msa, mlp, channels in _find({key: tuple(value.shape) for key, value in tensors.items()}):
-        halves = [joined.pop(key) for key in (msa, mlp)]
-        rest = halves[0].shape[1:]
-        joined[whole] = torch.cat([half.view(-1, 3, channels, *rest) for half in halves], dim=1).reshape(-1, *rest)
-    return joined
+def halves_of(whole: str) -> tuple[str, str]:
+    """Names of the halves of a matrix that `join_shapes` joined."""
+    block, _, kind = whole.rpartition(".0.")
+    return f"{block}_msa.{kind}", f"{block}_mlp.{kind}"
+
+
+def join_halves(msa: Tensor, mlp: Tensor, channels: int) -> Tensor:
+    """The whole of two halves; `channels` is the width of a pixel."""
+    rest = msa.shape[1:]
+    return torch.cat([half.view(-1, 3, channels, *rest) for half in (msa, mlp)], dim=1).reshape(-1, *rest)
 
 
 def split_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,8 +62,8 @@ def split_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return halved
 
 
-def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str, Any]]:
-    """Names of the whole and of both halves, and the width of a pixel, for each matrix that is split as expected."""
+def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str]]:
+    """Names of the whole and of both halves, for each matrix that is split as expected."""
     found = []
     for msa, shape in shapes.items():
         match = _HALF.fullmatch(msa)
@@ -72,5 +73,5 @@ def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str, An
         channels = (*shapes.get(f"{match['prefix']}pixel_embedder.proj.weight", ()), 0)[0]
         fits = channels and shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
         if fits and whole not in shapes:
-            found.append((whole, msa, mlp, channels))
+            found.append((whole, msa, mlp))
     return found

@@ -265,18 +265,6 @@ def test_a_lora_of_another_program_is_refused_by_name(golden, file):
     fails(golden("madtune-t2i", "peers").folder / f"{file}.safetensors", "is a LoRA", "then add the LoRA")
 
 
-@pytest.mark.parametrize("style, extra", [
-    ("fp8-scaled", "weight_scale"),
-    ("fp8-metadata", "weight_scale"),
-    ("fp8-old", "scale_weight"),
-    ("mxfp8", "weight_scale"),
-    ("int8", "weight_scale"),
-    ("int8-convrot", "weight_scale"),
-])  # fmt: skip
-def test_scales_of_a_quantised_file_are_not_passed_over(golden, style, extra):
-    fails(golden(f"comfy-t2i-{style}", "peers").folder / "checkpoint.safetensors", extra)
-
-
 PARTS = ["pixel_embedder.proj.bias", "patch_blocks.1.attn.q_norm.weight", "pixel_blocks.0.mlp.fc2.weight",
          "patch_blocks.0.attn.q_norm.weight", "pixel_blocks.0.attn.proj.bias", "final_layer.linear.weight"]  # fmt: skip
 

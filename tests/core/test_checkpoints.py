@@ -180,7 +180,7 @@ def test_float8_loads_and_samples(tiny, tmp_path, dtype):
         assert value.dtype == wanted, key
         assert torch.isfinite(value.float()).all(), key
     info = pc.inspect_checkpoint(path)
-    assert info.quantisation == str(dtype)[6:] and info.refused is None
+    assert info.quantisation == "fp8" and info.refused is None
     again = pc.load_checkpoint(path)
     assert same(again, {key: value.float() for key, value in stored.items()})
     assert again.network.patch_blocks[0].attn.qkv.weight[0, 0] == torch.finfo(dtype).max

@@ -89,7 +89,7 @@ def test_a_file_of_another_program_paints_as_there(golden, system, name, layout,
     assert (info.weights, info.refused, info.class_names, info.recipe) == (weights, None, None, None)
     assert info.params == dataclasses.replace(model.params, **{k: getattr(info.params, k) for k in NOT_IN_SHAPES})
     assert info.count == sum(parameter.numel() for parameter in model.network.parameters())
-    assert info.quantisation == ("float8_e4m3fn" if name.endswith("fp8-plain") else None)
+    assert info.quantisation == ("fp8" if name.endswith("fp8-plain") else None)
 
 
 def test_what_shapes_do_not_tell_changes_the_picture(golden):
