@@ -44,11 +44,12 @@ _MADE_FOR = {
     r"patch_blocks_\d+_(norm|mlp|attn_(qkv|proj)|adaLN_modulation)_(x|y|img|txt)": "PixelDiT, text-to-image",
     r"patch_blocks_\d+_(mlp_w|attn_(qkv|proj)|adaLN_modulation_0)": "PixelDiT, class-conditional",
     r"patch_blocks_\d+_attention_": "PixelHDM",
-    r"lora_te|text_model|text_encoder": "a text encoder",
+    r"pixel_blocks_\d+_": "another size or variant of PixelDiT",
     r"double_blocks|single_transformer_blocks": "Flux",
     r"joint_blocks": "Stable Diffusion 3",
     r"down_blocks|input_blocks|up_blocks|mid_block": "Stable Diffusion",
-    r"transformer_blocks": "another model in diffusers' names",
+    r"transformer_blocks": "another model of diffusers",
+    r"lora_te|text_model|text_encoder": "a text encoder",
 }
 
 
@@ -99,8 +100,8 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     owners, unknown = _match(modules, sizes, source)
     if not owners:
         raise ValueError(_why_nothing(unknown, source))
+    _check_shapes({name: modules[module] for name, module in owners.items()}, sizes, source)
     pairs = {name: _pair(modules[module], module, name, settings, source) for name, module in owners.items()}
-    _check_shapes(pairs, sizes, source)
     return Lora(_join(pairs, shapes, source), (*unknown, *others), len(modules), source)
 
 
@@ -167,7 +168,7 @@ def _join(pieces: Mapping[str, Pair], shapes: Shapes, source: str) -> dict[str, 
 
 
 def _find_file(path: Path) -> tuple[Path, str]:
-    """The file itself, and its name for messages."""
+    """The file itself, and what messages call it."""
     if not path.is_dir():
         return path, path.name
     found = [name for name in _FILES if (path / name).is_file()]
@@ -178,13 +179,11 @@ def _find_file(path: Path) -> tuple[Path, str]:
 
 def _refuse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> None:
     """Raises for files that are known and not for us."""
-    layout = metadata.get("format", "")
-    if layout.startswith("pixeldit2") or any(key.endswith((".lora_A", ".lora_B")) for key in tensors):
-        raise ValueError(
-            f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one made for PixelDiT."
-        )
-    for part, kind in _REFUSED.items():
-        if key := next((key for key in tensors if part in key), None):
+    bare = any(key.endswith((".lora_A", ".lora_B")) for key in tensors)  # everybody else ends them in ".weight"
+    if bare or metadata.get("format", "").startswith("pixeldit2"):
+        raise ValueError(f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one for PixelDiT.")
+    for key in tensors:
+        if kind := next((kind for part, kind in _REFUSED.items() if part in key), None):
             raise ValueError(
                 f"{source} is a {kind} (it has {key}); only plain LoRA is read. Merge it into its model where it was "
                 "trained, or choose a LoRA."
@@ -214,24 +213,17 @@ def _match(modules: Iterable[str], sizes: Shapes, source: str) -> tuple[dict[str
     paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # kohya's; no two paths are alike then
     owners, unknown = {}, []
     for module in modules:
-        name = _resolve(module, paths)
-        if name is None:
-            unknown.append(module)
-        elif name in owners:
+        path = module
+        while path not in paths and (piece := next((piece for piece in _BEFORE if path.startswith(piece)), None)):
+            path = path[len(piece) :]
+        name = paths.get(path)
+        if name in owners:
             raise ValueError(f"{source} has two pairs for {name}: {owners[name]} and {module}. Keep one of them.")
-        else:
+        if name:
             owners[name] = module
+        else:
+            unknown.append(module)
     return owners, unknown
-
-
-def _resolve(module: str, paths: Mapping[str, str]) -> str | None:
-    """The weight that a module's name means, whatever is before its path; None = none of this network."""
-    while module not in paths:
-        piece = next((piece for piece in _BEFORE if module.startswith(piece)), None)
-        if piece is None:
-            return None
-        module = module[len(piece) :]
-    return paths[module]
 
 
 def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -246,21 +238,18 @@ def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _pair(parts: Mapping[str, Tensor], module: str, name: str, settings: Mapping[str, Any], source: str) -> Pair:
-    if missing := {"up", "down"} - set(parts):
-        raise ValueError(f"{source}: {module} has no {missing.pop()} matrix. The file is incomplete: get it again.")
-    if "alpha" in parts:
-        alpha = parts["alpha"].item() if parts["alpha"].numel() == 1 else list(parts["alpha"].shape)
-    else:
-        alpha = _alpha_of(settings, module, name, source)
+    """Both matrices, and alpha from the file's own tensor, else from the settings."""
+    up, down, alpha = parts["up"], parts["down"], parts.get("alpha")
     if alpha is None:
-        return Pair(parts["up"], parts["down"])
+        alpha = _alpha_of(settings, module, name, source)
+        factor = math.sqrt(len(down)) if settings.get("use_rslora") else 1.0  # alpha / sqrt(r) as alpha / r
+    else:
+        alpha, factor = (alpha.item() if alpha.numel() == 1 else list(alpha.shape)), 1.0
+    if alpha is None:
+        return Pair(up, down)
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise ValueError(
-            f"{source}: alpha of {module} is {alpha!r}, and should be a finite number. Get the file again."
-        )
-    if settings.get("use_rslora") and "alpha" not in parts:
-        alpha *= math.sqrt(parts["down"].shape[0])  # alpha / sqrt(r) as alpha / r
-    return Pair(parts["up"], parts["down"], float(alpha))
+        raise ValueError(f"{source}: alpha of {module} is {alpha!r}, and should be a finite number. Get it again.")
+    return Pair(up, down, factor * alpha)
 
 
 def _alpha_of(settings: Mapping[str, Any], module: str, name: str, source: str) -> Any:
@@ -293,27 +282,27 @@ def _read_settings(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
         raise ValueError(f"{origin} is not JSON ({error}). Get the LoRA again.") from error
     if not isinstance(stored, dict):
         raise ValueError(f"{origin} is not a JSON object. Get the LoRA again.")
-    settings = {}
-    for key, value in stored.items():  # a pipeline puts the model's name before each: "transformer.r"
-        start, dot, last = key.rpartition(".")
-        if start + dot in ("", *_DOTTED):
-            settings[last] = value
+    parts = {key: key.rpartition(".") for key in stored}  # a pipeline puts the model's name first: "transformer.r"
+    settings = {last: stored[key] for key, (start, dot, last) in parts.items() if start + dot in ("", *_DOTTED)}
     if not isinstance(settings.get("alpha_pattern") or {}, dict):
         raise ValueError(f"{origin} has an alpha_pattern that is not a JSON object. Get the LoRA again.")
     return settings
 
 
-def _check_shapes(pairs: Mapping[str, Pair], sizes: Shapes, source: str) -> None:
+def _check_shapes(found: Mapping[str, Mapping[str, Tensor]], sizes: Shapes, source: str) -> None:
+    """Raises where half of a pair is missing, and where matrices are not [out, r] and [r, in] of their weight."""
     wrong = []
-    for name, pair in pairs.items():
-        (out, *rank), (*same, into) = (pair.up.shape or (0,)), (pair.down.shape or (0,))
-        if len(rank) != 1 or rank != same or rank == [0] or (out, into) != sizes[name]:
-            shapes = f"{list(pair.up.shape)} x {list(pair.down.shape)}"
-            wrong.append(f"{name} is {list(sizes[name])}, its pair is {shapes}")
+    for name, parts in found.items():
+        if missing := {"up", "down"} - set(parts):
+            raise ValueError(f"{source}: {name} has no {missing.pop()} matrix. The file is incomplete: get it again.")
+        up, down = parts["up"].shape, parts["down"].shape
+        fits = len(up) == len(down) == 2 and up[1] == down[0] > 0 and (up[0], down[1]) == sizes[name]
+        if not fits:
+            wrong.append(f"{list(up)} x {list(down)} for {name}, which is {list(sizes[name])}")
     if wrong:
         raise ValueError(
-            f"{source}: {len(wrong)} of {len(pairs)} pairs do not fit this network, first: {wrong[0]} (expected "
-            "[out, r] x [r, in]). It was made for another size of network: choose the checkpoint that it belongs to."
+            f"{source}: {len(wrong)} of {len(found)} pairs do not fit this network, first: {wrong[0]}; expected "
+            "[out, r] x [r, in]. It was made for another size of network: choose the checkpoint that it belongs to."
         )
 
 
