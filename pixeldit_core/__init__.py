@@ -8,6 +8,7 @@ pc.contact_sheet(pc.to_uint8(model, x)).save("pictures.png")
 """
 
 from .checkpoints.load import CheckpointInfo, inspect_checkpoint, load_checkpoint
+from .checkpoints.lora import apply_lora
 from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint
 from .families import FAMILIES, PRESETS, Family
@@ -36,6 +37,7 @@ __all__ = [
     "PixelDiTT2I",
     "PixelDiTT2IParams",
     "Recipe",
+    "apply_lora",
     "build",
     "class_condition",
     "contact_sheet",

@@ -1,0 +1,330 @@
+"""LoRA files of every key style, read for a network's own weights, and merged (spec: layouts, section 7)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..families import Shapes
+from ..model import Model
+from .layouts import PREFIXES, find_groups, find_refused
+from .read import read_checkpoint
+from .split import join_shapes
+
+log = logging.getLogger(__name__)
+
+_FILES = [f"{stem}.{end}" for end in ("safetensors", "bin") for stem in ("adapter_model", "pytorch_lora_weights")]
+
+# A tensor of a pair: PEFT's names (A = down, B = up; a name of the adapter may follow), and those of ComfyUI, kohya
+# and diffusers. Numbers of scale are called the same by all.
+_TENSOR = re.compile(
+    r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight"
+    r"|lora(?:_linear_layer)?[._](?P<way>up|down)\.weight|(?P<alpha>alpha))"
+)
+_DOTTED = ("base_model.", *PREFIXES)
+_BEFORE = ("lora_unet_", "lora_transformer_", "lycoris_", *_DOTTED, *(piece.replace(".", "_") for piece in _DOTTED))
+_HALF = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)_(?P<half>msa|mlp)\.weight")
+_WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.weight")
+_MAPS = {"msa": slice(0, 3), "mlp": slice(3, 6)}
+
+# Part of a tensor's name, and what such a file is
+_REFUSED = {".dora_scale": "DoRA", ".lora_magnitude_vector": "DoRA", ".hada_": "LoHa", ".lokr_": "LoKr"}
+# Part of a module's name, with "_" for ".", and what such a file was made for
+_MADE_FOR = {
+    r"lq_proj_": "PiD",
+    r"patch_blocks_\d+_(norm|mlp|attn_(qkv|proj)|adaLN_modulation)_(x|y|img|txt)": "PixelDiT, text-to-image",
+    r"patch_blocks_\d+_(mlp_w|attn_(qkv|proj)|adaLN_modulation_0)": "PixelDiT, class-conditional",
+    r"patch_blocks_\d+_attention_": "PixelHDM",
+    r"pixel_blocks_\d+_": "another size or variant of PixelDiT",
+    r"double_blocks|single_transformer_blocks": "Flux",
+    r"joint_blocks": "Stable Diffusion 3",
+    r"down_blocks|input_blocks|up_blocks|mid_block": "Stable Diffusion",
+    r"transformer_blocks": "another model of diffusers",
+    r"lora_te|text_model|text_encoder": "a text encoder",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What a LoRA adds to one weight: strength * scale * up @ down."""
+
+    up: Tensor  #                    [out, r]
+    down: Tensor  #                  [r, in]
+    alpha: float | None = None  #    scale = alpha / r; None = 1
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
+
+    def added_to(self, weight: Tensor, strength: float) -> Tensor:
+        """The weight [out, in] with its share, computed in float32, in its own dtype."""
+        up, down = (part.to(weight.device, torch.float32) for part in (self.up, self.down))
+        return torch.addmm(weight.float(), up, down, alpha=strength * self.scale).to(weight.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """A LoRA file, read for one network."""
+
+    pairs: dict[str, Pair]  #        by canonical name of the weight
+    unknown: tuple[str, ...]  #      modules, and tensors of no pair, that fit no weight of the network
+    total: int  #                    modules in the file
+    source: str  #                   file name, for messages
+
+
+def read_lora(path: str | Path, shapes: Shapes) -> Lora:
+    """A LoRA for the network whose canonical weights have these shapes.
+
+    Args:
+        path: a `.safetensors` or pickled file, or a folder of PEFT or diffusers.
+
+    Raises:
+        ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr or a LoRA of PixelDiT2; nothing
+            in it is for this network; another size of network; half a pair; a scale that is no finite number.
+    """
+    file, source = _find_file(Path(path))
+    tensors, metadata = read_checkpoint(file)
+    _refuse(tensors, metadata, source)
+    modules, others = _sort(tensors, source)
+    settings = _read_settings(file, tensors, metadata)
+    sizes = _sizes(shapes)
+    owners, unknown = _match(modules, sizes, source)
+    if not owners:
+        raise ValueError(_why_nothing(unknown, source))
+    _check_shapes({name: modules[module] for name, module in owners.items()}, sizes, source)
+    pairs = {name: _pair(modules[module], module, name, settings, source) for name, module in owners.items()}
+    return Lora(_join(pairs, shapes, source), (*unknown, *others), len(modules), source)
+
+
+def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> dict[str, Tensor]:
+    """Canonical tensors with the LoRA added; those that it does not touch are the same objects."""
+    return {**tensors, **{name: pair.added_to(tensors[name], strength) for name, pair in lora.pairs.items()}}
+
+
+@torch.no_grad()
+def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
+    """Add a LoRA to a model's weights, in place. Returns how many weights changed; warns of modules left out.
+
+    Raises:
+        ValueError: as `read_lora`; the model is as it was then.
+    """
+    weights = model.network.state_dict()
+    lora = read_lora(path, {key: tuple(value.shape) for key, value in weights.items()})
+    for name, pair in lora.pairs.items():
+        weights[name].copy_(pair.added_to(weights[name], strength))
+    if lora.unknown:
+        log.warning("%s: left out, as no weight of this network is theirs: %s.", lora.source, _list(lora.unknown))
+    return len(lora.pairs)
+
+
+def split_pair(name: str, pair: Pair, channels: int) -> dict[str, Pair]:
+    """The pair of a whole pixel modulation as two, for ComfyUI's halves of that matrix (layouts, section 4); exact.
+
+    Args:
+        name: of the whole weight; any other is given back as it is.
+        channels: width of a pixel, C; the rows of the matrix are [P, 6, C].
+
+    Raises:
+        ValueError: rows that are not six maps of that width.
+    """
+    found = _WHOLE.fullmatch(name)
+    if not found:
+        return {name: pair}
+    rows, rank = pair.up.shape
+    if rows % (6 * channels):
+        raise ValueError(f"{name} has {rows} rows, not six maps of {channels} channels: ComfyUI has no such halves.")
+    maps = pair.up.view(-1, 6, channels, rank)
+    halves = {half: maps[:, part].reshape(-1, rank) for half, part in _MAPS.items()}
+    return {f"{found['block']}_{half}.weight": Pair(up, pair.down, pair.alpha) for half, up in halves.items()}
+
+
+def _join(pieces: Mapping[str, Pair], shapes: Shapes, source: str) -> dict[str, Pair]:
+    """Pairs by canonical name: those on ComfyUI's halves of a pixel modulation become one on the whole."""
+    pairs, blocks = {}, {}
+    for name, pair in pieces.items():
+        if found := _HALF.fullmatch(name):
+            blocks.setdefault(f"{found['block']}.0.weight", {})[found["half"]] = pair
+        else:
+            pairs[name] = pair
+    for name, halves in blocks.items():
+        if name in pairs:
+            raise ValueError(f"{source} has pairs for {name} and for ComfyUI's halves of it. Keep one of them.")
+        rows, width = shapes[name][0], shapes["pixel_embedder.proj.weight"][0]
+        ranks = [len(pair.down) for pair in halves.values()]
+        up = torch.zeros(rows // (6 * width), 6, width, sum(ranks))  # of each half, in its own rows and columns
+        for (half, pair), columns in zip(halves.items(), up.split(ranks, dim=-1), strict=True):
+            columns[:, _MAPS[half]] = pair.up.float().view(-1, 3, width, len(pair.down)) * pair.scale
+        pairs[name] = Pair(up.view(rows, -1), torch.cat([pair.down.float() for pair in halves.values()]))
+    return pairs
+
+
+def _find_file(path: Path) -> tuple[Path, str]:
+    """The file itself, and what messages call it."""
+    if not path.is_dir():
+        return path, path.name
+    found = [name for name in _FILES if (path / name).is_file()]
+    if not found:
+        raise ValueError(f"{path.name} is a folder without {' or '.join(_FILES)}. Choose the file of the LoRA.")
+    return path / found[0], f"{path.name}/{found[0]}"
+
+
+def _refuse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> None:
+    """Raises for files that are known and not for us."""
+    bare = any(key.endswith((".lora_A", ".lora_B")) for key in tensors)  # everybody else ends them in ".weight"
+    if bare or metadata.get("format", "").startswith("pixeldit2"):
+        raise ValueError(f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one for PixelDiT.")
+    for key in tensors:
+        if kind := next((kind for part, kind in _REFUSED.items() if part in key), None):
+            raise ValueError(
+                f"{source} is a {kind} (it has {key}); only plain LoRA is read. Merge it into its model where it was "
+                "trained, or choose a LoRA."
+            )
+
+
+def _sort(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Tensors by module and role ("up", "down", "alpha"), and the names of those that have no role."""
+    modules, others = {}, []
+    for key, value in tensors.items():
+        if not (found := _TENSOR.fullmatch(key)):
+            others.append(key)
+            continue
+        role = found["alpha"] or found["way"] or {"A": "down", "B": "up"}[found["peft"]]
+        parts = modules.setdefault(found["module"], {})
+        if role in parts:
+            raise ValueError(f"{source} has two tensors for the {role} of {found['module']}. Keep one adapter in it.")
+        parts[role] = value
+    if not modules:
+        raise ValueError(_why_no_lora(tensors, source))
+    return modules, others
+
+
+def _match(modules: Iterable[str], sizes: Shapes, source: str) -> tuple[dict[str, str], list[str]]:
+    """The module for each weight of the network that has one, and the modules for none of them."""
+    paths = {name.removesuffix(".weight"): name for name in sizes}
+    paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # kohya's; no two paths are alike then
+    owners, unknown = {}, []
+    for module in modules:
+        path = module
+        while path not in paths and (piece := next((piece for piece in _BEFORE if path.startswith(piece)), None)):
+            path = path[len(piece) :]
+        name = paths.get(path)
+        if name in owners:
+            raise ValueError(f"{source} has two pairs for {name}: {owners[name]} and {module}. Keep one of them.")
+        if name:
+            owners[name] = module
+        else:
+            unknown.append(module)
+    return owners, unknown
+
+
+def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights, and of ComfyUI's halves of those of the pixel modulation that have six maps."""
+    sizes = {name: tuple(shape) for name, shape in shapes.items() if name.endswith(".weight")}
+    for name, shape in tuple(sizes.items()):
+        if found := _WHOLE.fullmatch(name):
+            width, channels = sizes["pixel_embedder.proj.weight"]
+            if shape[0] == 6 * width * sizes["s_embedder.proj.weight"][1] // channels:
+                sizes |= {f"{found['block']}_{half}.weight": (shape[0] // 2, *shape[1:]) for half in _MAPS}
+    return sizes
+
+
+def _pair(parts: Mapping[str, Tensor], module: str, name: str, settings: Mapping[str, Any], source: str) -> Pair:
+    """Both matrices, and alpha from the file's own tensor, else from the settings."""
+    up, down, alpha = parts["up"], parts["down"], parts.get("alpha")
+    if alpha is None:
+        alpha = _alpha_of(settings, module, name, source)
+        factor = math.sqrt(len(down)) if settings.get("use_rslora") else 1.0  # alpha / sqrt(r) as alpha / r
+    else:
+        alpha, factor = (alpha.item() if alpha.numel() == 1 else list(alpha.shape)), 1.0
+    if alpha is None:
+        return Pair(up, down)
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
+        raise ValueError(f"{source}: alpha of {module} is {alpha!r}, and should be a finite number. Get it again.")
+    return Pair(up, down, factor * alpha)
+
+
+def _alpha_of(settings: Mapping[str, Any], module: str, name: str, source: str) -> Any:
+    """What the settings have for a module: the first pattern that fits its name or the end of it, else the general."""
+    paths = (module.removeprefix("base_model.model."), name.removesuffix(".weight"))
+    for pattern, alpha in (settings.get("alpha_pattern") or {}).items():
+        try:
+            if any(re.fullmatch(rf"(?:.*\.)?(?:{pattern})", path) for path in paths):
+                return alpha
+        except re.error as error:
+            raise ValueError(f"{source}: alpha_pattern {pattern!r} is no regular expression ({error}).") from error
+    return settings.get("lora_alpha")
+
+
+def _read_settings(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """PEFT's settings: of the header, else of the file beside it; none for other writers.
+
+    Ranks are not looked up: the matrices have them.
+    """
+    beside = file.with_name("adapter_config.json")
+    if (text := metadata.get("lora_adapter_metadata")) is not None:
+        origin = f"{file.name}: its lora_adapter_metadata"
+    elif (file.stem == "adapter_model" or any(key.startswith("base_model.") for key in tensors)) and beside.is_file():
+        text, origin = beside.read_bytes(), f"{beside.name} beside {file.name}"
+    else:
+        return {}
+    try:
+        stored = json.loads(text, parse_int=float)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{origin} is not JSON ({error}). Get the LoRA again.") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{origin} is not a JSON object. Get the LoRA again.")
+    parts = {key: key.rpartition(".") for key in stored}  # a pipeline puts the model's name first: "transformer.r"
+    settings = {last: stored[key] for key, (start, dot, last) in parts.items() if start + dot in ("", *_DOTTED)}
+    if not isinstance(settings.get("alpha_pattern") or {}, dict):
+        raise ValueError(f"{origin} has an alpha_pattern that is not a JSON object. Get the LoRA again.")
+    return settings
+
+
+def _check_shapes(found: Mapping[str, Mapping[str, Tensor]], sizes: Shapes, source: str) -> None:
+    """Raises where half of a pair is missing, and where matrices are not [out, r] and [r, in] of their weight."""
+    wrong = []
+    for name, parts in found.items():
+        if missing := {"up", "down"} - set(parts):
+            raise ValueError(f"{source}: {name} has no {missing.pop()} matrix. The file is incomplete: get it again.")
+        up, down = parts["up"].shape, parts["down"].shape
+        fits = len(up) == len(down) == 2 and up[1] == down[0] > 0 and (up[0], down[1]) == sizes[name]
+        if not fits:
+            wrong.append(f"{list(up)} x {list(down)} for {name}, which is {list(sizes[name])}")
+    if wrong:
+        raise ValueError(
+            f"{source}: {len(wrong)} of {len(found)} pairs do not fit this network, first: {wrong[0]}; expected "
+            "[out, r] x [r, in]. It was made for another size of network: choose the checkpoint that it belongs to."
+        )
+
+
+def _why_no_lora(tensors: Mapping[str, Tensor], source: str) -> str:
+    shapes = join_shapes({key: tuple(value.shape) for key, value in tensors.items()})
+    if groups := find_groups(shapes):
+        return f"{source} is a whole checkpoint ({groups[0].family.title}), not a LoRA. Load it as the model itself."
+    if kind := find_refused(shapes):
+        return f"{source} is {kind.title}, and no LoRA of PixelDiT. Choose another file."
+    return f"{source} holds no LoRA: {_list(sorted(tensors)) or 'no tensors at all'}. Choose another file."
+
+
+def _why_nothing(unknown: list[str], source: str) -> str:
+    flat = " ".join(unknown).replace(".", "_")
+    made_for = next((title for part, title in _MADE_FOR.items() if re.search(part, flat)), None)
+    told = f"It was made for {made_for}." if made_for else "It was made for another model."
+    return (
+        f"{source}: none of its {len(unknown)} modules is in this network, first: {_list(sorted(unknown))}. {told} "
+        "Choose a LoRA for this model, or the model that it belongs to."
+    )
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
