@@ -21,6 +21,7 @@ from .read import read_checkpoint, read_shapes
 from .split import join_shapes, join_tensors
 
 _SHOWN = 5  # names in an error message
+_MOST_NETWORKS = 16  # in one file
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ def read_weights(path: str | Path, weights: str = "auto", params: Mapping[str, A
     """
     path = Path(path)
     tensors, metadata = read_checkpoint(path)
-    tensors = join_tensors(tensors)
+    try:
+        tensors = join_tensors(tensors)
+    except RuntimeError as error:  # halves of dtypes that torch does not join
+        raise ValueError(f"{path.name}: its split matrices cannot be joined ({error}). Get the file again.") from error
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     groups = find_groups(shapes)
     group, found, about = _recognise(shapes, metadata, groups, path.name, weights, params)
@@ -154,6 +158,8 @@ def _recognise(
     """The group to load, its params and what the metadata says."""
     if not groups:
         raise ValueError(_why_unknown(shapes, name))
+    if len(groups) > _MOST_NETWORKS:
+        raise ValueError(f"{name} holds {len(groups)} networks, which no checkpoint does. Choose another file.")
     group = _choose(groups, weights, name)
     about = read_metadata(metadata, name)
     family = about.get("family", group.family.name)
@@ -203,7 +209,7 @@ def _join_params(family: Family, told: dict[str, Any], stored: Mapping, given: M
                 values[key] = value
     try:
         return family.params(**values)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:  # the metadata's values may be of any kind
         raise ValueError(
             f"{name}: the shapes of its tensors belong to no PixelDiT: {error} "
             "The file is damaged or of another network."
@@ -220,7 +226,10 @@ def _strip(shapes: Shapes, group: Group) -> dict[str, tuple[int, ...]]:
 def _check_strict(shapes: Shapes, groups: list[Group], group: Group, params: Any, name: str) -> Shapes:
     """Shapes of the network's tensors; makes sure that all are there and right, and that nothing is left over."""
     wanted = _strip(shapes, group)
-    network = build_network(group.family, params)
+    try:
+        network = build_network(group.family, params)
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond any tensor, from shapes with a 0 in them
+        raise ValueError(f"{name}: no network has the sizes of its tensors. Get the file again.") from error
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     missing = [key for key in expected if key not in wanted]
     if missing:

@@ -41,6 +41,6 @@ def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
             found["class_names"] = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in names)
         if recipe := about.get("recipe"):
             found["recipe"] = Recipe.from_dict(recipe)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({error}).') from error
     return found

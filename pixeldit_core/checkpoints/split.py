@@ -32,7 +32,7 @@ def join_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for whole, msa, mlp, channels in _find({key: tuple(value.shape) for key, value in tensors.items()}):
         halves = [joined.pop(key) for key in (msa, mlp)]
         rest = halves[0].shape[1:]
-        joined[whole] = torch.cat([half.view(-1, 3, channels, *rest) for half in halves], dim=1).reshape(-1, *rest)
+        joined[whole] = torch.cat([half.reshape(-1, 3, channels, *rest) for half in halves], dim=1).reshape(-1, *rest)
     return joined
 
 
@@ -68,9 +68,10 @@ def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str, An
         match = _HALF.fullmatch(msa)
         if not match:
             continue
-        mlp, whole = msa.replace("_msa.", "_mlp."), f"{match['prefix']}{match['block']}.0.{match['kind']}"
+        start, kind = f"{match['prefix']}{match['block']}", match["kind"]
+        mlp, whole = f"{start}_mlp.{kind}", f"{start}.0.{kind}"
         channels = (*shapes.get(f"{match['prefix']}pixel_embedder.proj.weight", ()), 0)[0]
-        fits = channels and shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
+        fits = channels and shape and 0 not in shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
         if fits and whole not in shapes:
             found.append((whole, msa, mlp, channels))
     return found
