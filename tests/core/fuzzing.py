@@ -14,6 +14,7 @@ import json
 import pickle
 import pickletools
 import random
+import re
 import struct
 import sys
 import tempfile
@@ -129,7 +130,10 @@ def mutate(dice: random.Random, name: str, content: bytes) -> bytes:
     if "zip" in name:
         ways += [directory] * 3
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
-        content = dice.choice(ways)(dice, content)
+        try:
+            content = dice.choice(ways)(dice, content)
+        except Exception:  # too broken already for a mutation that has to read it
+            content = scatter(dice, content)
     return content
 
 
@@ -137,13 +141,15 @@ def boundaries(content: bytes) -> list[int]:
     """Where the parts of a file begin and end, as far as they can be told by looking."""
     found = {0, 1, 4, 7, 8, 9, len(content) - 1}
     if content[8:9] == b"{":
-        found.add(8 + int.from_bytes(content[:8], "little"))
+        end = 8 + int.from_bytes(content[:8], "little")
+        found |= {end // 2, end - 1, end, end + 1}
+        found |= {end + int(number) for number in re.findall(rb"[\[,](\d{1,9})\]", content[8:end])}
     for mark in (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x07\x08", b"data.pkl", b".\x80\x02"):
         start = content.find(mark)
         while start >= 0:
             found |= {start, start + len(mark), start + 30}
             start = content.find(mark, start + 1)
-    return sorted(place for place in found if 0 <= place <= len(content))
+    return sorted(place for place in found if 0 <= place < len(content))
 
 
 def place_in(dice: random.Random, content: bytes) -> int:
@@ -194,10 +200,7 @@ def header_length(dice: random.Random, content: bytes) -> bytes:
 def header_content(dice: random.Random, content: bytes) -> bytes:
     """A well-formed .safetensors header that does not tell the truth, or tells it twice."""
     length = int.from_bytes(content[:8], "little")
-    try:
-        header = list(json.loads(content[8 : 8 + length]).items())
-    except (ValueError, AttributeError):
-        return scatter(dice, content)
+    header = list(json.loads(content[8 : 8 + length]).items())
     for _ in range(dice.choice((1, 1, 2, 5)) if header else 0):
         at = dice.randrange(len(header))
         key, entry = header[at]
@@ -240,29 +243,15 @@ def header_content(dice: random.Random, content: bytes) -> bytes:
 
 def operations(dice: random.Random, content: bytes) -> bytes:
     """Operations of a pickle left out, doubled, swapped or with other arguments, in a container that is sound."""
-    try:
+    if content.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
         name = next(name for name in members if name.endswith("data.pkl"))
         return pack(members | {name: disorder(dice, members[name])})
-    except (
-        zipfile.BadZipFile,
-        StopIteration,
-        ValueError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-        EOFError,
-    ):
-        pass
     stream, ends = io.BytesIO(content), [0]
-    try:
-        for _ in range(5):
-            collections.deque(pickletools.genops(stream), maxlen=0)
-            ends.append(stream.tell())
-    except ValueError:
-        return scatter(dice, content)
+    for _ in range(5):
+        collections.deque(pickletools.genops(stream), maxlen=0)
+        ends.append(stream.tell())
     part = dice.choice((0, 1, 2, 3, 3, 3, 3, 4))
     return content[: ends[part]] + disorder(dice, content[ends[part] : ends[part + 1]]) + content[ends[part + 1] :]
 
@@ -441,11 +430,10 @@ def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
             b"}(" + b"".join(text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00" for _ in range(12)),
         "itself": b"}q\x00" + text("a") + b"h\x00s",
         "itself as a container": b"}q\x00" + text("state_dict") + b"h\x00s",
-        "depth": (b"}" + text("a")) * 100_000 + b"}" + b"s" * 100_000,
-        "deep lists": b"]" * 100_000 + b"a" * 99_999,
-        "deep tuples": b")" + b"\x85" * 100_000,
+        "depth": (b"}" + text("a")) * 30_000 + b"}" + b"s" * 30_000,
+        "deep lists": b"]" * 30_000 + b"a" * 29_999,
+        "deep tuples": b")" + b"\x85" * 30_000,
         "marks": b"(" * 100_000,
-        "many things": b"](" + b"\x8f" * 3_000_000 + b"e",
         "a far memo": b"}r\xff\xff\xff\xff",
         "a text of four GiB": b"X\xff\xff\xff\xffx",
         "an attribute in the way": call("collections.OrderedDict") + table(items=integer(1)) + b"b",
@@ -458,6 +446,7 @@ def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
 
 def hostile_files(folder: Path, marker: Path) -> Iterator[tuple[str, bytes]]:
     """Named files of all containers, each made to hurt."""
+    yield "bare: many things", b"\x80\x02](" + b"}" * 3_000_000 + b"e."
     for name, content in hostile_pickles(True, marker):
         yield f"legacy: {name}", legacy_file(content, ("0",), struct.pack("<q", 1) + b"\0" * 4)
         yield f"bare: {name}", content
@@ -469,7 +458,7 @@ def hostile_files(folder: Path, marker: Path) -> Iterator[tuple[str, bytes]]:
 
 def hostile_zips() -> Iterator[tuple[str, bytes]]:
     good = b"\x80\x02" + table(a=tensor(storage(1, legacy=False), row(1), row(1))) + b"."
-    zeros = b"\0" * 2**28
+    zeros = b"\0" * 2**27
     yield (
         "zip: a packed storage",
         pack({"a/data.pkl": good, "a/data/0": zeros, "a/version": b"3\n"}, zipfile.ZIP_DEFLATED),
@@ -637,7 +626,7 @@ def run_hostile(folder: Path) -> tuple[dict[str, int], list[str]]:
     wrong, marker = [], folder / "it-ran"
     for name, content in hostile_files(folder, marker):
         (folder / "case").write_text(name)
-        for suffix in (".ckpt", ".safetensors"):
+        for suffix in (".ckpt", ".safetensors") if name.startswith("zip") else (".ckpt",):  # torch minds it for these
             try:
                 outcomes[attempt(folder / f"hostile{suffix}", content, marker)] += 1
             except Wrong as error:
