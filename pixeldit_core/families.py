@@ -94,9 +94,17 @@ def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
 
 
 def count_blocks(shapes: Shapes, prefix: str) -> int:
-    """Highest block index + 1; a gap shows up later, as missing tensors."""
-    indices = {key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)}
-    return max((int(index) for index in indices if index.isdigit()), default=-1) + 1
+    """Highest block index + 1; a gap shows up later, as missing tensors.
+
+    Raises:
+        ValueError: most of the blocks are not there; a single name must not make a network of a billion blocks.
+    """
+    names = {key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)}
+    indices = {int(name) for name in names if name.isdecimal()}
+    count = max(indices, default=-1) + 1
+    if count > 16 + 4 * len(indices):
+        raise ValueError(f"{prefix}{count - 1} is there, and only {len(indices)} of the blocks up to it")
+    return count
 
 
 def _pixeldit_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:

@@ -200,6 +200,13 @@ def _ends_with(key: str, end: str) -> bool:
 
 def is_ignored(key: str) -> bool:
     """Whether the ignore list has a key, as it is or behind any of the known prefixes."""
-    if any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED):
-        return True
-    return any(key.startswith(piece) and is_ignored(key[len(piece) :]) for piece in PREFIXES)
+    rests = {key}
+    while rests:  # a set: there may be many ways to take a prefix apart, and few ends
+        if any(_is_entry(rest) for rest in rests):
+            return True
+        rests = {rest[len(piece) :] for rest in rests for piece in PREFIXES if rest.startswith(piece)}
+    return False
+
+
+def _is_entry(key: str) -> bool:
+    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED)

@@ -39,8 +39,10 @@ def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
             found["params"] = dict(about["params"])
         if names := about.get("class_names"):
             found["class_names"] = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in names)
+            if not all(entry and all(isinstance(name, str) for name in entry) for entry in found["class_names"]):
+                raise ValueError("a class has a name that is no text, or none")
         if recipe := about.get("recipe"):
             found["recipe"] = Recipe.from_dict(recipe)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({error}).') from error
     return found

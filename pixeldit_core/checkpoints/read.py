@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-# Dictionaries of tensors inside of a pickled file. The first is what everybody means by a checkpoint and gives its
-# keys as they are; the others keep their name as a prefix. Whatever else lies in the file is not about weights.
-CONTAINERS = (
-    "state_dict",
-    "state_dict_ema",
-    "model",
-    "ema",
-    "model_ema",
-    "model_state_dict",
-    "ema_model_state_dict",
-)
+from .pickled import CONTAINERS, read_pickled
+
+__all__ = ["CONTAINERS", "read_checkpoint", "read_shapes"]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_LARGEST_HEADER = 32 * 2**20  # of a .safetensors file; that of ten thousand tensors takes one
+_LONGEST_NAME = 512
+_DIMENSIONS = 16
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -39,8 +53,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
     """
     path = Path(path)
     if _is_pickled(path):
-        return _read_pickled(path)
+        tensors, metadata = read_pickled(path)
+        _check_names({key: tuple(value.shape) for key, value in tensors.items()}, path)
+        return tensors, metadata
     with _open_safetensors(path) as file:
+        _header(file, path)
         return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
 
 
@@ -53,36 +70,13 @@ def read_shapes(
         ValueError: as `read_checkpoint`.
     """
     path = Path(path)
-    if _is_pickled(path):
-        tensors, metadata = _read_pickled(path)  # memory-mapped: the data stays on the disk
-        return (
-            {k: tuple(v.shape) for k, v in tensors.items()},
-            {k: v.dtype for k, v in tensors.items()},
-            metadata,
-        )
-    shapes, dtypes = {}, {}
-    with _open_safetensors(path) as file:
-        for key in file.keys():
-            part = file.get_slice(key)
-            shapes[key] = tuple(part.get_shape())
-            dtypes[key] = _DTYPES.get(part.get_dtype(), torch.uint8)
-        return shapes, dtypes, dict(file.metadata() or {})
-
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    if not _is_pickled(path):
+        with _open_safetensors(path) as file:
+            return *_header(file, path), dict(file.metadata() or {})
+    tensors, metadata = read_pickled(path, headers_only=True)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    _check_names(shapes, path)
+    return shapes, {key: value.dtype for key, value in tensors.items()}, metadata
 
 
 def _is_pickled(path: Path) -> bool:
@@ -113,81 +107,75 @@ def _is_pickled(path: Path) -> bool:
     )
 
 
-def _open_safetensors(path: Path) -> Any:
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    """safetensors' reader of a file; whatever it raises is told as damage, with the file's name."""
     try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError, ValueError) as error:
+        _check_header(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except _Told:
+        raise
+    except Exception as error:  # SafetensorError, OSError, and what torch says of an absurd shape
+        what = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
-            f"{path.name} is a damaged or truncated .safetensors file ({error}). Get the file again."
+            f"{path.name} is a damaged or truncated .safetensors file ({what}). Get the file again."
         ) from error
 
 
-def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    # torch takes a path that ends so for safetensors, whatever is inside; a file that it cannot map goes by handle
-    by_path = path.suffix != ".safetensors" and zipfile.is_zipfile(path)
-    try:
-        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
-            stored = torch.load(path if by_path else file, map_location="cpu", weights_only=True, mmap=by_path)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_explain(path, error)) from error
-    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
-        raise ValueError(f"{path.name} is damaged or truncated ({_first_line(error)}). Get the file again.") from error
-    if not isinstance(stored, Mapping):
-        raise ValueError(f"{path.name} holds a {type(stored).__name__}, not a dictionary of tensors.")
-    return _flatten(stored), _plain_values(stored)
+class _Told(ValueError):
+    """An error whose text is complete."""
 
 
-def _numpy_state() -> list[Any]:
-    """What a numpy random state, saved by a trainer beside its weights, is made of: arrays of plain numbers."""
-    reconstruct = np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct
-    names = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
-    return [np.ndarray, np.dtype, type(np.dtype(np.uint32)), *((reconstruct, name) for name in names)]
+def _check_header(path: Path) -> None:
+    """The length of the header, before anything of that length is read, and that no name comes twice.
+
+    safetensors' reader takes the last of two entries of one name without a word.
+
+    Raises:
+        ValueError: absurd, or two of one name. What else is wrong is found by safetensors.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(_LARGEST_HEADER, path.stat().st_size - 8):
+            raise ValueError(f"a header of {length:,} bytes")
+        header = file.read(length)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"its header has {max(keys, key=keys.count)[:80]!r} twice")
+        return found
+
+    json.loads(header, object_pairs_hook=once)
 
 
-_ALLOWED = _numpy_state()
-
-
-def _flatten(stored: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name. Known containers are opened; without any, the dictionary itself is the state dict."""
-    found = {name: stored[name] for name in CONTAINERS if isinstance(stored.get(name), Mapping)}
-    if not found:
-        return dict(_leaves(stored, ""))
-    tensors: dict[str, Tensor] = {}
-    for name, content in found.items():
-        tensors.update(_leaves(content, "" if name == "state_dict" else f"{name}."))
-    return tensors
-
-
-def _leaves(content: Mapping[str, Any], prefix: str) -> Any:
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-
-
-def _plain_values(stored: Mapping[str, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in stored.items() if isinstance(value, str | int | float)}
-
-
-def _explain(path: Path, error: Exception) -> str:
-    """Which class a refused pickle wanted, from torch's message."""
-    text = str(error)
-    for mark in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL ", "Unsupported class "):
-        if mark in text:
-            wanted = text.split(mark, 1)[1].split()[0].rstrip(".")
-            return (
-                f'{path.name} is a pickled file that wants to load "{wanted}". That could run code, so it is refused; '
-                "nothing of it was run. Get the weights as .safetensors, or convert them where the file was written."
+def _header(file: Any, path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype]]:
+    """Shapes and dtypes of an open .safetensors file."""
+    shapes, dtypes = {}, {}
+    for key in file.keys():
+        part = file.get_slice(key)
+        shapes[key], dtype = tuple(part.get_shape()), part.get_dtype()
+        if dtype not in _DTYPES:
+            raise _Told(
+                f"{path.name}: tensor {key[:80]} is of the dtype {dtype}, which is not read here. "
+                "Get the weights as bfloat16 or float32."
             )
-    return (
-        f"{path.name} is not a readable torch file ({_first_line(error)}). Nothing of it was run. "
-        "If it should be a checkpoint, get it again, best as .safetensors."
-    )
+        dtypes[key] = _DTYPES[dtype]
+    _check_names(shapes, path)
+    return shapes, dtypes
 
 
-def _first_line(error: Exception) -> str:
-    """What torch found, without its advice to read the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if "weights_only" not in line]
-    return (lines or [type(error).__name__])[0][:200]
+def _check_names(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """No network has such names and shapes, and whatever works with them afterwards need not fear their length.
+
+    Raises:
+        ValueError: a very long name, or very many or large dimensions.
+    """
+    for key, shape in shapes.items():
+        if len(key) > _LONGEST_NAME or len(shape) > _DIMENSIONS or max(shape, default=0) >= 2**48:
+            raise _Told(
+                f"{path.name} is damaged or not of a network: tensor {key[:80]!r} has a name of {len(key)} characters "
+                f"and a shape of {len(shape)} dimensions, starting {list(shape[:4])}. Get the file again."
+            )

@@ -32,9 +32,13 @@ def halves_of(whole: str) -> tuple[str, str]:
 
 
 def join_halves(msa: Tensor, mlp: Tensor, channels: int) -> Tensor:
-    """The whole of two halves; `channels` is the width of a pixel."""
+    """The whole of two halves; `channels` is the width of a pixel.
+
+    Raises:
+        RuntimeError: dtypes that torch does not join.
+    """
     rest = msa.shape[1:]
-    return torch.cat([half.view(-1, 3, channels, *rest) for half in (msa, mlp)], dim=1).reshape(-1, *rest)
+    return torch.cat([half.reshape(-1, 3, channels, *rest) for half in (msa, mlp)], dim=1).reshape(-1, *rest)
 
 
 def split_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,9 +73,10 @@ def _find(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, str]]:
         match = _HALF.fullmatch(msa)
         if not match:
             continue
-        mlp, whole = msa.replace("_msa.", "_mlp."), f"{match['prefix']}{match['block']}.0.{match['kind']}"
+        start, kind = f"{match['prefix']}{match['block']}", match["kind"]
+        mlp, whole = f"{start}_mlp.{kind}", f"{start}.0.{kind}"
         channels = (*shapes.get(f"{match['prefix']}pixel_embedder.proj.weight", ()), 0)[0]
-        fits = channels and shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
+        fits = channels and shape and 0 not in shape and shapes.get(mlp) == shape and shape[0] % (3 * channels) == 0
         if fits and whole not in shapes:
             found.append((whole, msa, mlp))
     return found
