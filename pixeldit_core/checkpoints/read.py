@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .pickled import CONTAINERS, read_pickled
+from .pickled import read_pickled
+from .sources import Source, find_source
 
-__all__ = ["CONTAINERS", "read_checkpoint", "read_shapes"]
+Shapes = dict[str, tuple[int, ...]]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LARGEST_HEADER = 32 * 2**20  # of a .safetensors file; that of ten thousand tensors takes one
@@ -46,12 +47,53 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
     """Tensors of a file under the names it has for them (memory-mapped where the format allows), and its metadata.
 
     The format is told by content, not by the file's name. Pickled files are read by torch's weights-only reader:
-    data and tensors, no code.
+    data and tensors, no code. A diffusers folder or the index of shards stands for the tensors of all its files.
 
     Raises:
-        ValueError: missing, empty, truncated or not a checkpoint; a pickled file that wants more than data.
+        ValueError: missing, empty, truncated or not a checkpoint; a pickled file that wants more than data; shards that
+            do not make up their index.
     """
-    path = Path(path)
+    return read_source(find_source(path))
+
+
+def read_source(source: Source) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same for files that are found already."""
+    parts = {file: _read_file(file) for file in source.files}
+    return _join({file: tensors for file, (tensors, _) in parts.items()}, source), _metadata(parts.values())
+
+
+def read_source_shapes(source: Source) -> tuple[Shapes, dict[str, torch.dtype], dict[str, str]]:
+    """Shapes, dtypes and metadata alone: reads no tensor data.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    parts = {file: _read_shapes(file) for file in source.files}
+    shapes, dtypes = (_join({file: part[kind] for file, part in parts.items()}, source) for kind in (0, 1))
+    return shapes, dtypes, _metadata(parts.values())
+
+
+def _join(parts: dict[Path, dict[str, Any]], source: Source) -> dict[str, Any]:
+    """What all files of a source have, by name."""
+    joined: dict[str, Any] = {}
+    for file, part in parts.items():
+        if twice := joined.keys() & part.keys():
+            raise ValueError(f"{source.name}: {file.name} and another shard both have {min(twice)}. Get them again.")
+        joined |= part
+    for name, file in (source.shards or {}).items():
+        if name not in parts[source.folder / file]:
+            raise ValueError(
+                f"{source.name}: its shard {file} does not have {name[:80]}. They do not belong together, or one was "
+                "not downloaded completely: get them again."
+            )
+    return joined
+
+
+def _metadata(parts: Iterable[tuple]) -> dict[str, str]:
+    return {key: value for part in parts for key, value in part[-1].items()}
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if _is_pickled(path):
         tensors, metadata = read_pickled(path)
         _check_names({key: tuple(value.shape) for key, value in tensors.items()}, path)
@@ -61,15 +103,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
         return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
 
 
-def read_shapes(
-    path: str | Path,
-) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype], dict[str, str]]:
-    """Shapes, dtypes and metadata alone: reads no tensor data.
-
-    Raises:
-        ValueError: as `read_checkpoint`.
-    """
-    path = Path(path)
+def _read_shapes(path: Path) -> tuple[Shapes, dict[str, torch.dtype], dict[str, str]]:
     if not _is_pickled(path):
         with _open_safetensors(path) as file:
             return *_header(file, path), dict(file.metadata() or {})
@@ -81,8 +115,6 @@ def read_shapes(
 
 def _is_pickled(path: Path) -> bool:
     """Whether torch's own reader is the one for this file; refuses at once what no reader can read."""
-    if path.is_dir():
-        raise ValueError(f"{path.name} is a folder. Choose the .safetensors file inside of it.")
     if not path.is_file():
         raise ValueError(f"{path.name}: there is no such file ({path.parent}).")
     with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .layouts import Group, find_groups, find_refused, is_ignored
 from .metadata import read_metadata
 from .quantised import companions, find_quantised, padded, real_shapes
 from .split import halves_of, join_shapes
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 5  # names in an error message
 _MOST_NETWORKS = 16  # in one file
@@ -93,7 +96,8 @@ def recognise(
     if not contents.groups:
         raise ValueError(_why_unknown(contents.shapes, name))
     if len(contents.groups) > _MOST_NETWORKS:
-        raise ValueError(f"{name} holds {len(contents.groups)} networks, which no checkpoint does. Choose another file.")
+        count = len(contents.groups)
+        raise ValueError(f"{name} holds {count} networks, which no checkpoint does. Choose another file.")
     group = _choose(contents.groups, weights, name)
     family, about = group.family, read_metadata(metadata, name)
     if about.get("family", family.name) != family.name:
@@ -106,8 +110,11 @@ def recognise(
             f"{name}: this looks like {family.title}, but its sizes cannot be told: {what}. The file is "
             "incomplete or of another network: get it again, or choose another."
         ) from error
+    if not config.strict and config.contradicts(told):
+        log.info("%s: %s beside it is of another network, and not read.", name, config.source)
+        config = Config()
     origins = {
-        f"{config.source} beside it": config.params(family),
+        f"{config.source} beside it": config.params(family, name),
         "its metadata": about.get("params", {}),
         "params": params or {},
     }

@@ -55,7 +55,7 @@ def test_files_that_are_something_else(tmp_path, content, told, suffix):
 def test_a_missing_file_and_a_folder(tmp_path):
     fails(tmp_path / "nowhere.safetensors", "there is no such file")
     (tmp_path / "transformer").mkdir()
-    fails(tmp_path / "transformer", "is a folder", "Choose the .safetensors file inside")
+    fails(tmp_path / "transformer", "is a folder without weights", "diffusion_pytorch_model.safetensors")
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.9, 0.999])

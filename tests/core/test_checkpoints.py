@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints.read import read_shapes
+from pixeldit_core.checkpoints.read import read_source_shapes
+from pixeldit_core.checkpoints.sources import find_source
 
 
 def prefixed(prefix, state):
@@ -333,5 +334,5 @@ def test_read_checkpoint_gives_what_is_stored(tiny, tmp_path):
     torch.save({"state_dict": state, "epoch": 3, "optimizer_states": [torch.zeros(2)]}, tmp_path / "x.ckpt")
     tensors, metadata = pc.read_checkpoint(tmp_path / "x.ckpt")
     assert set(tensors) == set(state) and metadata == {"epoch": "3"}
-    shapes, dtypes, _ = read_shapes(tmp_path / "x.safetensors")
+    shapes, dtypes, _ = read_source_shapes(find_source(tmp_path / "x.safetensors"))
     assert shapes == {"a.b": (2, 3), "vae.c": (1,)} and dtypes["vae.c"] == torch.float16

@@ -1,0 +1,127 @@
+"""What lies beside a checkpoint and tells what its shapes do not: config.json, and the files of a diffusers pipeline.
+
+The names are those of NVIDIA's repositories and of the three diffusers ports (spec: layouts, section 8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..families import Family
+from ..labels import Names
+from ..recipes import Recipe
+from .sources import PIPELINES, Source, read_json
+
+_NUMBERS = ("flow_shift", "default_steps", "default_cfg_scale")
+# How a config.json says that it is of a PixelDiT: others lie beside checkpoints by chance.
+_OURS = ("PixelDiTTransformer2DModel", "PixelDiTT2ITransformer2DModel", "PixelDiTModel", "PixDiT_T2I", "PixDiT")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is known from beside a checkpoint; empty where nothing lies there."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    shift: float | None = None
+    steps: float | None = None
+    cfg: float | None = None
+    labels: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""  #    file names, for messages
+    strict: bool = False  # surely of this checkpoint; else one that contradicts it lies there by chance
+
+    def params(self, family: Family, name: str) -> dict[str, Any]:
+        """Those values that the params of a family have; `name` is the checkpoint's, for messages.
+
+        Raises:
+            ValueError: a flag that is neither true nor false, a number that is none.
+        """
+        known = {entry.name: entry.default for entry in dataclasses.fields(family.params)}
+        found = {key: value for key, value in self.values.items() if key in known and value is not None}
+        for key, value in found.items():
+            number = isinstance(known[key], float) and isinstance(value, int | float)
+            if isinstance(known[key], bool | float) and type(value) is not type(known[key]) and not number:
+                raise ValueError(f"{name}: in {self.source} {key} is {value!r}, and should be like {known[key]!r}.")
+        return found
+
+    def contradicts(self, sizes: Mapping[str, Any]) -> bool:
+        """Whether sizes that the shapes tell are others here."""
+        told = ((key, self.values.get(key)) for key in sizes)
+        return any(value is not None and value != sizes[key] for key, value in told)
+
+    def class_names(self, count: int) -> Names | None:
+        """Names of `count` classes; a class without one is named by its number."""
+        if not self.labels or not count:
+            return None
+        return tuple(self.labels.get(index, (f"class {index}",)) for index in range(count))
+
+    def recipe(self, family: Family) -> Recipe | None:
+        """The family's recipe with what the config says otherwise; None if it says nothing new."""
+        side = self.values.get("sample_size") or self.values.get("image_size")
+        size = (side, side) if isinstance(side, int) and side > 0 else None
+        steps = self.steps and max(1, round(self.steps))
+        told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
+        told = {key: value for key, value in told.items() if value is not None}
+        recipe = dataclasses.replace(family.default_recipe(size), **told)
+        return None if recipe == family.default_recipe(None) else recipe
+
+
+def read_config(source: Source) -> Config:
+    """What lies beside a checkpoint.
+
+    Raises:
+        ValueError: a file that is for this checkpoint and not readable, or has values of a wrong kind.
+    """
+    values, names = {}, []
+    beside = source.folder / "config.json"
+    if beside.is_file() and (found := _read_ours(beside, source)):
+        values, names = found, [beside.name]
+    told = {name: _number(values.get(name), name, source, names) for name in _NUMBERS}
+    shift = told["flow_shift"]
+    if shift is None and isinstance(values.get("scheduler"), Mapping):  # NVIDIA's
+        shift = _number(values["scheduler"].get("flow_shift"), "flow_shift", source, names)
+    labels: dict[int, tuple[str, ...]] = {}
+    if source.pipeline:
+        for file in (source.pipeline / "scheduler" / name for name in ("scheduler_config.json", "config.json")):
+            if shift is None and file.is_file():
+                names.append(f"scheduler/{file.name}")
+                shift = _number(read_json(file).get("shift"), "shift", source, names)
+        for file in (source.pipeline / name for name in PIPELINES):
+            if file.is_file():
+                names.append(file.name)
+                labels = dict(_labels(read_json(file).get("id2label")))
+    sampling = (shift, told["default_steps"], told["default_cfg_scale"])
+    return Config(values, *sampling, labels, ", ".join(names), source.pipeline is not None)
+
+
+def _read_ours(path: Any, source: Source) -> dict[str, Any] | None:
+    """A config.json that is for a PixelDiT; None for another model's, which lies there by chance."""
+    try:
+        found = read_json(path)
+    except ValueError:
+        if source.pipeline:
+            raise
+        return None
+    kinds = [found.get("_class_name"), found.get("model_type"), *_list(found.get("architectures"))]
+    return found if any(kind in (*_OURS, "pixeldit") for kind in kinds) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: Any, name: str, source: Source, files: list[str]) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{source.name}: in {files[-1]} {name} is {value!r}, and should be a number above 0.")
+    return float(value)
+
+
+def _labels(value: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """From {"0": "tench, Tinca tinca"} to names and synonyms by class."""
+    for key, text in value.items() if isinstance(value, Mapping) else ():
+        if str(key).isdigit() and isinstance(text, str) and text.strip():
+            yield int(key), tuple(part.strip() for part in text.split(",") if part.strip())
