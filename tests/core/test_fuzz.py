@@ -141,6 +141,15 @@ def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
     refused(path, "more than 4 operations")
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_storage_longer_than_its_record_is_not_read(tmp_path, suffix):
+    """torch takes the pickle's word for the length, and reads on behind the record."""
+    path = tmp_path / f"short{suffix}"
+    inside = fuzzing.table(a=fuzzing.tensor(fuzzing.storage(2, legacy=False), fuzzing.row(2), fuzzing.row(1)))
+    path.write_bytes(fuzzing.zip_file(b"\x80\x02" + inside + b".", b"\0" * 4))
+    refused(path, "storage '0' has less than its 8 bytes", "Get the file again")
+
+
 def test_two_tensors_of_one_name(tmp_path):
     path = tmp_path / "twice.ckpt"
     torch.save({"a": {"b": torch.zeros(1)}, "a.b": torch.zeros(1)}, path)
