@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -45,8 +46,9 @@ def refused(path, *told):
 
 def run(*arguments):
     """The engine in a process of its own, so that a crash is seen and a limit of memory holds for it alone."""
-    command = [sys.executable, "-m", "tests.core.fuzzing", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    command = [sys.executable, fuzzing.__file__, *map(str, arguments)]
+    paths = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=paths, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout
 
