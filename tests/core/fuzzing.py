@@ -424,8 +424,9 @@ def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
         "nested tensor": call("torch._utils._rebuild_nested_tensor", b"N"),
         "wrapper": call("torch._utils._rebuild_wrapper_subclass", b"N"),
         "half a call": four,
-        "a key that hashes for ever": b"}" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"Ks",
-        "keys that collide": b"}(" + b"".join(integer((2**61 - 1) * n) + b"N" for n in range(1, 20_000)) + b"u",
+        "a key that hashes for ever": b"}" + text("a") + b"](" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 200
+        + b"es" + b"h\x00Ns",
+        "keys that collide": b"}(" + b"".join(integer((2**61 - 1) * n) + b"N" for n in range(1, 40_000)) + b"u",
         "a billion entries": b"}q\x00" + b"".join(
             b"}(" + b"".join(text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00" for _ in range(12)),
         "itself": b"}q\x00" + text("a") + b"h\x00s",
