@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning import PixelDiTClassLabel, PixelDiTTextPrompt
 from .host import folders, routes
 from .loader import PixelDiTLoader
+from .lora import PixelDiTLoRA
 from .pixels import PixelDiTDecode, PixelDiTEncode, PixelDiTSize
 from .sampling import PixelDiTCFGInterval, PixelDiTSampler, PixelDiTScheduler, PixelDiTSolver
 
@@ -16,6 +17,7 @@ class PixelDiTExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             PixelDiTLoader,
+            PixelDiTLoRA,
             PixelDiTClassLabel,
             PixelDiTTextPrompt,
             PixelDiTSampler,

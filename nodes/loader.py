@@ -1,11 +1,9 @@
 """Checkpoint -> MODEL."""
 
-import os
-
 from comfy_api.latest import io
 
 from .host.compat import advanced, searchable, show_text
-from .host.folders import find_checkpoint, list_checkpoints
+from .host.folders import find_checkpoint, fingerprint, list_checkpoints
 from .host.model import WEIGHT_DTYPES, About, about, load_model
 
 
@@ -24,8 +22,8 @@ class PixelDiTLoader(io.ComfyNode):
                 io.Combo.Input(
                     "checkpoint",
                     options=list_checkpoints(),
-                    tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt). "
-                    "pixeldit-drawings-64 comes with the pack.",
+                    tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt), "
+                    "or a diffusers folder there. pixeldit-drawings-64 comes with the pack.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -53,10 +51,9 @@ class PixelDiTLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:
         try:
-            stat = os.stat(find_checkpoint(checkpoint))
+            return (checkpoint, fingerprint(find_checkpoint(checkpoint)), *others.values())
         except ValueError:
             return (checkpoint, *others.values())
-        return (checkpoint, stat.st_mtime_ns, stat.st_size, *others.values())
 
     @classmethod
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:

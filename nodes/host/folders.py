@@ -1,16 +1,22 @@
-"""Where checkpoints lie: models/diffusion_models, models/pixeldit, and the model that comes with the pack."""
+"""Where checkpoints and LoRAs lie: the host's model folders, and the model that comes with the pack."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import folder_paths
 
+from ...pixeldit_core.checkpoints.sources import INDEX, PIPELINES, TRANSFORMER, find_source
+
 OWN = "pixeldit"
 SHARED = "diffusion_models"
+LORAS = "loras"
 EXTENSIONS = {".safetensors", ".sft", ".ckpt", ".pth", ".pt", ".bin"}
 BUNDLED = Path(__file__).parents[2] / "models"
+
+_SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
 
 def register() -> None:
@@ -23,8 +29,14 @@ def register() -> None:
 
 
 def list_checkpoints() -> list[str]:
-    """Names for the loader's list, each once."""
-    return list(dict.fromkeys([*folder_paths.get_filename_list(OWN), *folder_paths.get_filename_list(SHARED)]))
+    """Names for the loader's list, each once: files, diffusers folders ("name/"), and indices in place of shards."""
+    names = [_entry(folder, name) for folder in (OWN, SHARED) for name in folder_paths.get_filename_list(folder)]
+    return list(dict.fromkeys(names))
+
+
+def list_loras() -> list[str]:
+    """Names for the list of LoRAs."""
+    return list(folder_paths.get_filename_list(LORAS))
 
 
 def find_checkpoint(name: str) -> str:
@@ -34,9 +46,59 @@ def find_checkpoint(name: str) -> str:
         ValueError: no such file in any of the folders.
     """
     for folder in (OWN, SHARED):
-        if path := folder_paths.get_full_path(folder, name):
+        if path := folder_paths.get_full_path(folder, name) or _find_folder(folder, name):
             return path
     raise ValueError(
         f'checkpoint "{name}" is not in models/{SHARED} nor models/{OWN}. Put it there, press R in the browser to '
         "refresh the list, and choose it again."
     )
+
+
+def find_lora(name: str) -> str:
+    """The full path of a LoRA.
+
+    Raises:
+        ValueError: no such file.
+    """
+    if path := folder_paths.get_full_path(LORAS, name):
+        return path
+    raise ValueError(
+        f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '
+        "it again."
+    )
+
+
+def fingerprint(path: str) -> tuple:
+    """Changes when one of the files that a path stands for does.
+
+    Raises:
+        ValueError: what `find_source` raises.
+    """
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, find_source(path).files))
+
+
+def _entry(folder: str, name: str) -> str:
+    """What the list shows for a file: itself, or the folder or index that it is a part of."""
+    path = Path(name)
+    shard = _SHARD.fullmatch(name)
+    if shard is None and len(path.parts) == 1:
+        return name
+    root = Path(folder_paths.get_full_path(folder, name) or name)
+    for _ in path.parts:
+        root = root.parent
+    for parent in path.parents:
+        pipeline = root / parent
+        if parent.name and any((pipeline / index).is_file() for index in PIPELINES):
+            return f"{parent.as_posix()}/" if (pipeline / TRANSFORMER).is_dir() else name
+    index = shard and shard["stem"] + INDEX
+    return index if index and (root / index).is_file() else name
+
+
+def _find_folder(folder: str, name: str) -> str | None:
+    if not name.endswith("/"):
+        return None
+    for root in map(os.path.abspath, folder_paths.get_folder_paths(folder)):
+        path = os.path.abspath(os.path.join(root, name))
+        if os.path.isdir(path) and os.path.commonpath([root, path]) == root:
+            return path
+    return None

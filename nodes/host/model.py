@@ -40,6 +40,9 @@ WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
 }
 
 
+_COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantised file is brought to
+
+
 @dataclass(frozen=True)
 class About:
     """What our nodes know of a MODEL: of ours, or a PixelDiT that the host itself loaded."""
@@ -165,13 +168,15 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     Raises:
         ValueError: what `pixeldit_core.load_checkpoint` raises.
     """
-    found = read_weights(path, weights)
+    wanted = WEIGHT_DTYPES[weight_dtype]
+    found = read_weights(path, weights, compute_dtype=wanted if wanted in _COMPUTED else None)
     config = PixelDiTConfig(found)
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    dtype = WEIGHT_DTYPES[weight_dtype] or mm.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(found.tensors),
+    outline = dict(found.outline)  # counting real ones would dequantise the whole file
+    dtype = wanted or mm.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(outline),
         supported_dtypes=config.supported_inference_dtypes,
-        weight_dtype=comfy.utils.weight_dtype(found.tensors),
+        weight_dtype=comfy.utils.weight_dtype(outline),
     )
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
     model = config.get_model(found.tensors, device=offload_device)
@@ -180,5 +185,15 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     fill(model, found.tensors, dtype, patcher)
     # newer hosts make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
-    log.info("%s: %s, %s weights, %s", found.source, found.family.title, found.group.weights, dtype)
+    kept = f", from {found.storage}" if found.storage else ""
+    log.info(
+        "%s: %s, layout %s, %s weights, %s%s, %.0f MB in memory",
+        found.source,
+        found.family.title,
+        found.group.prefix or "canonical",
+        found.group.weights,
+        str(dtype).removeprefix("torch."),
+        kept,
+        mm.module_size(model.diffusion_model) / 1e6,
+    )
     return patcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Weights:
     recipe: Recipe | None
     source: str
     storage: str | None = None  #       "fp8", "mxfp8", "int8": how the file keeps most of its large matrices
+    outline: Mapping[str, Tensor] = field(default_factory=dict)  # shapes and dtypes of `tensors`, on "meta"
 
 
 class _Lazy(Mapping[str, Tensor]):
@@ -135,13 +136,14 @@ def read_weights(
     own = dtypes[group.prefix + group.family.markers[0]]
     dtype = compute_dtype or (own if own in group.family.dtypes else torch.float32)
 
+    def is_stored(name: str) -> bool:
+        return name not in contents.quantised or is_plain(name, stored, metadata)
+
     def read(name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in stored:
             halves = (read(half, (shape[0] // 2, *shape[1:])) for half in halves_of(name))
             return join_halves(*halves, found.params.pixel_hidden_size)
-        if name not in contents.quantised or is_plain(name, stored, metadata):
-            return stored[name]
-        return dequantise(name, stored, metadata, shape, dtype)
+        return stored[name] if is_stored(name) else dequantise(name, stored, metadata, shape, dtype)
 
     def make(key: str, shape: tuple[int, ...]) -> Tensor:
         try:
@@ -149,7 +151,15 @@ def read_weights(
         except (ValueError, RuntimeError) as error:  # halves of dtypes that torch does not join
             raise ValueError(f"{source.name}: {error}") from error
 
+    def dtype_of(name: str) -> torch.dtype:
+        name = name if name in stored else halves_of(name)[0]
+        return stored[name].dtype if is_stored(name) else dtype
+
     tensors = _Lazy(found.shapes, make)
+    outline = {
+        key: torch.empty(shape, dtype=dtype_of(group.prefix + key), device="meta")
+        for key, shape in found.shapes.items()
+    }
     return Weights(
         family=group.family,
         params=found.params,
@@ -159,6 +169,7 @@ def read_weights(
         recipe=found.recipe,
         source=source.name,
         storage=contents.storage(group),
+        outline=outline,
     )
 
 

@@ -7,7 +7,6 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from ..families import Shapes
 from ..model import Model
 from .layouts import PREFIXES, find_groups, find_refused
+from .pairs import MAPS, WHOLE, Lora, Pair, join_pairs
 from .read import read_checkpoint
 from .split import join_shapes
 
@@ -32,9 +32,6 @@ _TENSOR = re.compile(
 )
 _DOTTED = ("base_model.", *PREFIXES)
 _BEFORE = ("lora_unet_", "lora_transformer_", "lycoris_", *_DOTTED, *(piece.replace(".", "_") for piece in _DOTTED))
-_HALF = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)_(?P<half>msa|mlp)\.weight")
-_WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.weight")
-_MAPS = {"msa": slice(0, 3), "mlp": slice(3, 6)}
 
 # Part of a tensor's name, and what such a file is
 _REFUSED = {".dora_scale": "DoRA", ".lora_magnitude_vector": "DoRA", ".hada_": "LoHa", ".lokr_": "LoKr"}
@@ -51,34 +48,6 @@ _MADE_FOR = {
     r"transformer_blocks": "another model of diffusers",
     r"lora_te|text_model|text_encoder": "a text encoder",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """What a LoRA adds to one weight: strength * scale * up @ down."""
-
-    up: Tensor  #                    [out, r]
-    down: Tensor  #                  [r, in]
-    alpha: float | None = None  #    scale = alpha / r; None = 1
-
-    @property
-    def scale(self) -> float:
-        return 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
-
-    def added_to(self, weight: Tensor, strength: float) -> Tensor:
-        """The weight [out, in] with its share, computed in float32, in its own dtype."""
-        up, down = (part.to(weight.device, torch.float32) for part in (self.up, self.down))
-        return torch.addmm(weight.float(), up, down, alpha=strength * self.scale).to(weight.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Lora:
-    """A LoRA file, read for one network."""
-
-    pairs: dict[str, Pair]  #        by canonical name of the weight
-    unknown: tuple[str, ...]  #      modules, and tensors of no pair, that fit no weight of the network
-    total: int  #                    modules in the file
-    source: str  #                   file name, for messages
 
 
 def read_lora(path: str | Path, shapes: Shapes) -> Lora:
@@ -102,7 +71,7 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
         raise ValueError(_why_nothing(unknown, source))
     _check_shapes({name: modules[module] for name, module in owners.items()}, sizes, source)
     pairs = {name: _pair(modules[module], module, name, settings, source) for name, module in owners.items()}
-    return Lora(_join(pairs, shapes, source), (*unknown, *others), len(modules), source)
+    return Lora(join_pairs(pairs, shapes, source), (*unknown, *others), len(owners), len(modules), source)
 
 
 def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> dict[str, Tensor]:
@@ -124,47 +93,6 @@ def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
     if lora.unknown:
         log.warning("%s: left out, as no weight of this network is theirs: %s.", lora.source, _list(lora.unknown))
     return len(lora.pairs)
-
-
-def split_pair(name: str, pair: Pair, channels: int) -> dict[str, Pair]:
-    """The pair of a whole pixel modulation as two, for ComfyUI's halves of that matrix (layouts, section 4); exact.
-
-    Args:
-        name: of the whole weight; any other is given back as it is.
-        channels: width of a pixel, C; the rows of the matrix are [P, 6, C].
-
-    Raises:
-        ValueError: rows that are not six maps of that width.
-    """
-    found = _WHOLE.fullmatch(name)
-    if not found:
-        return {name: pair}
-    rows, rank = pair.up.shape
-    if rows % (6 * channels):
-        raise ValueError(f"{name} has {rows} rows, not six maps of {channels} channels: ComfyUI has no such halves.")
-    maps = pair.up.view(-1, 6, channels, rank)
-    halves = {half: maps[:, part].reshape(-1, rank) for half, part in _MAPS.items()}
-    return {f"{found['block']}_{half}.weight": Pair(up, pair.down, pair.alpha) for half, up in halves.items()}
-
-
-def _join(pieces: Mapping[str, Pair], shapes: Shapes, source: str) -> dict[str, Pair]:
-    """Pairs by canonical name: those on ComfyUI's halves of a pixel modulation become one on the whole."""
-    pairs, blocks = {}, {}
-    for name, pair in pieces.items():
-        if found := _HALF.fullmatch(name):
-            blocks.setdefault(f"{found['block']}.0.weight", {})[found["half"]] = pair
-        else:
-            pairs[name] = pair
-    for name, halves in blocks.items():
-        if name in pairs:
-            raise ValueError(f"{source} has pairs for {name} and for ComfyUI's halves of it. Keep one of them.")
-        rows, width = shapes[name][0], shapes["pixel_embedder.proj.weight"][0]
-        ranks = [len(pair.down) for pair in halves.values()]
-        up = torch.zeros(rows // (6 * width), 6, width, sum(ranks))  # of each half, in its own rows and columns
-        for (half, pair), columns in zip(halves.items(), up.split(ranks, dim=-1), strict=True):
-            columns[:, _MAPS[half]] = pair.up.float().view(-1, 3, width, len(pair.down)) * pair.scale
-        pairs[name] = Pair(up.view(rows, -1), torch.cat([pair.down.float() for pair in halves.values()]))
-    return pairs
 
 
 def _find_file(path: Path) -> tuple[Path, str]:
@@ -230,10 +158,10 @@ def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights, and of ComfyUI's halves of those of the pixel modulation that have six maps."""
     sizes = {name: tuple(shape) for name, shape in shapes.items() if name.endswith(".weight")}
     for name, shape in tuple(sizes.items()):
-        if found := _WHOLE.fullmatch(name):
+        if found := WHOLE.fullmatch(name):
             width, channels = sizes["pixel_embedder.proj.weight"]
             if shape[0] == 6 * width * sizes["s_embedder.proj.weight"][1] // channels:
-                sizes |= {f"{found['block']}_{half}.weight": (shape[0] // 2, *shape[1:]) for half in _MAPS}
+                sizes |= {f"{found['block']}_{half}.weight": (shape[0] // 2, *shape[1:]) for half in MAPS}
     return sizes
 
 

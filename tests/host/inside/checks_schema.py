@@ -10,6 +10,7 @@ from kit import require
 
 NODES = (
     "PixelDiTLoader",
+    "PixelDiTLoRA",
     "PixelDiTClassLabel",
     "PixelDiTTextPrompt",
     "PixelDiTSampler",
@@ -20,7 +21,11 @@ NODES = (
     "PixelDiTEncode",
     "PixelDiTSize",
 )
-FROM_FILES = {("PixelDiTLoader", "checkpoint"), ("PixelDiTClassLabel", "class_name")}  # options that differ by machine
+FROM_FILES = {  # options that differ by machine
+    ("PixelDiTLoader", "checkpoint"),
+    ("PixelDiTLoRA", "lora"),
+    ("PixelDiTClassLabel", "class_name"),
+}
 KEPT = ("default", "min", "max", "step", "tooltip", "advanced", "control_after_generate", "options", "multiline")
 
 

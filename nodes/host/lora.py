@@ -1,0 +1,39 @@
+"""A LoRA onto a MODEL: our reading of it, the host's own patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy.weight_adapter import LoRAAdapter
+
+from ...pixeldit_core.checkpoints.lora import read_lora
+from ...pixeldit_core.checkpoints.pairs import Lora, split_pair
+from ...pixeldit_core.checkpoints.split import join_shapes
+from .model import about
+
+_BEFORE = "diffusion_model."
+
+
+def add_lora(model: Any, path: str, strength: float) -> tuple[Any, Lora]:
+    """A clone of a MODEL, ours or the host's own PixelDiT, with the patches of a LoRA; and what was in its file.
+
+    Raises:
+        ValueError: a MODEL that is no PixelDiT; what `read_lora` raises.
+    """
+    if about(model) is None:
+        raise ValueError(
+            "this model is no PixelDiT. For other models use ComfyUI's own Load LoRA; connect the MODEL of PixelDiT "
+            "Loader or of Load Diffusion Model with a PixelDiT file here."
+        )
+    stored = {key: tuple(value.shape) for key, value in model.model.diffusion_model.state_dict().items()}
+    lora = read_lora(path, join_shapes(stored))
+    width = stored["pixel_embedder.proj.weight"][0]
+    patches = {}
+    for whole, pair in lora.pairs.items():
+        # the host's own network keeps some matrices in halves
+        for name, part in ({whole: pair} if whole in stored else split_pair(whole, pair, width)).items():
+            patches[_BEFORE + name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
+    patched = model.clone()
+    missing = patches.keys() - set(patched.add_patches(patches, strength))
+    assert not missing, f"the host does not know {missing}"
+    return patched, lora

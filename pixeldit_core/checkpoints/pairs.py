@@ -1,0 +1,86 @@
+"""What a LoRA adds to the weights of a network: pairs of small matrices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..families import Shapes
+
+WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.weight")
+MAPS = {"msa": slice(0, 3), "mlp": slice(3, 6)}  # of the six of a pixel modulation, those of ComfyUI's halves
+_HALF = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)_(?P<half>msa|mlp)\.weight")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What a LoRA adds to one weight: strength * scale * up @ down."""
+
+    up: Tensor  #                    [out, r]
+    down: Tensor  #                  [r, in]
+    alpha: float | None = None  #    scale = alpha / r; None = 1
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
+
+    def added_to(self, weight: Tensor, strength: float) -> Tensor:
+        """The weight [out, in] with its share, computed in float32, in its own dtype."""
+        up, down = (part.to(weight.device, torch.float32) for part in (self.up, self.down))
+        return torch.addmm(weight.float(), up, down, alpha=strength * self.scale).to(weight.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """A LoRA file, read for one network."""
+
+    pairs: dict[str, Pair]  #        by canonical name of the weight
+    unknown: tuple[str, ...]  #      modules, and tensors of no pair, that fit no weight of the network
+    applied: int  #                  modules of the file that are in `pairs`
+    total: int  #                    modules in the file
+    source: str  #                   file name, for messages
+
+
+def split_pair(name: str, pair: Pair, channels: int) -> dict[str, Pair]:
+    """The pair of a whole pixel modulation as two, for ComfyUI's halves of that matrix (layouts, section 4); exact.
+
+    Args:
+        name: of the whole weight; any other is given back as it is.
+        channels: width of a pixel, C; the rows of the matrix are [P, 6, C].
+
+    Raises:
+        ValueError: rows that are not six maps of that width.
+    """
+    found = WHOLE.fullmatch(name)
+    if not found:
+        return {name: pair}
+    rows, rank = pair.up.shape
+    if rows % (6 * channels):
+        raise ValueError(f"{name} has {rows} rows, not six maps of {channels} channels: ComfyUI has no such halves.")
+    maps = pair.up.view(-1, 6, channels, rank)
+    halves = {half: maps[:, part].reshape(-1, rank) for half, part in MAPS.items()}
+    return {f"{found['block']}_{half}.weight": Pair(up, pair.down, pair.alpha) for half, up in halves.items()}
+
+
+def join_pairs(pieces: Mapping[str, Pair], shapes: Shapes, source: str) -> dict[str, Pair]:
+    """Pairs by canonical name: those on ComfyUI's halves of a pixel modulation become one on the whole."""
+    pairs, blocks = {}, {}
+    for name, pair in pieces.items():
+        if found := _HALF.fullmatch(name):
+            blocks.setdefault(f"{found['block']}.0.weight", {})[found["half"]] = pair
+        else:
+            pairs[name] = pair
+    for name, halves in blocks.items():
+        if name in pairs:
+            raise ValueError(f"{source} has pairs for {name} and for ComfyUI's halves of it. Keep one of them.")
+        rows, width = shapes[name][0], shapes["pixel_embedder.proj.weight"][0]
+        ranks = [len(pair.down) for pair in halves.values()]
+        up = torch.zeros(rows // (6 * width), 6, width, sum(ranks))  # of each half, in its own rows and columns
+        for (half, pair), columns in zip(halves.items(), up.split(ranks, dim=-1), strict=True):
+            columns[:, MAPS[half]] = pair.up.float().view(-1, 3, width, len(pair.down)) * pair.scale
+        pairs[name] = Pair(up.view(rows, -1), torch.cat([pair.down.float() for pair in halves.values()]))
+    return pairs
