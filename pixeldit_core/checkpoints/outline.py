@@ -109,7 +109,7 @@ class Outline:
         elif name in ("SETITEM", "SETITEMS"):
             _pop(stack, marks.pop() if name == "SETITEMS" else len(stack) - 2, into := [])
             # others can be made to hash for ever: nested tuples, large numbers that collide
-            if not all(type(key) is str or (_natural(key) and key < 2**32) for key in into[::2]):
+            if not all(key is None or type(key) in (str, bool) or _small(key) for key in into[::2]):
                 raise ValueError("a dictionary has a key that is neither a text nor a small number")
             if not isinstance(stack[-1], _Thing):
                 raise ValueError("its pickle is out of joint")
@@ -161,6 +161,10 @@ def _pop(stack: list[Any], start: int, into: list[Any]) -> None:
 
 def _natural(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _small(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**32
 
 
 def _check_global(argument: str) -> str:
