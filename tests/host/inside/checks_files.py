@@ -1,0 +1,98 @@
+"""Checkpoints of many files and quantised ones, through the loader's list and its node."""
+
+import json
+import shutil
+
+import torch
+from checks_t2i import apply
+from kit import (
+    close,
+    core,
+    golden,
+    golden_folder,
+    load,
+    load_tiny,
+    module,
+    out_of,
+    put,
+    raises,
+    reference_processor,
+    require,
+    run,
+    sampler_net,
+)
+from safetensors.torch import save_file
+
+QUANTISED = ("fp8-scaled", "fp8-metadata", "fp8-old", "fp8-plain", "mxfp8", "int8", "int8-convrot")
+
+
+def models():
+    import folder_paths
+
+    folder_paths.filename_list_cache.clear()
+    return out_of("models") / "diffusion_models"
+
+
+def listed():
+    models()
+    return module("nodes.host.folders").list_checkpoints()
+
+
+def loads(name):
+    return run("PixelDiTLoader", checkpoint=name, weight_dtype="fp32")[0]
+
+
+def check_a_diffusers_folder_is_one_entry():
+    source = golden_folder("bili-c2i", "peers") / "model"
+    shutil.copytree(source, models() / "authors" / "pipe", dirs_exist_ok=True)
+    names = [name for name in listed() if "pipe" in name]
+    require(names == ["authors/pipe/"], names)
+    model = loads("authors/pipe/")
+    known = module("nodes.host.model").about(model)
+    require(known.class_names[1] == ("goldfish", "Carassius auratus") and known.source == "pipe")
+    require(known.recipe.size == (32, 32), "sample_size of its config")
+    file = "authors/pipe/transformer/diffusion_pytorch_model.safetensors"
+    require(loads(file) is not None, "as older workflows and other loaders name it")
+
+
+def check_shards_are_one_entry():
+    state = {key: value.clone() for key, value in core().load_checkpoint(sampler_net()).network.state_dict().items()}
+    keys = sorted(state)
+    folder = models() / "sharded"
+    folder.mkdir(exist_ok=True)
+    parts = {f"net-{n + 1:05}-of-00002.safetensors": keys[n::2] for n in range(2)}
+    for name, part in parts.items():
+        save_file({key: state[key] for key in part}, folder / name)
+    index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
+    (folder / "net.safetensors.index.json").write_text(json.dumps(index))
+    names = [name for name in listed() if name.startswith("sharded")]
+    require(names == ["sharded/net.safetensors.index.json"], names)
+    expected = load_tiny().model.diffusion_model.state_dict()
+    found = loads(names[0]).model.diffusion_model.state_dict()
+    require(all(torch.equal(found[key], expected[key]) for key in expected))
+    (folder / "net-00002-of-00002.safetensors").unlink()
+    raises(ValueError, "its shard net-00002-of-00002.safetensors is not there", loads, names[0])
+
+
+def check_names_do_not_lead_out_of_the_folders():
+    for name in ("../", "../../", "/", "nowhere/", "authors/../../", str(out_of("models")) + "/"):
+        raises(ValueError, "is not in models/", loads, name)
+
+
+def check_quantised_files_give_the_golden_velocity():
+    for name in QUANTISED:
+        case, inputs, outputs = golden(f"comfy-t2i-{name}", "peers")
+        model = load(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
+        arguments = (inputs["x"], 1 - inputs["timesteps"] / 1000, inputs["context"])
+        with reference_processor():
+            velocity = model.model.diffusion_model(*arguments)
+        close(velocity, outputs["velocity"], case["suggested_atol_velocity"])
+
+
+def check_quantised_files_suit_every_precision():
+    path = golden_folder("comfy-t2i-int8", "peers") / "checkpoint.safetensors"
+    exact = load(path)
+    for dtype, tolerance in (("default", 0.05), ("bf16", 0.05)):
+        model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
+        a, b = (apply(entry)[1] for entry in (model, exact))
+        require((a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}")
