@@ -8,6 +8,7 @@ from .loader import PixelDiTLoader
 from .lora import PixelDiTLoRA
 from .pixels import PixelDiTDecode, PixelDiTEncode, PixelDiTSize
 from .sampling import PixelDiTCFGInterval, PixelDiTSampler, PixelDiTScheduler, PixelDiTSolver
+from .save import PixelDiTSaveModel
 
 folders.register()
 routes.register()
@@ -27,4 +28,5 @@ class PixelDiTExtension(ComfyExtension):
             PixelDiTDecode,
             PixelDiTEncode,
             PixelDiTSize,
+            PixelDiTSaveModel,
         ]

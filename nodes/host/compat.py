@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import Any
 
+import comfy.model_management
 import comfy.model_patcher
 import torch
 from comfy_api.latest import io
@@ -38,6 +40,18 @@ def fill(model: Any, tensors: dict[str, Tensor], dtype: torch.dtype, patcher: An
         model.load_model_weights({key: value.to(dtype) for key, value in tensors.items()}, "", assign=True)
     else:
         model.load_model_weights(tensors, "", assign=False)  # copied into place, converted on the way
+
+
+def plain_weights(model: Any, patches: bool) -> dict[str, Tensor]:
+    """Every weight of a MODEL, as the host's save nodes would write them, with or without what patches change."""
+    if not patches:
+        model = model.clone()
+        model.patches, model.patches_uuid = {}, uuid.uuid4()
+    if hasattr(model, "state_dict_for_saving"):
+        comfy.model_management.load_models_gpu([model])
+        return model.state_dict_for_saving(None, None, None)
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    return model.model.state_dict_for_saving(None, None, None)
 
 
 def show_text(cls: type[io.ComfyNode], text: str) -> None:

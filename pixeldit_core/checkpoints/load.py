@@ -14,7 +14,7 @@ from ..families import Family, Shapes, build_network
 from ..labels import Names
 from ..model import Model, default_class_names
 from ..recipes import Recipe
-from .config import read_config
+from .config import Config, read_config
 from .layouts import Group, find_groups, find_refused
 from .quantised import dequantise, is_plain
 from .read import read_source, read_source_shapes
@@ -128,32 +128,45 @@ def read_weights(
     """
     source = find_source(path)
     stored, metadata = read_source(source)
+    return take_weights(stored, metadata, read_config(source), source.name, weights, params, compute_dtype)
+
+
+def take_weights(
+    stored: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    config: Config,
+    name: str,
+    weights: str = "auto",
+    params: Mapping[str, Any] | None = None,
+    compute_dtype: torch.dtype | None = None,
+) -> Weights:
+    """The same of tensors that are read already; `name` is for messages."""
     shapes = {key: tuple(value.shape) for key, value in stored.items()}
     dtypes = {key: value.dtype for key, value in stored.items()}
-    contents = survey(shapes, dtypes, metadata, source.name)
-    found = recognise(contents, metadata, read_config(source), source.name, weights, params)
+    contents = survey(shapes, dtypes, metadata, name)
+    found = recognise(contents, metadata, config, name, weights, params)
     group = found.group
     own = dtypes[group.prefix + group.family.markers[0]]
     dtype = compute_dtype or (own if own in group.family.dtypes else torch.float32)
 
-    def is_stored(name: str) -> bool:
-        return name not in contents.quantised or is_plain(name, stored, metadata)
+    def is_stored(key: str) -> bool:
+        return key not in contents.quantised or is_plain(key, stored, metadata)
 
-    def read(name: str, shape: tuple[int, ...]) -> Tensor:
-        if name not in stored:
-            halves = (read(half, (shape[0] // 2, *shape[1:])) for half in halves_of(name))
+    def read(key: str, shape: tuple[int, ...]) -> Tensor:
+        if key not in stored:
+            halves = (read(half, (shape[0] // 2, *shape[1:])) for half in halves_of(key))
             return join_halves(*halves, found.params.pixel_hidden_size)
-        return stored[name] if is_stored(name) else dequantise(name, stored, metadata, shape, dtype)
+        return stored[key] if is_stored(key) else dequantise(key, stored, metadata, shape, dtype)
 
     def make(key: str, shape: tuple[int, ...]) -> Tensor:
         try:
             return read(group.prefix + key, shape)
         except (ValueError, RuntimeError) as error:  # halves of dtypes that torch does not join
-            raise ValueError(f"{source.name}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
 
-    def dtype_of(name: str) -> torch.dtype:
-        name = name if name in stored else halves_of(name)[0]
-        return stored[name].dtype if is_stored(name) else dtype
+    def dtype_of(key: str) -> torch.dtype:
+        key = key if key in stored else halves_of(key)[0]
+        return stored[key].dtype if is_stored(key) else dtype
 
     tensors = _Lazy(found.shapes, make)
     outline = {
@@ -167,7 +180,7 @@ def read_weights(
         group=group,
         class_names=found.class_names or default_class_names(group.family, found.params),
         recipe=found.recipe,
-        source=source.name,
+        source=name,
         storage=contents.storage(group),
         outline=outline,
     )

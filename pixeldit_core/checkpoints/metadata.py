@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +13,21 @@ from ..recipes import Recipe
 KEY = "pixeldit"
 
 
-def write_metadata(family: str, params: Any, class_names: Names | None, recipe: Recipe | None) -> dict[str, str]:
-    """The metadata of a file: family, params, class names and recipe."""
+def write_metadata(
+    family: str,
+    params: Any,
+    class_names: Names | None,
+    recipe: Recipe | None,
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """The metadata of a file: family, params, class names and recipe; `origin`: what it was made from."""
     about: dict[str, Any] = {"family": family, "params": asdict(params)}
     if class_names is not None:
         about["class_names"] = [list(entry) for entry in class_names]
     if recipe is not None:
         about["recipe"] = recipe.to_dict()
+    if origin:
+        about["origin"] = dict(origin)
     return {"format": "pt", KEY: json.dumps(about)}
 
 

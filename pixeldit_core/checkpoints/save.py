@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import whole_file
 from ..model import Model
 from .layouts import LAYOUTS
-from .load import read_weights
+from .load import Weights, read_weights
+from .lora import read_lora
 from .metadata import write_metadata
+from .pairs import Lora
+from .sources import find_source
 from .split import split_tensors
+
+_BLOCK = 1 << 24  # bytes of a file that are hashed at a time
 
 
 def save_checkpoint(
@@ -22,47 +31,107 @@ def save_checkpoint(
     layout: str = "canonical",
     dtype: torch.dtype | None = None,
     weights: str = "auto",
+    loras: Iterable[tuple[str | Path, float]] = (),
 ) -> Path:
     """Write a model, or the network of another file, as `.safetensors` with its params, class names and recipe.
 
-    The file appears under its name when it is complete, not before.
+    The file appears under its name when it is complete, not before. Of another file, its name and SHA-256 go into
+    the metadata, and so do those of the LoRAs.
 
     Args:
         layout: "canonical" keys, or "comfyui": text-to-image as ComfyUI's own loader takes it, other families as its
             save nodes write them.
         dtype: None = as they are; float8 is for the matrices of the blocks, all else is bfloat16 then.
         weights: of another file: "ema", "raw", or "auto", as in `load_checkpoint`.
+        loras: files and strengths, merged into the weights in float32.
 
     Raises:
-        ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source.
+        ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source or
+            LoRA, a disk that does not take the file.
     """
-    path = Path(path)
+    path, loras = Path(path), list(loras)
+    for source in (*(lora for lora, _ in loras), *(() if isinstance(model_or_path, Model) else (model_or_path,))):
+        _check_target(path, layout, source)
+    if isinstance(model_or_path, Model):
+        _check_target(path, layout)
+        source, tensors, origin = model_or_path, model_or_path.network.state_dict(), {}
+    else:
+        exact = dtype if dtype is not None and dtype.itemsize > 1 else None
+        source = read_weights(model_or_path, weights, compute_dtype=exact)
+        tensors, origin = source.tensors, {"files": hashes(model_or_path)}
+    read = []
+    if loras:
+        outline = source.outline if isinstance(source, Weights) else tensors
+        shapes = {key: tuple(value.shape) for key, value in outline.items()}
+        read = [(read_lora(lora, shapes), strength) for lora, strength in loras]
+        origin["loras"] = [hashes(lora) | {"strength": strength} for lora, strength in loras]
+    return write(source, tensors, path, layout, dtype, origin, read)
+
+
+def write(
+    about: Model | Weights,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    layout: str = "canonical",
+    dtype: torch.dtype | None = None,
+    origin: Mapping[str, Any] | None = None,
+    loras: Iterable[tuple[Lora, float]] = (),
+) -> Path:
+    """Tensors under canonical names, and what is known of their network, as a file; arguments as `save_checkpoint`'s.
+
+    Raises:
+        ValueError: as `save_checkpoint`.
+    """
+    _check_target(path, layout)
+    chosen = LAYOUTS[layout][about.family.name]
+    written = {key: _finish(key, value.detach().cpu(), dtype, loras).contiguous() for key, value in tensors.items()}
+    if chosen.split:
+        written = split_tensors(written)
+    written = {chosen.prefix + key: value for key, value in written.items()}
+    metadata = write_metadata(about.family.name, about.params, about.class_names, about.recipe, origin)
+    try:
+        with whole_file(path) as part:
+            save_file(written, part, metadata)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} could not be written ({error}). Nothing was left there. Make room on the disk, or choose another "
+            "folder."
+        ) from error
+    return path
+
+
+def hashes(path: str | Path) -> dict[str, str]:
+    """SHA-256 of each file that a path stands for, by name."""
+    found = {}
+    for file in find_source(path).files:
+        digest = hashlib.sha256()
+        with file.open("rb") as content:
+            while block := content.read(_BLOCK):
+                digest.update(block)
+        found[file.name] = digest.hexdigest()
+    return found
+
+
+def _check_target(path: Path, layout: str, source: str | Path | None = None) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: only .safetensors is written; give a name that ends so.")
-    if isinstance(model_or_path, Model):
-        source, tensors = model_or_path, model_or_path.network.state_dict()
-    else:
-        if path.exists() and Path(model_or_path).exists() and path.samefile(model_or_path):
+    if source is not None and path.exists():
+        files = find_source(source).files if Path(source).exists() else ()
+        if any(file.exists() and path.samefile(file) for file in files):
             raise ValueError(f"{path.name} is the source itself; give another name.")
-        source = read_weights(model_or_path, weights)
-        tensors = source.tensors
-    chosen = LAYOUTS[layout][source.family.name]
-    if chosen.split:
-        tensors = split_tensors(tensors)
-    tensors = {chosen.prefix + key: _cast(key, value.detach(), dtype).contiguous() for key, value in tensors.items()}
-    metadata = write_metadata(source.family.name, source.params, source.class_names, source.recipe)
-    with whole_file(path) as part:
-        save_file(tensors, part, metadata)
-    return path
 
 
-def _cast(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    value = value.cpu()
-    if dtype is None or dtype.itemsize > 1:
-        return value.to(dtype or value.dtype)
-    if value.ndim < 2 or "blocks." not in key:
-        return value.to(torch.bfloat16)
-    limit = torch.finfo(dtype).max  # beyond it, a cast gives NaN
-    return value.float().clamp(-limit, limit).to(dtype)
+def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[tuple[Lora, float]]) -> Tensor:
+    """A weight with its share of each LoRA, in the dtype that the file has for it."""
+    dtype = dtype or value.dtype
+    if dtype.itemsize == 1 and (value.ndim < 2 or "blocks." not in key):
+        dtype = value.dtype if value.dtype.itemsize == 1 else torch.bfloat16
+    for lora, strength in loras:
+        if key in lora.pairs:
+            value = lora.pairs[key].added_to(value.float(), strength)
+    if dtype.itemsize == 1 and value.dtype != dtype:  # beyond its limit, a cast gives NaN
+        limit = torch.finfo(dtype).max
+        value = value.float().clamp(-limit, limit)
+    return value.to(dtype)

@@ -18,8 +18,9 @@ examples:
       the averaged weights alone: 1.6 GB
   python -m pixeldit_core convert pixeldit-256.safetensors for-comfyui.safetensors --layout comfyui
   python -m pixeldit_core convert trained.ckpt raw.safetensors --weights raw
+  python -m pixeldit_core convert pixeldit_t2i_v1.pth mine.safetensors --lora style.safetensors=0.8
 
-Params, class names and recipe are written into the file.
+Params, class names and recipe are written into the file, and the SHA-256 of what it was made from.
 """
 
 
@@ -33,7 +34,9 @@ def add_command(commands: Any, **options: Any) -> None:
         **options,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="a .safetensors, .ckpt or .pth file")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a .safetensors, .ckpt or .pth file, or a diffusers folder"
+    )
     parser.add_argument("target", type=Path, metavar="TARGET", help="the .safetensors file to write")
     parser.add_argument(
         "--layout",
@@ -53,14 +56,33 @@ def add_command(commands: Any, **options: Any) -> None:
         default="auto",
         help="averaged (ema) or raw ones, where a file has both (default: what the authors used)",
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        type=_lora_option,
+        metavar="FILE[=STRENGTH]",
+        help="merge a LoRA into the weights (default strength: 1); may be given several times",
+    )
     parser.add_argument("--force", action="store_true", help="replace TARGET if it is there")
+
+
+def _lora_option(text: str) -> tuple[Path, float]:
+    """FILE or FILE=STRENGTH; the name of a file may have an equals sign of its own."""
+    name, _, strength = text.rpartition("=")
+    try:
+        return Path(name or text), float(strength) if name else 1.0
+    except ValueError:
+        return Path(text), 1.0
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert; gives the exit status."""
     if options.target.exists() and not options.force:
         raise ValueError(f"{options.target} is there already. Add --force to replace it, or give another name.")
-    save_checkpoint(options.source, options.target, options.layout, options.dtype, weights=options.weights)
+    save_checkpoint(
+        options.source, options.target, options.layout, options.dtype, weights=options.weights, loras=options.lora
+    )
     info = inspect_checkpoint(options.target)
     size = options.target.stat().st_size
     sys.stdout.write(

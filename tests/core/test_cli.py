@@ -237,6 +237,21 @@ def test_convert_chooses_weights(tiny, tmp_path, capsys):
         assert all(torch.equal(value, expected[key]) for key, value in load_file(target).items())
 
 
+def test_convert_merges_loras(tiny, tiny_file, tmp_path):
+    name = "pixel_blocks.0.mlp.fc1"
+    state = tiny().network.state_dict()
+    rows, columns = state[f"{name}.weight"].shape
+    pair = {f"{name}.lora_B.weight": torch.ones(rows, 1), f"{name}.lora_A.weight": torch.ones(1, columns)}
+    lora = tmp_path / "one=two.safetensors"
+    save_file(pair, lora)
+    for option, strength in ((f"{lora}", 1.0), (f"{lora}=0.5", 0.5), (f"{lora}=-2", -2.0)):
+        target = tmp_path / "merged.safetensors"
+        assert main(["convert", str(tiny_file), str(target), "--lora", option, "--force"]) == 0
+        found = load_file(target)
+        assert torch.allclose(found[f"{name}.weight"], state[f"{name}.weight"] + strength)
+        assert torch.equal(found["s_embedder.proj.weight"], state["s_embedder.proj.weight"])
+
+
 def test_convert_does_not_replace_unless_told(tiny_file, tmp_path, capsys):
     target = tmp_path / "there.safetensors"
     target.write_bytes(b"precious")

@@ -20,6 +20,7 @@ NODES = (
     "PixelDiTDecode",
     "PixelDiTEncode",
     "PixelDiTSize",
+    "PixelDiTSaveModel",
 )
 FROM_FILES = {  # options that differ by machine
     ("PixelDiTLoader", "checkpoint"),
