@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import torch
 from comfy_api.latest import io
 from server import PromptServer
@@ -32,12 +34,37 @@ def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
     return schema
 
 
+def keep_scaled(config: Any, found: Any) -> dict[str, Tensor] | None:
+    """What a model is filled with so that it keeps scaled float8 weights compact; None where the host can not.
+
+    Tells the model config to use the host's layers for such weights. They multiply in full precision: what flows
+    through the network is not rounded, as this file's weights alone were.
+    """
+    if not found.scaled or not hasattr(comfy.ops, "mixed_precision_ops"):
+        return None
+    config.quant_config = {"mixed_ops": True}
+    tensors = {}
+    for key in found.tensors:
+        if key not in found.scaled:
+            tensors[key] = found.tensors[key]
+            continue
+        weight, scale = found.scaled[key]
+        told = {"format": str(weight.dtype).removeprefix("torch."), "full_precision_matrix_mult": True}
+        layer = key.removesuffix(".weight")
+        tensors |= {key: weight, f"{layer}.weight_scale": scale}
+        tensors[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+    return tensors
+
+
 def fill(model: Any, tensors: dict[str, Tensor], dtype: torch.dtype, patcher: Any) -> None:
     """Load weights into a model. Empties `tensors`, which the host does as it goes."""
+    kept = {f"{key.removesuffix('.comfy_quant')}." for key in tensors if key.endswith(".comfy_quant")}
     if getattr(patcher, "is_dynamic", None) is None:
         model.load_model_weights(tensors, "")
     elif patcher.is_dynamic():  # streams the weights it was given, so they must have the right type
-        model.load_model_weights({key: value.to(dtype) for key, value in tensors.items()}, "", assign=True)
+        own = {key: f"{key.rpartition('.')[0]}." in kept and not key.endswith(".bias") for key in tensors}
+        cast = {key: value if own[key] else value.to(dtype) for key, value in tensors.items()}
+        model.load_model_weights(cast, "", assign=True)
     else:
         model.load_model_weights(tensors, "", assign=False)  # copied into place, converted on the way
 

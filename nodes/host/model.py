@@ -25,7 +25,7 @@ from ...pixeldit_core.families import FAMILIES, Family
 from ...pixeldit_core.labels import Names
 from ...pixeldit_core.model import own_sizes
 from ...pixeldit_core.recipes import Recipe
-from .compat import Patcher, fill
+from .compat import Patcher, fill, keep_scaled
 from .conditions import CONDITIONS
 
 log = logging.getLogger(__name__)
@@ -178,14 +178,16 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
         supported_dtypes=config.supported_inference_dtypes,
         weight_dtype=comfy.utils.weight_dtype(outline),
     )
-    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
+    compact = keep_scaled(config, found) if wanted is None else None
+    cast_from = dtype if compact is None else None
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(cast_from, load_device, config.supported_inference_dtypes))
     model = config.get_model(found.tensors, device=offload_device)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
-    fill(model, found.tensors, dtype, patcher)
+    fill(model, compact or found.tensors, dtype, patcher)
     # newer hosts make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
-    kept = f", from {found.storage}" if found.storage else ""
+    kept = "" if found.storage is None else ", fp8 kept" if compact else f", from {found.storage}"
     log.info(
         "%s: %s, layout %s, %s weights, %s%s, %.0f MB in memory",
         found.source,

@@ -71,19 +71,15 @@ class Kind:
 
 
 _LATER = "This version does not load it yet; watch the changelog."
+_ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 REFUSED: tuple[Kind, ...] = (
     Kind(
         "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
         ("lq_proj.latent_proj.0.weight",),
         "Use ComfyUI's own PiD nodes for it (Load Diffusion Model, PiD Conditioning).",
     ),
-    Kind("a LoRA, not a whole model", ("lora_A.weight",), "Load the model it was made for, then add the LoRA."),
-    Kind(
-        "a LoRA, not a whole model",
-        ("lora_down.weight",),
-        "Load the model it was made for, then add the LoRA.",
-    ),
-    Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
+    Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
+    Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind(
         "PixelDiT2, another network of that name",
         ("in_context_posemb",),
@@ -104,6 +100,7 @@ REFUSED: tuple[Kind, ...] = (
         ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
         "Only the first PixelDiT loads here.",
     ),
+    Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
     Kind(
         "an x-prediction PixelDiT (another author's)",
         ("time_mlp.1.weight", "to_patch_embedding.0.weight"),
@@ -129,6 +126,7 @@ REFUSED: tuple[Kind, ...] = (
         ("controlnet_blocks.0.after_proj.weight",),
         "Choose a PixelDiT checkpoint.",
     ),
+    Kind("an image-prompt adapter of PixelDiT", ("ip_k.0.weight",), "Choose a PixelDiT checkpoint."),
     Kind("a Stable Diffusion model", ("input_blocks.0.0.weight",), "Load it with ComfyUI's own loaders."),
     Kind(
         "a Stable Diffusion model",

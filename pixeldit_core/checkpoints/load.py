@@ -16,11 +16,11 @@ from ..model import Model, default_class_names
 from ..recipes import Recipe
 from .config import Config, read_config
 from .layouts import Group, find_groups, find_refused
-from .quantised import dequantise, is_plain
+from .quantised import dequantise, is_plain, scaled_fp8
 from .read import read_source, read_source_shapes
 from .recognise import recognise, survey
 from .sources import find_source
-from .split import halves_of, join_halves
+from .split import halves_of, is_half, join_halves
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Weights:
     source: str
     storage: str | None = None  #       "fp8", "mxfp8", "int8": how the file keeps most of its large matrices
     outline: Mapping[str, Tensor] = field(default_factory=dict)  # shapes and dtypes of `tensors`, on "meta"
+    scaled: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # float8 as stored, and its scale
 
 
 class _Lazy(Mapping[str, Tensor]):
@@ -183,7 +184,26 @@ def take_weights(
         source=name,
         storage=contents.storage(group),
         outline=outline,
+        scaled=dict(_scaled(stored, metadata, group, contents.quantised, name)),
     )
+
+
+def _scaled(
+    stored: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    group: Group,
+    quantised: Mapping[str, str],
+    name: str,
+) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    for key, kind in quantised.items():
+        if kind != "fp8" or not key.startswith(group.prefix) or is_half(key):
+            continue
+        try:
+            pair = scaled_fp8(key, stored, metadata)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if pair:
+            yield key[len(group.prefix) :], pair
 
 
 def load_checkpoint(

@@ -143,6 +143,23 @@ def dequantise(
     return value[tuple(map(slice, shape))].to(dtype).contiguous()
 
 
+def scaled_fp8(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[Tensor, Tensor] | None:
+    """A float8 weight as stored and its float32 scale [], for programs that keep both; None for any other weight.
+
+    Raises:
+        ValueError: as `dequantise`.
+    """
+    if tensors[name].dtype not in _FP8:
+        return None
+    told = _told(name, tensors, metadata)
+    near = {key: tensors[key] for key in _nearby(name) if key in tensors}
+    dtypes = {key: value.dtype for key, value in near.items()}
+    if _kind(name, told, dtypes) != "fp8":
+        return None
+    scale = _find_scale(name, "fp8", dtypes, {key: tuple(value.shape) for key, value in near.items()}, told is not None)
+    return (tensors[name], tensors[scale].to(torch.float32).reshape(())) if scale else None
+
+
 def _scale_blocks(value: Tensor, scale: Tensor) -> Tensor:
     """mxfp8: [R, 32 n] times 2^(e - 127) per 32 inputs; the e (E8M0) lie in the cuBLAS 128x4 blocked order."""
     rows, columns = value.shape

@@ -31,6 +31,11 @@ def halves_of(whole: str) -> tuple[str, str]:
     return f"{block}_msa.{kind}", f"{block}_mlp.{kind}"
 
 
+def is_half(name: str) -> bool:
+    """Whether a tensor is one of ComfyUI's halves."""
+    return _HALF.fullmatch(name) is not None or _HALF.fullmatch(name.replace("_mlp.", "_msa.")) is not None
+
+
 def join_halves(msa: Tensor, mlp: Tensor, channels: int) -> Tensor:
     """The whole of two halves; `channels` is the width of a pixel.
 

@@ -262,7 +262,7 @@ def test_pid_as_it_comes_is_refused_by_name(golden, name):
 
 @pytest.mark.parametrize("file", ["lora_peft/adapter_model", "lora_diffusers/pytorch_lora_weights"])
 def test_a_lora_of_another_program_is_refused_by_name(golden, file):
-    fails(golden("madtune-t2i", "peers").folder / f"{file}.safetensors", "is a LoRA", "then add the LoRA")
+    fails(golden("madtune-t2i", "peers").folder / f"{file}.safetensors", "is a LoRA", "then add it with PixelDiT LoRA")
 
 
 PARTS = ["pixel_embedder.proj.bias", "patch_blocks.1.attn.q_norm.weight", "pixel_blocks.0.mlp.fc2.weight",

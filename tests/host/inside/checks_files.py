@@ -96,3 +96,21 @@ def check_quantised_files_suit_every_precision():
         model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
         a, b = (apply(entry)[1] for entry in (model, exact))
         require((a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}")
+
+
+def check_scaled_fp8_stays_compact_where_the_host_can():
+    import comfy.ops
+
+    kept = hasattr(comfy.ops, "mixed_precision_ops")
+    for name in ("fp8-scaled", "fp8-metadata", "fp8-old"):
+        case, inputs, outputs = golden(f"comfy-t2i-{name}", "peers")
+        path = put(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
+        model = run("PixelDiTLoader", checkpoint=path, weight_dtype="default")[0]
+        weight = model.model.diffusion_model.state_dict()["patch_blocks.0.attn.qkv_x.weight"]
+        require((weight.dtype.itemsize == 1) == kept, weight.dtype)
+        arguments = (inputs["x"], 1 - inputs["timesteps"] / 1000, inputs["context"])
+        with reference_processor():
+            velocity = model.model.diffusion_model(*arguments)
+        close(velocity, outputs["velocity"], case["suggested_atol_velocity"])
+        exact = load(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
+        close(apply(model)[1], apply(exact)[1], 1e-4)
