@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class About:
     source: str
     class_names: Names | None = None
     recipe: Recipe | None = None
+    loaded: str = ""  # layout, weights, precision, size: of a file that was loaded here
 
     @property
     def trained_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -187,15 +189,11 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     fill(model, compact or found.tensors, dtype, patcher)
     # newer hosts make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
-    kept = "" if found.storage is None else ", fp8 kept" if compact else f", from {found.storage}"
-    log.info(
-        "%s: %s, layout %s, %s weights, %s%s, %.0f MB in memory",
-        found.source,
-        found.family.title,
-        found.group.prefix or "canonical",
-        found.group.weights,
-        str(dtype).removeprefix("torch."),
-        kept,
-        mm.module_size(model.diffusion_model) / 1e6,
+    kept = "" if found.storage is None else ", fp8 kept" if compact else f" from {found.storage}"
+    loaded = (
+        f"layout {found.group.prefix or 'canonical'}, {found.group.weights} weights, "
+        f"{str(dtype).removeprefix('torch.')}{kept}, {mm.module_size(model.diffusion_model) / 1e6:,.0f} MB in memory"
     )
+    model.pixeldit = dataclasses.replace(model.pixeldit, loaded=loaded)
+    log.info("%s: %s, %s", found.source, found.family.title, loaded)
     return patcher

@@ -115,7 +115,7 @@ def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
 
 PUBLIC = """
     read_checkpoint inspect_checkpoint load_checkpoint build save_checkpoint class_condition null_condition
-    text_condition sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
+    text_condition apply_lora sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
 """.split()  # what docs promise
 
 

@@ -218,6 +218,10 @@ def file_of(path, *keys):
      "is a LoRA"),
     (["base_model.model.patch_blocks.0.attn.qkv.lora_A.weight"], "is a LoRA"),
     (["patch_blocks.0.attn.qkv.lora_A", "patch_blocks.0.attn.qkv.lora_B"], "is a LoRA of PixelDiT2"),
+    (["ema_denoiser.in_context_posemb", "ema_denoiser.patch_blocks.0.attn.qkv.base_layer.weight",
+      "ema_denoiser.patch_blocks.0.attn.qkv.lora_A"], "is PixelDiT2"),  # a training of its LoRA
+    (["transformer.in_context_posemb", "transformer.dino_conditioner.encoder.layer.0.norm1.weight"], "is PixelDiT2"),
+    (["ip_proj.weight", "ip_k.0.weight", "ip_v.0.weight", "ip_scale"], "is an image-prompt adapter"),
     (["model.embed_tokens.weight"], "is a text encoder"),
     (["decoder.conv_in.weight", "encoder.conv_in.weight"], "is a VAE"),
     (["model.diffusion_model.input_blocks.0.0.weight"], "is a Stable Diffusion model"),

@@ -1,8 +1,9 @@
 """Damaged and hostile files by the hundred: each loads, or is a ValueError with its name. No code, bombs or hangs."""
 
-import importlib.util
+import collections
 import json
 import os
+import pickletools
 import struct
 import subprocess
 import sys
@@ -20,14 +21,10 @@ from pixeldit_core.checkpoints import outline, pickled
 ROOT = Path(__file__).parents[2]
 
 
-def _load_fuzzing():
-    spec = importlib.util.spec_from_file_location("fuzzing", Path(__file__).with_name("fuzzing.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fuzzing = _load_fuzzing()
+sys.path.insert(0, str(Path(__file__).parent))
+import fuzz_hostile as hostile  # noqa: E402
+import fuzz_mutations as mutations  # noqa: E402
+import fuzzing  # noqa: E402
 
 
 def refused(path, *told):
@@ -68,7 +65,7 @@ def test_hostile_files(tmp_path):
 def test_truncated_at_every_boundary(tmp_path, container):
     files = {name: content for name, content in fuzzing.sound_files(tmp_path).items() if container in name}
     content = files[min(files)]
-    places = fuzzing.boundaries(content)
+    places = mutations.boundaries(content)
     assert len(places) > 8
     for place in places[:: 1 + len(places) // 60]:
         assert fuzzing.attempt(tmp_path / "cut.ckpt", content[:place], tmp_path / "it-ran") == "refused", place
@@ -91,52 +88,52 @@ def test_a_case_is_made_from_its_number(tmp_path):
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("content, told", [
-    (lambda of: fuzzing.call("builtins.bytearray", fuzzing.integer(9)), 'wants to load "builtins.bytearray"'),
-    (lambda of: fuzzing.call("torch._utils._rebuild_sparse_tensor"), '"torch._utils._rebuild_sparse_tensor"'),
-    (lambda of: fuzzing.call("torch._utils._rebuild_qtensor"), 'wants to load "torch._utils._rebuild_qtensor"'),
-    (lambda of: fuzzing.call("functools.partial"), 'wants to load "functools.partial"'),
-    (lambda of: fuzzing.call("torch.load"), 'wants to load "torch.load"'),
-    (lambda of: fuzzing.tensor(of, fuzzing.row(10**6, 10**6), fuzzing.row(0, 0)),
+    (lambda of: hostile.call("builtins.bytearray", hostile.integer(9)), 'wants to load "builtins.bytearray"'),
+    (lambda of: hostile.call("torch._utils._rebuild_sparse_tensor"), '"torch._utils._rebuild_sparse_tensor"'),
+    (lambda of: hostile.call("torch._utils._rebuild_qtensor"), 'wants to load "torch._utils._rebuild_qtensor"'),
+    (lambda of: hostile.call("functools.partial"), 'wants to load "functools.partial"'),
+    (lambda of: hostile.call("torch.load"), 'wants to load "torch.load"'),
+    (lambda of: hostile.tensor(of, hostile.row(10**6, 10**6), hostile.row(0, 0)),
      "is larger than its storage of 4 bytes"),
-    (lambda of: fuzzing.tensor(of, fuzzing.row(2), fuzzing.row(1)), "does not fit into its storage of 4 bytes"),
-    (lambda of: fuzzing.tensor(of, fuzzing.row(1), fuzzing.row(1), -1), "shape is not readable"),
-    (lambda of: b"}" + fuzzing.row(1) + b"Ns", "neither a text nor a small number"),
-    (lambda of: fuzzing.call("torch.storage.UntypedStorage", fuzzing.integer(9)), "in a way that torch does not write"),
+    (lambda of: hostile.tensor(of, hostile.row(2), hostile.row(1)), "does not fit into its storage of 4 bytes"),
+    (lambda of: hostile.tensor(of, hostile.row(1), hostile.row(1), -1), "shape is not readable"),
+    (lambda of: b"}" + hostile.row(1) + b"Ns", "neither a text nor a small number"),
+    (lambda of: hostile.call("torch.storage.UntypedStorage", hostile.integer(9)), "in a way that torch does not write"),
 ])  # fmt: skip
 def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, told):
     monkeypatch.setattr(torch, "load", None)
-    inside = b"\x80\x02" + fuzzing.table(a=content(fuzzing.storage(1, legacy=legacy))) + b"."
+    inside = b"\x80\x02" + hostile.table(a=content(hostile.storage(1, legacy=legacy))) + b"."
     path = tmp_path / "odd.ckpt"
     data = b"\0" * 4
     path.write_bytes(
-        fuzzing.legacy_file(inside, ("0",), struct.pack("<q", 1) + data) if legacy else fuzzing.zip_file(inside, data)
+        hostile.legacy_file(inside, ("0",), struct.pack("<q", 1) + data) if legacy else hostile.zip_file(inside, data)
     )
     refused(path, told, "as .safetensors")
 
 
 @pytest.mark.parametrize("content, told", [
-    (b"}q\x00" + fuzzing.text("a") + b"h\x00s", "without an end"),
-    (b"}q\x00" + b"".join(b"}(" + b"".join(fuzzing.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
+    (b"}q\x00" + hostile.text("a") + b"h\x00s", "without an end"),
+    (b"}q\x00" + b"".join(b"}(" + b"".join(hostile.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
                           for _ in range(9)), "entries"),
 ])  # fmt: skip
 def test_dictionaries_without_an_end(tmp_path, content, told):
     path = tmp_path / "endless.ckpt"
-    path.write_bytes(fuzzing.zip_file(b"\x80\x02" + content + b"."))
+    path.write_bytes(hostile.zip_file(b"\x80\x02" + content + b"."))
     refused(path, told, "Choose another")
 
 
 def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
     path = tmp_path / "odd.ckpt"
-    good = b"\x80\x02" + fuzzing.table(a=b"N") + b"."
+    good = b"\x80\x02" + hostile.table(a=b"N") + b"."
     members = {"a/data.pkl": good, "a/version": b"3\n"}
-    path.write_bytes(fuzzing.pack(members, zipfile.ZIP_DEFLATED))
+    path.write_bytes(hostile.pack(members, zipfile.ZIP_DEFLATED))
     refused(path, "is compressed, which torch never does")
-    path.write_bytes(fuzzing.pack(members | {"b/data.pkl": good}))
+    path.write_bytes(hostile.pack(members | {"b/data.pkl": good}))
     refused(path, "outside of one folder")
-    path.write_bytes(fuzzing.pack(members) + b"PK")
+    path.write_bytes(hostile.pack(members) + b"PK")
     refused(path, "not at the end")
     monkeypatch.setattr(pickled, "_MOST_MEMBERS", 1)
-    path.write_bytes(fuzzing.pack(members))
+    path.write_bytes(hostile.pack(members))
     refused(path, "2 members, more than 1")
     monkeypatch.undo()
     monkeypatch.setattr(outline, "_OPERATIONS", 4)
@@ -147,8 +144,8 @@ def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
 def test_a_storage_longer_than_its_record_is_not_read(tmp_path, suffix):
     """torch takes the pickle's word for the length, and reads on behind the record."""
     path = tmp_path / f"short{suffix}"
-    inside = fuzzing.table(a=fuzzing.tensor(fuzzing.storage(2, legacy=False), fuzzing.row(2), fuzzing.row(1)))
-    path.write_bytes(fuzzing.zip_file(b"\x80\x02" + inside + b".", b"\0" * 4))
+    inside = hostile.table(a=hostile.tensor(hostile.storage(2, legacy=False), hostile.row(2), hostile.row(1)))
+    path.write_bytes(hostile.zip_file(b"\x80\x02" + inside + b".", b"\0" * 4))
     refused(path, "storage '0' has less than its 8 bytes", "Get the file again")
 
 
@@ -157,14 +154,14 @@ def test_two_tensors_of_one_name(tmp_path):
     torch.save({"a": {"b": torch.zeros(1)}, "a.b": torch.zeros(1)}, path)
     refused(path, "two tensors of the name a.b")
     entry = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
-    path.write_bytes(fuzzing.safetensors_file(b'{"a":' + entry + b',"\\u0061":' + entry + b"}", b"\0" * 4))
+    path.write_bytes(hostile.safetensors_file(b'{"a":' + entry + b',"\\u0061":' + entry + b"}", b"\0" * 4))
     refused(path, "'a' twice", "Get the file again")
 
 
 def test_an_unknown_dtype_is_named(tmp_path):
     path = tmp_path / "six.safetensors"
     header = {"a.weight": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}
-    path.write_bytes(fuzzing.safetensors_file(json.dumps(header).encode(), b"\0" * 3))
+    path.write_bytes(hostile.safetensors_file(json.dumps(header).encode(), b"\0" * 3))
     refused(path, "a.weight", "F6_E2M3", "Get the weights as bfloat16")
 
 
@@ -177,8 +174,8 @@ def test_keys_that_are_not_text_are_passed_over(tiny, tmp_path):
 
 def test_an_attribute_in_the_way_of_a_dictionary(tmp_path):
     path = tmp_path / "odd.ckpt"
-    inside = fuzzing.call("collections.OrderedDict") + fuzzing.table(items=fuzzing.integer(1), get=b"N") + b"b"
-    path.write_bytes(fuzzing.zip_file(b"\x80\x02" + inside + b"."))
+    inside = hostile.call("collections.OrderedDict") + hostile.table(items=hostile.integer(1), get=b"N") + b"b"
+    path.write_bytes(hostile.zip_file(b"\x80\x02" + inside + b"."))
     refused(path, "holds no tensors")
 
 
@@ -216,7 +213,7 @@ def test_a_large_safetensors_is_inspected_at_once(tiny, tmp_path):
     end = len(content) - 8 - length
     header["text_encoders.a"] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
     encoded = json.dumps(header).encode()
-    grown(path, fuzzing.safetensors_file(encoded), 8 + len(encoded) + end + size)
+    grown(path, hostile.safetensors_file(encoded), 8 + len(encoded) + end + size)
     began = time.perf_counter()
     assert pc.inspect_checkpoint(path).params == tiny().params
     assert time.perf_counter() - began < 1
@@ -229,7 +226,7 @@ def test_an_older_torch_file_is_inspected_without_its_data(tiny, tmp_path):
     content = path.read_bytes()
     with path.open("rb") as file:
         for _ in range(5):
-            fuzzing.collections.deque(fuzzing.pickletools.genops(file), maxlen=0)
+            collections.deque(pickletools.genops(file), maxlen=0)
         header = file.tell()
     grown(path, content[:header], len(content))  # the sizes that stand before each storage are gone
     assert pc.inspect_checkpoint(path).params == tiny().params
