@@ -71,7 +71,7 @@ def describe(known: About) -> str:
     else:
         kind = f"text of {params.txt_max_length} tokens, {params.txt_embed_dim} wide"
     depth = f"{params.patch_depth} + {params.pixel_depth} blocks of {params.hidden_size}"
-    lines = [f"{known.family.title}, {kind}, {depth}, patch {params.patch_size}", *filter(None, [known.loaded])]
+    lines = [f"{known.family.title}, {kind}, {depth}, patch {params.patch_size}"]
     for recipe in dict.fromkeys(map(known.recipe_for, known.trained_sizes)):
         place = f"at {recipe.size[1]} x {recipe.size[0]}" if recipe.size else "recommended"
         start, end = recipe.cfg_interval
@@ -79,4 +79,4 @@ def describe(known: About) -> str:
             f"{place}: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "
             f"interval {start:g} to {end:g}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [known.loaded])])

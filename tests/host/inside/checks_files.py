@@ -95,7 +95,10 @@ def check_quantised_files_suit_every_precision():
     for dtype, tolerance in (("default", 0.05), ("bf16", 0.05)):
         model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
         told = module("nodes.loader").describe(module("nodes.host.model").about(model))
-        require("2 + 1 blocks of 64, patch 8\nlayout core., raw weights, " in told and " from int8, " in told, told)
+        require(
+            "2 + 1 blocks of 64, patch 8" in told and "layout core., raw weights, " in told and " from int8, " in told,
+            told,
+        )
         require("50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0 to 1" in told, told)
         a, b = (apply(entry)[1] for entry in (model, exact))
         require((a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}")
