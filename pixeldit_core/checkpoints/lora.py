@@ -60,7 +60,7 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
         ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr or a LoRA of PixelDiT2; nothing
             in it is for this network; another size of network; half a pair; a scale that is no finite number.
     """
-    file, source = _find_file(Path(path))
+    file, source = find_lora_file(Path(path))
     tensors, metadata = read_checkpoint(file)
     _refuse(tensors, metadata, source)
     modules, others = _sort(tensors, source)
@@ -95,8 +95,12 @@ def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
     return len(lora.pairs)
 
 
-def _find_file(path: Path) -> tuple[Path, str]:
-    """The file itself, and what messages call it."""
+def find_lora_file(path: Path) -> tuple[Path, str]:
+    """The file of a LoRA itself, and what messages call it.
+
+    Raises:
+        ValueError: a folder without any.
+    """
     if not path.is_dir():
         return path, path.name
     found = [name for name in _FILES if (path / name).is_file()]

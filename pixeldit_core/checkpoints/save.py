@@ -16,7 +16,7 @@ from ..files import whole_file
 from ..model import Model
 from .layouts import LAYOUTS
 from .load import Weights, read_weights
-from .lora import read_lora
+from .lora import find_lora_file, read_lora
 from .metadata import write_metadata
 from .pairs import Lora
 from .sources import find_source
@@ -49,16 +49,16 @@ def save_checkpoint(
         ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source or
             LoRA, a disk that does not take the file.
     """
-    path, loras = Path(path), list(loras)
-    for source in (*(lora for lora, _ in loras), *(() if isinstance(model_or_path, Model) else (model_or_path,))):
-        _check_target(path, layout, source)
+    path = Path(path)
+    loras = [(find_lora_file(Path(lora))[0], strength) for lora, strength in loras]
+    files = () if isinstance(model_or_path, Model) else find_source(model_or_path).files
+    _check_target(path, layout, *files, *(lora for lora, _ in loras))
     if isinstance(model_or_path, Model):
-        _check_target(path, layout)
         source, tensors, origin = model_or_path, model_or_path.network.state_dict(), {}
     else:
         exact = dtype if dtype is not None and dtype.itemsize > 1 else None
         source = read_weights(model_or_path, weights, compute_dtype=exact)
-        tensors, origin = source.tensors, {"files": hashes(model_or_path)}
+        tensors, origin = source.tensors, {"files": hashes(*files)}
     read = []
     if loras:
         outline = source.outline if isinstance(source, Weights) else tensors
@@ -100,10 +100,10 @@ def write(
     return path
 
 
-def hashes(path: str | Path) -> dict[str, str]:
-    """SHA-256 of each file that a path stands for, by name."""
+def hashes(*files: Path) -> dict[str, str]:
+    """SHA-256 of files, by name."""
     found = {}
-    for file in find_source(path).files:
+    for file in files:
         digest = hashlib.sha256()
         with file.open("rb") as content:
             while block := content.read(_BLOCK):
@@ -112,15 +112,13 @@ def hashes(path: str | Path) -> dict[str, str]:
     return found
 
 
-def _check_target(path: Path, layout: str, source: str | Path | None = None) -> None:
+def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: only .safetensors is written; give a name that ends so.")
-    if source is not None and path.exists():
-        files = find_source(source).files if Path(source).exists() else ()
-        if any(file.exists() and path.samefile(file) for file in files):
-            raise ValueError(f"{path.name} is the source itself; give another name.")
+    if path.exists() and any(file.exists() and path.samefile(file) for file in sources):
+        raise ValueError(f"{path.name} is the source itself; give another name.")
 
 
 def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[tuple[Lora, float]]) -> Tensor:

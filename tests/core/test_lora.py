@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints.lora import Lora, Pair, merge_lora, read_lora, split_pair
+from pixeldit_core.checkpoints.lora import merge_lora, read_lora
+from pixeldit_core.checkpoints.pairs import Lora, Pair, split_pair
 from pixeldit_core.checkpoints.split import split_tensors
 
 RANK, ALPHA = 3, 2.0

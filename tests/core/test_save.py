@@ -66,6 +66,19 @@ def test_what_it_was_made_from_is_told(tiny, tiny_file, tmp_path):
     assert pc.load_checkpoint(path).recipe == tiny().recipe
 
 
+def test_a_folder_of_peft_is_merged(golden, tmp_path):
+    case = golden("madtune-t2i", "peers").folder
+    lora = case / "lora_peft"
+    path = pc.save_checkpoint(case / "model", tmp_path / "merged.safetensors", loras=[(lora, 0.5)])
+    model = pc.load_checkpoint(case / "model")
+    assert pc.apply_lora(model, lora, 0.5) == 8
+    found, expected = load_file(path), model.network.state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert list(about(path)["origin"]["loras"][0]) == ["adapter_model.safetensors", "strength"]
+    with pytest.raises(ValueError, match="is a folder without"):
+        pc.save_checkpoint(case / "model", tmp_path / "x.safetensors", loras=[(case, 1.0)])
+
+
 def test_a_lora_that_does_not_fit_writes_nothing(tiny_file, tmp_path):
     lora = tmp_path / "other.safetensors"
     save_file({"blocks.0.q.lora_A.weight": torch.zeros(2, 3), "blocks.0.q.lora_B.weight": torch.zeros(3, 2)}, lora)
