@@ -315,7 +315,7 @@ def test_a_pair_of_the_whole_is_split_exactly(tiny_t2i):
 
 
 def read_back(pairs):
-    return Lora(pairs, (), len(pairs), "made here")
+    return Lora(pairs, (), len(pairs), len(pairs), "made here")
 
 
 def test_modules_of_other_networks_are_listed_and_left_out(tiny_t2i, tmp_path, caplog):
@@ -326,7 +326,7 @@ def test_modules_of_other_networks_are_listed_and_left_out(tiny_t2i, tmp_path, c
     extra = {"diffusion_model.final_layer.linear.diff_b": torch.zeros(3)}
     path = saved(tmp_path / "lora.safetensors", written(pairs) | strange | extra)
     lora = read_lora(path, shapes_of(model))
-    assert lora.total == len(PATHS) + 2 and len(lora.pairs) == len(PATHS)
+    assert (lora.total, lora.applied, len(lora.pairs)) == (len(PATHS) + 2, len(PATHS), len(PATHS))
     assert set(lora.unknown) == {"patch_blocks.7.attn.qkv_x", "lora_te_layer", *extra}
     with caplog.at_level(logging.WARNING):
         assert pc.apply_lora(model, path) == len(PATHS)
