@@ -30,6 +30,8 @@ _TENSOR = re.compile(
     r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight"
     r"|lora(?:_linear_layer)?[._](?P<way>up|down)\.weight|(?P<alpha>alpha))"
 )
+_LONGEST_NAME = 200
+_REPEATS, _NESTED = re.compile(r"[*+{?]"), re.compile(r"\)[*+{?]|\\\d|\(\?")
 _DOTTED = ("base_model.", *PREFIXES)
 _BEFORE = ("lora_unet_", "lora_transformer_", "lycoris_", *_DOTTED, *(piece.replace(".", "_") for piece in _DOTTED))
 
@@ -188,6 +190,9 @@ def _alpha_of(settings: Mapping[str, Any], module: str, name: str, source: str) 
     """What the settings have for a module: the first pattern that fits its name or the end of it, else the general."""
     paths = (module.removeprefix("base_model.model."), name.removesuffix(".weight"))
     for pattern, alpha in (settings.get("alpha_pattern") or {}).items():
+        # names and a wildcard or two; others could take a file's own time to match
+        if len(pattern) > _LONGEST_NAME or len(_REPEATS.findall(pattern)) > 3 or _NESTED.search(pattern):
+            raise ValueError(f"{source}: alpha_pattern {pattern[:80]!r} is too involved. Get the LoRA again.")
         try:
             if any(re.fullmatch(rf"(?:.*\.)?(?:{pattern})", path) for path in paths):
                 return alpha

@@ -473,6 +473,7 @@ def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha,
     ('{"lora_alpha": NaN}', "is nan"), ('{"lora_alpha": "8"}', "is '8'"), ('{"lora_alpha": true}', "is True"),
     ('{"lora_alpha": 1e999}', "is inf"), (f'{{"lora_alpha": {"9" * 400}}}', "is inf"),
     ('{"lora_alpha": [1]}', "is [1.0]"), ('{"alpha_pattern": [1]}', "alpha_pattern that is not a JSON object"),
+    ('{"alpha_pattern": {"(x+)+y": 1}}', "is too involved"), ('{"alpha_pattern": {".*.*.*.*x": 1}}', "is too involved"),
     ('{"alpha_pattern": {"(": 1}}', "is no regular expression"), ('{"alpha_pattern": {"qkv_x": null}}', None),
 ])  # fmt: skip
 @pytest.mark.parametrize("place", ["beside", "header"])
