@@ -1,0 +1,122 @@
+"""The official families: class-conditional and text-to-image PixelDiT, and their published configurations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..flow.grid import linear_grid, sigma_grid
+from ..networks.pixeldit import PixelDiT, PixelDiTParams
+from ..networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
+from ..recipes import RECIPES, Recipe
+from ..sizes import BUCKETS
+from .record import Family, Preset, Shapes, count_blocks, matrix
+
+
+def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
+    """Sizes that both official networks have, from shapes (spec: official 2.5, layouts 2)."""
+    hidden, patch_values = matrix(shapes, "s_embedder.proj.weight")
+    pixel_hidden, channels = matrix(shapes, "pixel_embedder.proj.weight")
+    patch_size = math.isqrt(patch_values // channels)
+    attention_width = shapes["pixel_blocks.0.attn.proj.bias"][0]
+    maps = shapes["pixel_blocks.0.adaLN_modulation.0.bias"][0] // (pixel_hidden * patch_size**2)
+    return {
+        "hidden_size": hidden,
+        "num_groups": hidden // shapes[f"patch_blocks.0.attn.q_norm{stream}.weight"][0],
+        "patch_depth": count_blocks(shapes, "patch_blocks."),
+        "pixel_depth": count_blocks(shapes, "pixel_blocks."),
+        "patch_size": patch_size,
+        "pixel_hidden_size": pixel_hidden,
+        "in_channels": channels,
+        "mlp_hidden_size": shapes[f"patch_blocks.0.mlp{stream}.w1.weight"][0],
+        "pixel_attn_hidden_size": attention_width,
+        "pixel_num_groups": attention_width // shapes["pixel_blocks.0.attn.q_norm.weight"][0],
+        "pit_adaln_post_modulation": maps == 4,
+    }
+
+
+def _pixeldit_params(shapes: Shapes) -> dict[str, Any]:
+    classes = matrix(shapes, "y_embedder.embedding_table.weight")[0] - 1
+    return _dual_path_params(shapes, "") | {"num_classes": classes}
+
+
+def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
+    text = {
+        "txt_embed_dim": matrix(shapes, "y_embedder.proj.weight")[1],
+        "txt_max_length": shapes["y_pos_embedding"][1],
+    }
+    return _dual_path_params(shapes, "_x") | text
+
+
+def _pixeldit_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
+    return network(x, t, *condition, **options)  # the official network speaks the common language
+
+
+def _pixeldit_t2i_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
+    # it speaks of the share of noise, in thousandths
+    return -network(x, 1000.0 * (1.0 - t), *condition, finish_text=False, **options)
+
+
+def _pixeldit_recipe(size: tuple[int, int] | None) -> Recipe:
+    """The published settings for the nearer of the two trained sizes."""
+    large = size is not None and math.sqrt(size[0] * size[1]) > 384
+    return RECIPES["imagenet512" if large else "imagenet256-epoch320"]
+
+
+def _pixeldit_t2i_recipe(size: tuple[int, int] | None) -> Recipe:
+    small = size is not None and math.sqrt(size[0] * size[1]) < 724
+    return RECIPES["t2i-512" if small else "t2i-1024"]
+
+
+def _named(start: str) -> dict[str, Recipe]:
+    return {name: recipe for name, recipe in RECIPES.items() if name.startswith(start)}
+
+
+PIXELDIT = Family(
+    name="pixeldit",
+    title="PixelDiT, class-conditional",
+    markers=("pixel_embedder.proj.weight", "s_embedder.proj.weight", "y_embedder.embedding_table.weight"),
+    params=PixelDiTParams,
+    params_from=_pixeldit_params,
+    network=PixelDiT,
+    velocity=_pixeldit_velocity,
+    condition="class",
+    null=lambda params, n: torch.full((n,), params.num_classes, dtype=torch.int64),  # the table's last row
+    grid=linear_grid,
+    recipes=_named("imagenet"),
+    default_recipe=_pixeldit_recipe,
+    prefers_ema=True,
+    trained_sizes=((256, 256), (512, 512)),
+    to_uint8=lambda x: ((x.float() + 1) * 127.5 + 0.5).clamp(0, 255).floor().byte(),
+)
+
+PIXELDIT_T2I = Family(
+    name="pixeldit_t2i",
+    title="PixelDiT, text-to-image",
+    markers=("pixel_embedder.proj.weight", "y_pos_embedding", "patch_blocks.0.attn.qkv_x.weight"),
+    never=("lq_proj.latent_proj.0.weight",),  # PiD: this network and a low-resolution input
+    params=PixelDiTT2IParams,
+    params_from=_pixeldit_t2i_params,
+    network=PixelDiTT2I,
+    velocity=_pixeldit_t2i_velocity,
+    condition="text",
+    text_parts=("embeds",),  # padding takes part, as in training
+    null=None,
+    grid=sigma_grid,
+    recipes=_named("t2i"),
+    default_recipe=_pixeldit_t2i_recipe,
+    prefers_ema=False,  # the authors' own inference does not
+    trained_sizes=(*BUCKETS[1024], *BUCKETS[512]),
+    to_uint8=lambda x: ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte(),
+    dtypes=(torch.bfloat16, torch.float32),
+)
+
+OFFICIAL_PRESETS: dict[str, Preset] = {
+    "PixelDiT-B": Preset("pixeldit", PixelDiTParams(768, 12, 12, 2)),
+    "PixelDiT-L": Preset("pixeldit", PixelDiTParams(1024, 16, 22, 4)),
+    "PixelDiT-XL": Preset("pixeldit", PixelDiTParams(1152, 16, 26, 4)),
+    "PixelDiT-T2I": Preset("pixeldit_t2i", PixelDiTT2IParams(1536, 24, 14, 2, 1152, 16)),
+}
