@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from .flow.grid import linear_grid, sigma_grid
 from .networks.pixeldit import PixelDiT, PixelDiTParams
 from .networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
+from .networks.shapes import Shapes, count_blocks, matrix
 from .recipes import RECIPES, Recipe
 from .sizes import BUCKETS
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,10 @@ class Family:
         return params.patch_size
 
 
-def _matrix(shapes: Shapes, key: str) -> tuple[int, int]:
-    if len(shapes[key]) != 2 or 0 in shapes[key]:
-        raise ValueError(f"tensor {key} is {list(shapes[key])}, and should be a matrix")
-    return shapes[key]
-
-
 def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
     """Sizes that both official networks have, from shapes (spec: official 2.5, layouts 2)."""
-    hidden, patch_values = _matrix(shapes, "s_embedder.proj.weight")
-    pixel_hidden, channels = _matrix(shapes, "pixel_embedder.proj.weight")
+    hidden, patch_values = matrix(shapes, "s_embedder.proj.weight")
+    pixel_hidden, channels = matrix(shapes, "pixel_embedder.proj.weight")
     patch_size = math.isqrt(patch_values // channels)
     attention_width = shapes["pixel_blocks.0.attn.proj.bias"][0]
     maps = shapes["pixel_blocks.0.adaLN_modulation.0.bias"][0] // (pixel_hidden * patch_size**2)
@@ -81,30 +74,16 @@ def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
 
 
 def _pixeldit_params(shapes: Shapes) -> dict[str, Any]:
-    classes = _matrix(shapes, "y_embedder.embedding_table.weight")[0] - 1
+    classes = matrix(shapes, "y_embedder.embedding_table.weight")[0] - 1
     return _dual_path_params(shapes, "") | {"num_classes": classes}
 
 
 def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
     text = {
-        "txt_embed_dim": _matrix(shapes, "y_embedder.proj.weight")[1],
+        "txt_embed_dim": matrix(shapes, "y_embedder.proj.weight")[1],
         "txt_max_length": shapes["y_pos_embedding"][1],
     }
     return _dual_path_params(shapes, "_x") | text
-
-
-def count_blocks(shapes: Shapes, prefix: str) -> int:
-    """Highest block index + 1; a gap shows up later, as missing tensors.
-
-    Raises:
-        ValueError: most of the blocks are not there; a single name must not make a network of a billion blocks.
-    """
-    names = {key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)}
-    indices = {int(name) for name in names if name.isdecimal()}
-    count = max(indices, default=-1) + 1
-    if count > 16 + 4 * len(indices):
-        raise ValueError(f"{prefix}{count - 1} is there, and only {len(indices)} of the blocks up to it")
-    return count
 
 
 def _pixeldit_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
