@@ -65,6 +65,12 @@ class PixelHDMParams:
         for name in (*counts, "in_channels", "out_channels", "time_embed_dim", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta", "time_eps"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        for name in ("mlp_width", "pixel_mlp_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves nothing of hidden_dim or pixel_dim.")
 
     def _check_heads(self) -> None:
         if self.hidden_dim % self.num_heads:
