@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from ..flow.grid import linear_grid, sigma_grid
 from ..networks.pixeldit import PixelDiT, PixelDiTParams
 from ..networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
+from ..networks.shapes import count_blocks, matrix
 from ..recipes import RECIPES, Recipe
 from ..sizes import BUCKETS
-from .record import Family, Preset, Shapes, count_blocks, matrix
+from .record import Family, Preset, Shapes
 
 
 def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks.shapes import Shapes
 from ..recipes import Recipe
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -53,29 +52,3 @@ class Preset:
 
     family: str
     params: Any
-
-
-def matrix(shapes: Shapes, key: str) -> tuple[int, int]:
-    """The shape of a tensor that is a matrix.
-
-    Raises:
-        ValueError: it is none, or empty.
-        KeyError: it is not there.
-    """
-    if len(shapes[key]) != 2 or 0 in shapes[key]:
-        raise ValueError(f"tensor {key} is {list(shapes[key])}, and should be a matrix")
-    return shapes[key]
-
-
-def count_blocks(shapes: Shapes, prefix: str) -> int:
-    """Highest block index + 1; a gap shows up later, as missing tensors.
-
-    Raises:
-        ValueError: most of the blocks are not there; a single name must not make a network of a billion blocks.
-    """
-    names = {key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)}
-    indices = {int(name) for name in names if name.isdecimal()}
-    count = max(indices, default=-1) + 1
-    if count > 16 + 4 * len(indices):
-        raise ValueError(f"{prefix}{count - 1} is there, and only {len(indices)} of the blocks up to it")
-    return count

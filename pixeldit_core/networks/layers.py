@@ -24,12 +24,13 @@ Attention = Callable[..., Tensor]
 Rope = tuple[Tensor, Tensor]
 
 
-def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """The default attention function: [B, h, L, e] three times -> [B, L, h*e], full and bidirectional.
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+    """The default attention function: [B, h, L, e] three times -> [B, L, h*e], bidirectional.
 
-    `options` is what a caller hands to the network's forward for its own attention function; this one needs none.
+    `mask` is boolean, broadcast to [B, h, L, L], and True where a key takes part; None = everywhere. `options` is what
+    a caller hands to the network's forward for its own attention function; this one needs none.
     """
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class LinearEmbedder(nn.Module):
 
 
 def by_tokens(function: Callable[..., Tensor], x: Tensor, *tables: Tensor) -> Tensor:
-    """function(x, *tables) of [B, L, ...] and tables of [L, ...], where the tokens do not depend on each other.
+    """function(x, *tables) of [B, L, ...] and tables of [..., L, n], where the tokens do not depend on each other.
 
     On a CPU, many tokens go a group at a time: their float32 intermediates stay in the cache from the first pass over
     them to the last.
@@ -88,7 +89,7 @@ def by_tokens(function: Callable[..., Tensor], x: Tensor, *tables: Tensor) -> Te
     size = max(1, TOGETHER * x.shape[1] // x.numel())
     if x.shape[1] <= size or not runs_eagerly_on_cpu(x):
         return function(x, *tables)
-    groups = zip(x.split(size, dim=1), *(table.split(size) for table in tables), strict=True)
+    groups = zip(x.split(size, dim=1), *(table.split(size, dim=-2) for table in tables), strict=True)
     return torch.cat([function(*group) for group in groups], dim=1)
 
 

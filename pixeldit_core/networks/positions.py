@@ -64,12 +64,26 @@ def rope_1d(length: int, head_dim: int, device: Device = None, *, theta: float =
     return angles.cos(), angles.sin()
 
 
+def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of tokens with several coordinates: [..., L, axes] -> each float32 [..., L, sum(sizes)/2].
+
+    A head is cut into consecutive runs of `sizes` channels, one for each axis, with frequencies of its own. Sizes must
+    be even.
+    """
+    angles = []
+    for axis, size in enumerate(sizes):
+        exponents = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
+        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
+    joined = torch.cat(angles, dim=-1)
+    return joined.cos(), joined.sin()
+
+
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the adjacent channel pairs (2j, 2j+1) of [..., L, heads, e] by tables of [L, e/2].
+    """Rotate the adjacent channel pairs (2j, 2j+1) of [B, L, heads, e] by tables of [L, e/2] or [B, L, e/2].
 
     Computed in float32, returned in the dtype of `x`.
     """
-    cos, sin = cos[:, None], sin[:, None]
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     if not runs_eagerly_on_cpu(x):
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
