@@ -1,4 +1,4 @@
-"""What differs between systems, as data: the record of a family, and how its params are told from shapes."""
+"""What differs between systems, as data: the record of a family, and of a published configuration."""
 
 from __future__ import annotations
 
