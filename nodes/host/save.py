@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,9 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
         raise ValueError("this model is no PixelDiT. Save other models with ComfyUI's own ModelSave.")
     path = _free(name)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
-    found = take_weights(stored, {}, Config(), known.source, params=asdict(known.params))
-    return write(_Named(found, known), found.tensors, path, layout, dtype)
-
-
-class _Named:
-    """Weights of a MODEL with what its file told of them."""
-
-    def __init__(self, found: Any, known: Any) -> None:
-        self.family, self.params = found.family, found.params
-        self.class_names, self.recipe = known.class_names, known.recipe
+    found = take_weights(stored, {}, Config(), known.source, params=dataclasses.asdict(known.params))
+    named = dataclasses.replace(found, class_names=known.class_names, recipe=known.recipe)
+    return write(named, found.tensors, path, layout, dtype)
 
 
 def _free(name: str) -> Path:

@@ -119,17 +119,14 @@ def dequantise(
         ValueError: an unreadable description, an unknown format, a missing or misshapen scale, a weight that does not
             fit `shape`, groups that do not divide. Names the tensor.
     """
-    stored, told = tensors[name], _told(name, tensors, metadata)
-    near = {key: tensors[key] for key in _nearby(name) if key in tensors}
-    dtypes = {key: value.dtype for key, value in near.items()}
-    shapes = {key: tuple(value.shape) for key, value in near.items()}
-    kind = _kind(name, told, dtypes)
+    stored = tensors[name]
+    told, kind, scale = _look_at(name, tensors, metadata)
     if kind is None:
         raise ValueError(f"{name} is {_text(stored.dtype)}, which is not quantised. Read it as it is.")
-    scale = _find_scale(name, kind, dtypes, shapes, told is not None)
-    shape = shapes[name] if shape is None else tuple(shape)
-    if shapes[name] != shape and (kind != "mxfp8" or shapes[name] != tuple(map(padded, shape))):
-        raise _error(name, f"is {list(shapes[name])}, expected {list(shape)} as {kind}")
+    found = tuple(stored.shape)
+    shape = found if shape is None else tuple(shape)
+    if found != shape and (kind != "mxfp8" or found != tuple(map(padded, shape))):
+        raise _error(name, f"is {list(found)}, expected {list(shape)} as {kind}")
     value = stored.to(torch.float32)
     if kind == "mxfp8":
         value = _scale_blocks(value, tensors[scale])
@@ -149,15 +146,20 @@ def scaled_fp8(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     Raises:
         ValueError: as `dequantise`.
     """
-    if tensors[name].dtype not in _FP8:
-        return None
+    _, kind, scale = _look_at(name, tensors, metadata)
+    return (tensors[name], tensors[scale].to(torch.float32).reshape(())) if kind == "fp8" and scale else None
+
+
+def _look_at(
+    name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, str | None, str | None]:
+    """What is told of a weight's format, its kind, and the name of its scale, by the tensors around it."""
     told = _told(name, tensors, metadata)
     near = {key: tensors[key] for key in _nearby(name) if key in tensors}
     dtypes = {key: value.dtype for key, value in near.items()}
-    if _kind(name, told, dtypes) != "fp8":
-        return None
-    scale = _find_scale(name, "fp8", dtypes, {key: tuple(value.shape) for key, value in near.items()}, told is not None)
-    return (tensors[name], tensors[scale].to(torch.float32).reshape(())) if scale else None
+    shapes = {key: tuple(value.shape) for key, value in near.items()}
+    kind = _kind(name, told, dtypes)
+    return told, kind, _find_scale(name, kind, dtypes, shapes, told is not None) if kind else None
 
 
 def _scale_blocks(value: Tensor, scale: Tensor) -> Tensor:
