@@ -73,20 +73,22 @@ class PixelDiTTextPrompt(io.ComfyNode):
             node_id="PixelDiTTextPrompt",
             display_name="PixelDiT Text Prompt",
             category="PixelDiT",
-            description="What a text-to-image PixelDiT shall paint, and what it shall keep away from: both prompts in "
-            "one node, encoded as CLIP Text Encode does. Says when a prompt is longer than the model reads.",
+            description="What a text-to-image PixelDiT or PixelHDM shall paint, and what it shall keep away from: both "
+            "prompts in one node, encoded as the model needs it. Says when a prompt is longer than the model reads.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="From Load CLIP with gemma_2_2b_it_elm, type pixeldit (ComfyUI 0.23 or newer).",
+                    tooltip="From Load CLIP. PixelDiT: gemma_2_2b_it_elm, type pixeldit (ComfyUI 0.23 or newer). "
+                    "PixelHDM: Qwen3-0.6B, any type.",
                 ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
                     default="",
-                    tooltip="What to paint, in plain sentences. The model reads up to 299 tokens, about 200 words.",
+                    tooltip="What to paint, in plain sentences. PixelDiT reads up to 299 tokens, about 200 words; "
+                    "PixelHDM up to 511.",
                 ),
                 io.String.Input(
                     "negative_prompt",
@@ -101,7 +103,7 @@ class PixelDiTTextPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="negative", tooltip="The encoded negative prompt."),
             ],
         )
-        return searchable(schema, "clip text encode", "text to image", "prompt", "negative prompt", "gemma")
+        return searchable(schema, "clip text encode", "text to image", "prompt", "negative prompt", "gemma", "qwen")
 
     @classmethod
     def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:

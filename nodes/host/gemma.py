@@ -34,10 +34,10 @@ def unread(clip: Any, text: str) -> str | None:
 
 def advice() -> str:
     """How a person gets this text encoder."""
-    load = "load gemma_2_2b_it_elm (bf16 or fp8_scaled, in models/text_encoders) with Load CLIP and set its type to"
-    if hasattr(comfy.sd.CLIPType, "PIXELDIT"):
-        return f"For PixelDiT, {load} pixeldit."
-    return (
-        f"PixelDiT's text encoder needs ComfyUI 0.23 or newer; this is {HOST_VERSION}. Update ComfyUI, then {load} "
+    load = (
+        "load gemma_2_2b_it_elm (bf16 or fp8_scaled, in models/text_encoders) with Load CLIP and set its type to "
         "pixeldit."
     )
+    if hasattr(comfy.sd.CLIPType, "PIXELDIT"):
+        return f"For PixelDiT, {load}"
+    return f"PixelDiT's text encoder needs ComfyUI 0.23 or newer; this is {HOST_VERSION}. Update ComfyUI, then {load}"

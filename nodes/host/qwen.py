@@ -51,10 +51,10 @@ def unread(clip: Any, text: str, limit: int = _PROMPT_TOKENS) -> str | None:
 def advice() -> str:
     """How a person gets this text encoder."""
     load = "load Qwen3-0.6B (model.safetensors of Qwen/Qwen3-0.6B, in models/text_encoders) with Load CLIP, any type."
-    if _MODELS:
+    if hasattr(comfy.text_encoders.llama, "Qwen3_06B"):
         return f"For PixelHDM, {load}"
     return (
-        f"PixelHDM's text encoder needs a ComfyUI that knows Qwen3-0.6B (February 2026 or newer); this is "
+        "PixelHDM's text encoder needs a ComfyUI that knows Qwen3-0.6B (February 2026 or newer); this is "
         f"{HOST_VERSION}. Update ComfyUI, then {load}"
     )
 

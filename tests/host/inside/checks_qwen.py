@@ -90,6 +90,12 @@ def check_the_type_of_load_clip_does_not_matter():
         require(encoded(clip, "!")[0].shape == (1, 1, 1024))  # "!" is its token 0
 
 
+def check_larger_ones_work_too():
+    for name, width in (("Ovis25_2B", 2048), ("Qwen3_4B", 2560)):
+        states, mask, _ = encoded(tiny_qwen.detected(name=name), "!")
+        require(states.shape == (1, 1, width) and mask.tolist() == [[1]], f"{name}: {states.shape}")
+
+
 def check_a_wrong_encoder_or_an_old_host_is_told():
     import comfy.text_encoders.llama
 

@@ -23,13 +23,13 @@ class Letters:
         return "".join(LETTERS[token] for token in tokens)
 
 
-def reduced(**sizes):
-    """Inside, the host's configuration of Qwen3-0.6B has these sizes."""
+def reduced(name="Qwen3_06B", **sizes):
+    """Inside, the host's configuration of a Qwen3 has these sizes."""
     import comfy.text_encoders.llama as llama
 
-    if not hasattr(llama, "Qwen3_06B"):
-        raise Skipped("this ComfyUI does not know Qwen3-0.6B")
-    usual = llama.Qwen3_06BConfig
+    if not hasattr(llama, name):
+        raise Skipped(f"this ComfyUI has no {name}")
+    usual = getattr(llama, f"{name}Config")
 
     def small(**options):
         config = usual(**options)
@@ -37,7 +37,7 @@ def reduced(**sizes):
             setattr(config, name, value)  # some are of the class: not for its constructor
         return config
 
-    return mock.patch.object(llama, "Qwen3_06BConfig", small)
+    return mock.patch.object(llama, f"{name}Config", small)
 
 
 def load():
@@ -59,14 +59,14 @@ def load():
     return clip
 
 
-def detected(kind="STABLE_DIFFUSION"):
-    """A CLIP as Load CLIP gives it for a file of Qwen3-0.6B and this type: as wide as the real one, a single layer."""
+def detected(kind="STABLE_DIFFUSION", name="Qwen3_06B"):
+    """A CLIP as Load CLIP gives it for a file of a Qwen3 and this type: as wide as the real one, narrow otherwise."""
     import comfy.ops
     import comfy.sd
+    import comfy.text_encoders.llama as llama
 
-    with reduced(vocab_size=64, intermediate_size=8, num_hidden_layers=1):
-        from comfy.text_encoders.llama import Qwen3_06B
-
-        shapes = Qwen3_06B({}, torch.float32, "cpu", comfy.ops.manual_cast).state_dict()
+    narrow = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 8}
+    with reduced(name, vocab_size=64, num_hidden_layers=3, **narrow):
+        shapes = getattr(llama, name)({}, torch.float32, "cpu", comfy.ops.manual_cast).state_dict()
         tensors = {key: torch.ones(value.shape) for key, value in shapes.items()}
         return comfy.sd.load_text_encoder_state_dicts([tensors], clip_type=comfy.sd.CLIPType[kind])
