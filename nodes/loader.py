@@ -70,8 +70,7 @@ def describe(known: About) -> str:
         kind = f"{params.num_classes} classes"
     else:
         kind = f"text of {params.txt_max_length} tokens, {params.txt_embed_dim} wide"
-    depth = f"{params.patch_depth} + {params.pixel_depth} blocks of {params.hidden_size}"
-    lines = [f"{known.family.title}, {kind}, {depth}, patch {params.patch_size}"]
+    lines = [f"{known.family.title}, {kind}, {known.family.summary(params)}"]
     for recipe in dict.fromkeys(map(known.recipe_for, known.trained_sizes)):
         place = f"at {recipe.size[1]} x {recipe.size[0]}" if recipe.size else "recommended"
         start, end = recipe.cfg_interval

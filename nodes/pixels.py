@@ -4,7 +4,8 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.sizes import BUCKETS, bucket
 from .host.compat import searchable, show_text
-from .host.pixels import ALPHA, empty_latent, to_image, to_latent, to_mask, to_rgb
+from .host.model import about
+from .host.pixels import ALPHA, empty_latent, to_channels, to_image, to_latent, to_mask
 
 
 class PixelDiTDecode(io.ComfyNode):
@@ -16,7 +17,9 @@ class PixelDiTDecode(io.ComfyNode):
             category="PixelDiT",
             description="Pixel latent to picture, without a VAE: for KSampler and SamplerCustomAdvanced with a "
             "pixel-space model. Rounds as the published program does.",
-            inputs=[io.Latent.Input("samples", tooltip="Three channels at full size, from a pixel-space model.")],
+            inputs=[
+                io.Latent.Input("samples", tooltip="Three channels (grey: one) at full size, from a pixel-space model.")
+            ],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="The picture, in the 256 levels of a PNG.")],
         )
         return searchable(schema, "vae decode", "pixel space decode", "latent to image")
@@ -41,6 +44,11 @@ class PixelDiTEncode(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="White = paint anew, black = keep. Without one all is painted."
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for models that paint in grey: gives the picture the channels that they have.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="LATENT", tooltip="Pixels, for any sampler of a pixel-space model.")
@@ -49,8 +57,9 @@ class PixelDiTEncode(io.ComfyNode):
         return searchable(schema, "vae encode", "pixel space encode", "image to latent", "inpaint")
 
     @classmethod
-    def execute(cls, pixels, mask=None) -> io.NodeOutput:
-        latent = {"samples": to_latent(to_rgb(pixels))}
+    def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
+        known = about(model) if model is not None else None
+        latent = {"samples": to_latent(to_channels(pixels, known.params.in_channels if known else 3))}
         if mask is not None:
             latent["noise_mask"] = to_mask(mask, pixels).movedim(-1, 1)
         if pixels.shape[-1] == 4:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..pixeldit_core.families import RULES
 from ..pixeldit_core.recipes import RECIPES
 from .host import sampling
 from .host.compat import advanced, searchable, show_text
@@ -131,6 +132,25 @@ class PixelDiTSampler(io.ComfyNode):
                         "nothing. Leave at 1 without an image.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "rule",
+                        options=list(RULES),
+                        default="house",
+                        tooltip="house = the correct mathematics. published = exactly as the authors' program walks, "
+                        "mistakes included, to reproduce its pictures. The same for the official PixelDiT.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "frames",
+                        default=0,
+                        min=0,
+                        max=1000,
+                        tooltip="Frames of the process for the outputs states and estimates, evenly over the steps: "
+                        "20 to 50 make an animation. 0 = none, those outputs then give the finished pictures.",
+                    )
+                ),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -142,15 +162,35 @@ class PixelDiTSampler(io.ComfyNode):
                     tooltip="With an image: white = paint anew, black = keep, exactly. A soft edge blends.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="IMAGE", tooltip="Finished pictures; nothing is left to decode.")],
+            outputs=[
+                io.Image.Output(display_name="IMAGE", tooltip="Finished pictures; nothing is left to decode."),
+                io.Image.Output(
+                    display_name="states",
+                    tooltip="With frames: the picture on its way, from the noise. One frame shows the whole batch.",
+                ),
+                io.Image.Output(
+                    display_name="estimates",
+                    tooltip="With frames: the finished picture as the model foresaw it at each of these moments.",
+                ),
+            ],
         )
-        return searchable(schema, "ksampler", "text to image", "flow sampler", "cfg interval", "inpaint")
+        return searchable(
+            schema,
+            "animation",
+            "trajectory",
+            "sampling process",
+            "ksampler",
+            "text to image",
+            "flow sampler",
+            "cfg interval",
+            "inpaint",
+        )
 
     @classmethod
     def execute(cls, model, positive, negative=None, image=None, mask=None, **settings) -> io.NodeOutput:
-        picture, used = render(model, positive, negative, image, mask, **settings)
+        images, used = render(model, positive, negative, image, mask, **settings)
         show_text(cls, used)
-        return io.NodeOutput(picture)
+        return io.NodeOutput(*images)
 
 
 class PixelDiTCFGInterval(io.ComfyNode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,38 @@ from torch import Tensor
 from .model import Model
 
 
-def to_uint8(model: Model, x: Tensor) -> Tensor:
-    """State [B, C, H, W] -> uint8 [B, H, W, C] on the CPU, rounded as the model's authors publish their pictures."""
-    return model.family.to_uint8(x).movedim(1, -1).contiguous().cpu()
+def to_uint8(model: Model, x: Tensor, rule: str = "house") -> Tensor:
+    """State [B, C, H, W] -> uint8 [B, H, W, C] on the CPU, rounded to the nearest level.
+
+    With `rule="published"` as the model's authors do; that is the same but for PixelHDM, whose authors cut.
+    """
+    rounded = model.family.rule(rule).to_uint8 or model.family.to_uint8
+    return rounded(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
+
+
+def to_signed(params: Any, x: Tensor) -> Tensor:
+    """State -> pixels in [-1, 1]; the same for most models, others are trained on another mean and spread."""
+    if _is_signed(params):
+        return x
+    mean, std = _statistics(params, x)
+    return (x * std + mean) * 2 - 1
+
+
+def from_signed(params: Any, x: Tensor) -> Tensor:
+    """The inverse of `to_signed`."""
+    if _is_signed(params):
+        return x
+    mean, std = _statistics(params, x)
+    return ((x + 1) / 2 - mean) / std
+
+
+def _is_signed(params: Any) -> bool:
+    return {*params.image_mean, *params.image_std} == {0.5}
+
+
+def _statistics(params: Any, x: Tensor) -> Iterator[Tensor]:
+    """Mean and spread of the pictures a model was trained on, [C, 1, 1]."""
+    return (x.new_tensor(value)[:, None, None] for value in (params.image_mean, params.image_std))
 
 
 def from_image(model: Model, image: Any) -> Tensor:

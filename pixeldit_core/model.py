@@ -11,10 +11,33 @@ from torch import Tensor, nn
 from .families import PRESETS, Family, build_network, find_family
 from .labels import Names, find_class, imagenet_names
 from .recipes import Recipe
+from .sizes import Size
+
+
+class Trained:
+    """What follows from a `family`, its `params` and a checkpoint's own `recipe`; sizes are (height, width)."""
+
+    family: Family
+    params: Any
+    recipe: Recipe | None
+
+    @property
+    def trained_sizes(self) -> tuple[Size, ...]:
+        """Those of the checkpoint's own recipe, else of the family."""
+        return (self.recipe.size,) if self.recipe and self.recipe.size else self.family.trained_sizes(self.params)
+
+    def recipe_for(self, size: Size | None = None) -> Recipe:
+        """The checkpoint's own recipe, else the family's for this size."""
+        return self.recipe or self.family.default_recipe(self.params, size)
+
+    @property
+    def own_size(self) -> Size:
+        """What to make where nothing else is asked for."""
+        return self.recipe_for(None).size or self.family.default_recipe(self.params, None).size
 
 
 @dataclass(eq=False)
-class Model:
+class Model(Trained):
     """A loaded or built model."""
 
     family: Family
@@ -49,16 +72,12 @@ class Model:
             time = torch.full((batch,), t, device=x.device)
         arguments = condition if isinstance(condition, tuple) else (condition,)
         arguments = tuple(_rows(part, batch, x.device) for part in arguments)
-        return self.family.velocity(self.network, x.to(self.dtype), time, arguments, **options).to(x.dtype)
+        dtype = self.dtype
 
-    @property
-    def trained_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Those of the checkpoint's own recipe, else of the family: (height, width)."""
-        return own_sizes(self.family, self.recipe)
+        def network(x: Tensor, *rest: Any, **options: Any) -> Tensor:
+            return self.network(x.to(dtype), *rest, **options)
 
-    def recipe_for(self, size: tuple[int, int] | None = None) -> Recipe:
-        """The checkpoint's own recipe, else the family's for this size (height, width)."""
-        return self.recipe or self.family.default_recipe(size)
+        return self.family.velocity(network, self.params, x, time, arguments, **options).to(x.dtype)
 
 
 def _rows(part: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
@@ -69,11 +88,6 @@ def _rows(part: Tensor | None, batch: int, device: torch.device) -> Tensor | Non
             f"the condition has {part.shape[0]} rows for {batch} images; give one for each, or one for all."
         )
     return part.to(device).expand(batch, *part.shape[1:])
-
-
-def own_sizes(family: Family, recipe: Recipe | None) -> tuple[tuple[int, int], ...]:
-    """Sizes that a checkpoint was trained on: what its recipe says, else what its family has."""
-    return (recipe.size,) if recipe and recipe.size else family.trained_sizes
 
 
 def default_class_names(family: Family, params: Any) -> Names | None:
@@ -133,8 +147,8 @@ def text_condition(model: Model, embeds: Tensor, mask: Tensor | None = None, poo
 
     Args:
         embeds: [B, T, C] or [B, 1, T, C].
-        mask: [B, T], 1 = a token of the text, 0 = padding; dropped for the official text-to-image network, to which
-            padding belongs.
+        mask: [B, T], 1 = a token of the text, 0 = padding, None = no padding; dropped for the official text-to-image
+            network, to which padding belongs.
         pooled: [B, C], one vector for the whole text.
 
     Raises:
@@ -150,6 +164,8 @@ def text_condition(model: Model, embeds: Tensor, mask: Tensor | None = None, poo
             f"the text has shape {list(embeds.shape)}; expected [B, T, {width}]: the states of the text encoder that "
             "the model was trained with."
         )
+    if mask is None and "mask" in model.family.text_parts:
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
     parts = {"embeds": embeds, "mask": mask, "pooled": pooled}
     taken = tuple(parts[name] for name in model.family.text_parts)
     return taken[0] if len(taken) == 1 else taken

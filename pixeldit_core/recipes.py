@@ -59,6 +59,8 @@ RECIPES: dict[str, Recipe] = {
     "t2i-1024": Recipe(50, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
     "t2i-1024-fast": Recipe(25, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
     "t2i-512": Recipe(50, 2.75, 3.0, (0.0, 1.0), "flow_dpmpp_2m", (512, 512)),
+    "xpred": Recipe(100, 3.0, 1.0, (0.1, 1.0), "euler"),  #  at the size each network was trained on
+    "pixelhdm": Recipe(50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
 }
 
 # what the published text-to-image pictures were led away from

@@ -23,8 +23,9 @@ from torch import Tensor
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
 from ...pixeldit_core.checkpoints.split import join_shapes
 from ...pixeldit_core.families import FAMILIES, Family
+from ...pixeldit_core.images import from_signed, to_signed
 from ...pixeldit_core.labels import Names
-from ...pixeldit_core.model import own_sizes
+from ...pixeldit_core.model import Trained
 from ...pixeldit_core.recipes import Recipe
 from .compat import Patcher, fill, keep_scaled
 from .conditions import CONDITIONS
@@ -45,7 +46,7 @@ _COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantised f
 
 
 @dataclass(frozen=True)
-class About:
+class About(Trained):
     """What our nodes know of a MODEL: of ours, or a PixelDiT that the host itself loaded."""
 
     family: Family
@@ -54,13 +55,6 @@ class About:
     class_names: Names | None = None
     recipe: Recipe | None = None
     loaded: str = ""  # layout, weights, precision, size: of a file that was loaded here
-
-    @property
-    def trained_sizes(self) -> tuple[tuple[int, int], ...]:
-        return own_sizes(self.family, self.recipe)
-
-    def recipe_for(self, size: tuple[int, int] | None) -> Recipe:
-        return self.recipe or self.family.default_recipe(size)
 
 
 def about(model: Any) -> About | None:
@@ -78,14 +72,19 @@ def _about_native(base: Any) -> About | None:
     return About(family, family.params(**family.params_from(shapes)), "this model")
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict | None = None, **_: Any) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, transformer_options: dict | None = None, **_: Any
+) -> Tensor:
     """The host's choice of attention: [B, h, L, e] three times -> [B, L, h*e].
 
     On a CPU, unless the user chose, it would divide the work for little memory; PyTorch's own needs less of both.
+    `mask` is the core's: boolean, True where a key takes part.
     """
     chosen = args.use_split_cross_attention or args.use_quad_cross_attention
     function = attention_pytorch if q.device.type == "cpu" and not chosen else optimized_attention
-    return function(q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options or {})
+    if mask is not None and function is not attention_pytorch:  # the others add it, and want a row for each query
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf).expand(-1, -1, q.shape[2], -1)
+    return function(q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=transformer_options or {})
 
 
 class Adapter:
@@ -109,15 +108,15 @@ class Adapter:
         if x.shape[1] != self.params.in_channels:
             raise ValueError(
                 f"this model makes pixels and got a latent of {x.shape[1]} channels; it needs "
-                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode, or PixelDiT Size or "
-                "EmptyChromaRadianceLatentImage for an empty one."
+                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode with this model connected, or "
+                "PixelDiT Size or EmptyChromaRadianceLatentImage for an empty one."
             )
         multiple = self.family.size_multiple(self.params)
         padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
         network = functools.partial(self.family.network.forward, self)
-        arguments = CONDITIONS[self.family.condition].arguments(context, conds)
+        arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
         velocity = self.family.velocity(
-            network, padded, timesteps, arguments, transformer_options=transformer_options or {}
+            network, self.params, padded, timesteps, arguments, transformer_options=transformer_options or {}
         )
         return -velocity[..., :height, :width]
 
@@ -146,19 +145,37 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         return super().extra_conds(**kwargs) | CONDITIONS[known.family.condition].carry(known, kwargs)
 
 
+class PixelFormat(comfy.latent_formats.ChromaRadiance):
+    """Pixels at full size in [-1, 1], with the channels of a model: its own mean and spread stay inside of it."""
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+        self.latent_channels = params.in_channels
+        spread = torch.tensor(params.image_std) * 2
+        self.latent_rgb_factors = (torch.diag(spread) if len(spread) == 3 else spread[:, None].expand(-1, 3)).tolist()
+        middle = torch.tensor(params.image_mean) * 2 - 1
+        self.latent_rgb_factors_bias = middle.expand(3).tolist()
+
+    def process_in(self, latent: Tensor) -> Tensor:
+        return from_signed(self.params, latent)
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        return to_signed(self.params, latent)
+
+
 class PixelDiTConfig(comfy.supported_models_base.BASE):
     unet_extra_config: dict[str, Any] = {}
-    latent_format = comfy.latent_formats.ChromaRadiance  # pixels: three channels, full size, exact previews
+    latent_format = comfy.latent_formats.ChromaRadiance  # each has a PixelFormat of its own
     memory_usage_factor = 0.03  # measured: docs/speed.md
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(
             {"family": weights.family, "params": weights.params, "in_channels": weights.params.in_channels}
         )
-        recipe = weights.recipe or weights.family.default_recipe(None)
-        self.sampling_settings = {"shift": recipe.timeshift, "multiplier": 1000}
-        self.supported_inference_dtypes = list(weights.family.dtypes)
         self.about = About(weights.family, weights.params, weights.source, weights.class_names, weights.recipe)
+        self.latent_format = PixelFormat(weights.params)
+        self.sampling_settings = {"shift": self.about.recipe_for(None).timeshift, "multiplier": 1000}
+        self.supported_inference_dtypes = list(weights.family.dtypes)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
         return PixelDiTModel(self, device=device)

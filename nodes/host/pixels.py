@@ -13,21 +13,22 @@ from ...pixeldit_core.families import PIXELDIT, Family
 from ...pixeldit_core.flow.sample import check_finite
 
 
-def to_image(samples: Tensor, family: Family = PIXELDIT) -> Tensor:
-    """Pixel latent -> IMAGE in steps of 1/255, rounded as published: a saved PNG is then the authors' PNG.
+def to_image(samples: Tensor, family: Family = PIXELDIT, rule: str = "house") -> Tensor:
+    """Pixel latent of colour or grey -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has these very values.
 
-    Families round alike but for ties between two levels.
+    Families round alike but for ties between two levels, and for what the authors' programs do (`rule` "published").
 
     Raises:
         ValueError: not pixels, or not finite.
     """
-    if samples.ndim != 4 or samples.shape[1] != 3:
+    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
         raise ValueError(
-            f"this latent has shape {list(samples.shape)}; pixels have 3 channels at full size. It comes from a model "
-            "with a VAE: decode it with VAE Decode."
+            f"this latent has shape {list(samples.shape)}; pixels have 3 channels (grey ones 1) at full size. It comes "
+            "from a model with a VAE: decode it with VAE Decode."
         )
     check_finite(samples)
-    return family.to_uint8(samples.cpu()).movedim(1, -1).float() / 255
+    rounded = family.rule(rule).to_uint8 or family.to_uint8
+    return to_rgb(rounded(samples.cpu()).movedim(1, -1).float() / 255)
 
 
 ALPHA = "the image has transparency, which the model does not know: it is dropped"
@@ -38,13 +39,22 @@ def to_rgb(image: Tensor) -> Tensor:
     return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
 
 
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """IMAGE with the channels that a model has: RGB, or for one channel its brightness, as Pillow weighs it."""
+    image = to_rgb(image)
+    return (image * image.new_tensor(_BRIGHTNESS)).sum(dim=-1, keepdim=True) if channels == 1 else image
+
+
+_BRIGHTNESS = (0.299, 0.587, 0.114)
+
+
 def empty_latent(count: int, height: int, width: int) -> Tensor:
     """Pixels of no picture: middle grey."""
     return torch.zeros(count, 3, height, width, device=mm.intermediate_device())
 
 
 def to_latent(image: Tensor) -> Tensor:
-    """IMAGE of three channels -> pixel latent."""
+    """IMAGE -> pixel latent of as many channels."""
     return (image * 2 - 1).movedim(-1, 1).contiguous()
 
 

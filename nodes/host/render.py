@@ -14,7 +14,8 @@ from ...pixeldit_core.sizes import advise
 from . import sampling
 from .conditions import CLASS, CONDITIONS
 from .model import About, about
-from .pixels import ALPHA, fit, keep_outside, to_image, to_latent, to_mask, to_rgb
+from .pixels import ALPHA, fit, keep_outside, to_channels, to_image, to_latent, to_mask
+from .trajectory import Trajectory
 
 AS_SET = "as set below"
 OWN = "the checkpoint's own"
@@ -77,8 +78,10 @@ def render(
     height: int,
     batch_size: int,
     denoise: float,
-) -> tuple[Tensor, str]:
-    """Pictures as IMAGE, and a line that tells the settings used.
+    rule: str = "house",
+    frames: int = 0,
+) -> tuple[tuple[Tensor, Tensor, Tensor], str]:
+    """Pictures as IMAGE, frames of how they came about (states, estimates), and a line that tells the settings used.
 
     Raises:
         ValueError: settings or inputs that do not fit; a result that is not finite.
@@ -93,20 +96,24 @@ def render(
         cfg_interval_start, cfg_interval_end = chosen.cfg_interval
     height, width = _size(model, height, width, image)
     timeshift = timeshift or sampling.auto_timeshift(model, (height, width))
-    sigmas = sampling.make_sigmas(model, steps, timeshift, denoise if image is not None else 1.0)
+    sigmas = sampling.make_sigmas(model, steps, timeshift, denoise if image is not None else 1.0, rule=rule)
 
+    channels = known.params.in_channels if known else 3
     count = max(batch_size, _num_classes(positive), 0 if image is None else len(image))
     if image is None:
-        latent = torch.zeros(count, 3, height, width)
+        latent = torch.zeros(count, channels, height, width)
         noise = sampling.unit_noise(latent, seed, sigmas)
     else:
         if mask is not None:
             mask = fit(to_mask(mask, image), width, height).movedim(-1, 1)
-        image = _repeat(fit(to_rgb(image), width, height), count)
+        image = _repeat(fit(to_channels(image, channels), width, height), count)
         latent = to_latent(image)
         noise = sampling.noise_for(latent, seed)
     if negative is None:
         negative = no_condition(model, positive, cfg)
+    trajectory = Trajectory(frames, len(sigmas) - 1) if frames else None
+    if trajectory:
+        trajectory.begin(sigmas[0] * noise + (1 - sigmas[0]) * model.model.process_latent_in(latent))
     samples = sampling.sample(
         model,
         positive,
@@ -119,15 +126,27 @@ def render(
         sigmas=sigmas,
         cfg=cfg,
         interval=(cfg_interval_start, cfg_interval_end),
+        timeshift=timeshift,
+        rule=rule,
+        trajectory=trajectory,
     )
-    picture = to_image(samples, known.family) if known else to_image(samples)
-    if mask is not None:
-        picture = keep_outside(picture, image, mask)
+
+    def finish(samples: Tensor) -> Tensor:
+        picture = to_image(samples, known.family, rule) if known else to_image(samples)
+        return picture if mask is None else keep_outside(picture, image, mask)
+
+    picture = finish(samples)
+    if trajectory:
+        states, estimates = trajectory.images(lambda x: finish(model.model.process_latent_out(x)), picture)
+    else:
+        states = estimates = picture
     interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
     used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"
+    if rule != "house":
+        used += f", {rule} rule"
     if known:
         notes += _notes(known, recipe, chosen, (height, width), (positive, negative))
-    return picture, "\nnote: ".join([used, *notes])
+    return (picture, states, estimates), "\nnote: ".join([used, *notes])
 
 
 def _notes(known: About, name: str, recipe: Recipe | None, size: tuple[int, int], texts: tuple) -> Iterator[str]:
@@ -153,8 +172,7 @@ def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[in
                 "width or height is 0, the checkpoint's own size, which this model does not tell. Set both."
             )
         return height, width
-    own = known.recipe_for(None).size or known.family.default_recipe(None).size
-    height, width = height or own[0], width or own[1]
+    height, width = height or known.own_size[0], width or known.own_size[1]
     check_size(known, height, width)
     return height, width
 

@@ -15,26 +15,40 @@ from tqdm.auto import tqdm
 
 from ...pixeldit_core.flow.grid import linear_grid
 from ...pixeldit_core.flow.guidance import check_interval, is_guided
+from ...pixeldit_core.flow.rules import Rule
 from ...pixeldit_core.flow.sample import part_of_grid
 from ...pixeldit_core.flow.solvers import SOLVERS
 from .model import about
+from .trajectory import Trajectory
 
 INTERVAL = "pixeldit_cfg_interval"
+
+
+def find_rule(model: Any, name: str) -> Rule:
+    """The rule of a MODEL's family; of any other MODEL, which has no published one, the house's."""
+    known = about(model)
+    return known.family.rule(name) if known else Rule(linear_grid)
 
 
 def with_interval(model: Any, start: float, end: float) -> Any:
     """A clone of a MODEL whose guidance applies only where start < t < end; outside, the null pass is not done.
 
-    Knows nothing of the model: whatever guider samples it is set to a scale of 1 for the call.
-
     Raises:
         ValueError: not 0 <= start < end <= 1.
     """
     interval = check_interval((start, end))
+    return guided_where(model, lambda t: is_guided(t, interval))
+
+
+def guided_where(model: Any, guides: Callable[[float], bool]) -> Any:
+    """A clone of a MODEL whose guidance applies only where `guides` says so of t.
+
+    Knows nothing of the model: whatever guider samples it is set to a scale of 1 for the call.
+    """
 
     def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
         guider = executor.class_obj
-        if not hasattr(guider, "cfg") or is_guided(1.0 - float(timestep.flatten()[0]), interval):
+        if not hasattr(guider, "cfg") or guides(1.0 - float(timestep.flatten()[0])):
             return executor(x, timestep, model_options, seed)
         cfg, guider.cfg = guider.cfg, 1.0
         try:
@@ -58,7 +72,13 @@ def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
 
 
 def make_sigmas(
-    model: Any, steps: int, timeshift: float, denoise: float = 1.0, last_step: float = 0.0, size: Any = None
+    model: Any,
+    steps: int,
+    timeshift: float,
+    denoise: float = 1.0,
+    last_step: float = 0.0,
+    size: Any = None,
+    rule: str = "house",
 ) -> Tensor:
     """SIGMAS = 1 - times: the family's grid for a PixelDiT, the linear one for any other MODEL.
 
@@ -67,15 +87,18 @@ def make_sigmas(
     Raises:
         ValueError: steps below 1 and the like.
     """
-    known = about(model)
-    grid = known.family.grid if known else linear_grid
+    known, grid = about(model), find_rule(model, rule).grid
+    params = known.params if known else None
     shift = timeshift or auto_timeshift(model, size)
-    return 1.0 - part_of_grid(lambda n: grid(n, shift, last_step or None), steps, denoise)
+    return 1.0 - part_of_grid(lambda n: grid(n, shift, last_step or None, params), steps, denoise)
 
 
-def make_solver(name: str) -> comfy.samplers.KSAMPLER:
-    """One of the core's solvers as a SAMPLER."""
-    solve = SOLVERS[name]
+def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> comfy.samplers.KSAMPLER:
+    """One of the core's solvers as a SAMPLER.
+
+    With a published rule the network is told that rule's times, and the walk may end before the image.
+    """
+    solve, rule = SOLVERS[name], rule or Rule(linear_grid)
 
     def run(model: Callable, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
         if float(sigmas[0]) > 1.0 + 1e-4:
@@ -88,9 +111,9 @@ def make_solver(name: str) -> comfy.samplers.KSAMPLER:
         bar = tqdm(total=len(sigmas) - 1, disable=disable)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            sigma = 1.0 - t
+            sigma = 1.0 - rule.clock(t, timeshift)
             latest["denoised"] = model(x, sigma * rows, **(extra_args or {}))
-            return (latest["denoised"] - x) / sigma
+            return (latest["denoised"] - x) / max(sigma, rule.floor)
 
         def on_step(i: int, t: float, x: Tensor, v: Tensor) -> None:
             bar.update()
@@ -130,18 +153,50 @@ def sample(
     sigmas: Tensor,
     cfg: float,
     interval: tuple[float, float],
+    timeshift: float = 1.0,
+    rule: str = "house",
+    trajectory: Trajectory | None = None,
 ) -> Tensor:
-    """Run the host's whole sampling machinery (memory, hooks, wrappers, previews, interrupt) with our solver."""
-    guider = comfy.samplers.CFGGuider(with_interval(model, *interval))
+    """Run the host's whole sampling machinery (memory, hooks, wrappers, previews, interrupt) with our solver.
+
+    `trajectory` takes down what the walk passes.
+    """
+    walk, preview = find_rule(model, rule), latent_preview.prepare_callback(model, len(sigmas) - 1)
+    guider = comfy.samplers.CFGGuider(guided_where(model, _guides(walk, 1.0 - sigmas, timeshift, interval, cfg)))
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    return guider.sample(
+
+    def on_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        preview(step, denoised, x, total)
+        if trajectory is not None:
+            trajectory.add(step, denoised, x)
+
+    samples = guider.sample(
         noise,
         latent,
-        make_solver(solver),
+        make_solver(solver, walk, timeshift),
         sigmas,
         denoise_mask=mask,
-        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        callback=on_step,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    # the host takes the share of the image at the walk's end for its scale; a published walk that ends early keeps it
+    return samples if rule == "house" else samples * (1.0 - sigmas[-1])
+
+
+def _guides(
+    rule: Rule, times: Tensor, timeshift: float, interval: tuple[float, float], cfg: float
+) -> Callable[[float], bool]:
+    """Whether a call is guided, by the time the network is told; a rule may look at where the walk is instead."""
+    interval = check_interval(interval)
+    if rule.clock(0.5, 2.0) == 0.5:  # both are the same
+        return lambda t: rule.guided(t, interval, cfg)
+    walked = times.tolist()
+    told = [rule.clock(t, timeshift) for t in walked]
+
+    def guides(clock: float) -> bool:
+        nearest = min(range(len(told)), key=lambda i: abs(told[i] - clock))
+        return rule.guided(walked[nearest], interval, cfg)
+
+    return guides

@@ -1,4 +1,5 @@
-"""What lies beside a checkpoint and tells what its shapes do not: config.json, and the files of a diffusers pipeline.
+"""What tells of a checkpoint what its shapes do not: config.json beside it, the files of a diffusers pipeline, and the
+configuration that a trainer wrote into the file.
 
 The names are those of NVIDIA's repositories and of the three diffusers ports (spec: layouts, section 8).
 """
@@ -6,6 +7,7 @@ The names are those of NVIDIA's repositories and of the three diffusers ports (s
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +19,15 @@ from .sources import PIPELINES, Source, read_json
 
 _NUMBERS = ("flow_shift", "default_steps", "default_cfg_scale")
 # How a config.json says that it is of a PixelDiT: others lie beside checkpoints by chance.
-_OURS = ("PixelDiTTransformer2DModel", "PixelDiTT2ITransformer2DModel", "PixelDiTModel", "PixDiT_T2I", "PixDiT")
+_OURS = (
+    "PixelDiTTransformer2DModel",
+    "PixelDiTT2ITransformer2DModel",
+    "PixelDiTModel",
+    "PixDiT_T2I",
+    "PixDiT",
+    "pixeldit",
+    "pixelhdm",
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +42,20 @@ class Config:
     source: str = ""  #    file names, for messages
     strict: bool = False  # surely of this checkpoint; else one that contradicts it lies there by chance
 
-    def params(self, family: Family, name: str) -> dict[str, Any]:
-        """Those values that the params of a family have; `name` is the checkpoint's, for messages.
+    def params(self, family: Family, told: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Those values that the params of a family have; `told` is what shapes say, `name` is for messages.
 
         Raises:
             ValueError: a flag that is neither true nor false, a number that is none.
         """
         known = {entry.name: entry.default for entry in dataclasses.fields(family.params)}
-        found = {key: value for key, value in self.values.items() if key in known and value is not None}
+        try:
+            values = family.config_params(self.values, told)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{name}: {self.source} is not readable ({error!r}).") from error
+        found = {key: value for key, value in values.items() if key in known and value is not None}
         for key, value in found.items():
-            number = isinstance(known[key], float) and isinstance(value, int | float)
-            if isinstance(known[key], bool | float) and type(value) is not type(known[key]) and not number:
+            if not _is_like(value, known[key]):
                 raise ValueError(f"{name}: in {self.source} {key} is {value!r}, and should be like {known[key]!r}.")
         return found
 
@@ -57,15 +70,15 @@ class Config:
             return None
         return tuple(self.labels.get(index, (f"class {index}",)) for index in range(count))
 
-    def recipe(self, family: Family) -> Recipe | None:
+    def recipe(self, family: Family, params: Any) -> Recipe | None:
         """The family's recipe with what the config says otherwise; None if it says nothing new."""
         side = self.values.get("sample_size") or self.values.get("image_size")
         size = (side, side) if isinstance(side, int) and side > 0 else None
         steps = self.steps and max(1, round(self.steps))
         told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
         told = {key: value for key, value in told.items() if value is not None}
-        recipe = dataclasses.replace(family.default_recipe(size), **told)
-        return None if recipe == family.default_recipe(None) else recipe
+        recipe = dataclasses.replace(family.default_recipe(params, size), **told)
+        return None if recipe == family.default_recipe(params, None) else recipe
 
 
 def read_config(source: Source) -> Config:
@@ -96,6 +109,18 @@ def read_config(source: Source) -> Config:
     return Config(values, *sampling, labels, ", ".join(names), source.pipeline is not None)
 
 
+def config_inside(metadata: Mapping[str, str]) -> Config:
+    """What a trainer wrote into the file itself, beside the tensors."""
+    try:
+        values = json.loads(metadata.get("config") or "{}")
+    except (ValueError, RecursionError):  # of another writer, in a format of its own
+        return Config()
+    if not isinstance(values, dict):
+        return Config()
+    plain = {key: metadata[key] for key in ("model_type", "dataset_name") if key in metadata}
+    return Config(plain | values, source="the config inside of it", strict=True)
+
+
 def _read_ours(path: Any, source: Source) -> dict[str, Any] | None:
     """A config.json that is for a PixelDiT; None for another model's, which lies there by chance."""
     try:
@@ -104,8 +129,18 @@ def _read_ours(path: Any, source: Source) -> dict[str, Any] | None:
         if source.pipeline:
             raise
         return None
-    kinds = [found.get("_class_name"), found.get("model_type"), *_list(found.get("architectures"))]
-    return found if any(kind in (*_OURS, "pixeldit") for kind in kinds) else None
+    kinds = [found.get(name) for name in ("_class_name", "model_type", "time_convention")]
+    return found if any(kind in _OURS for kind in (*kinds, *_list(found.get("architectures")))) else None
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value can stand in the place of a default; any can where that says nothing."""
+    if isinstance(default, bool | str):
+        return type(value) is type(default)
+    if isinstance(default, int | float):
+        whole = isinstance(default, float) or float(value).is_integer() if isinstance(value, int | float) else False
+        return whole and not isinstance(value, bool)
+    return True
 
 
 def _list(value: Any) -> list[Any]:

@@ -19,6 +19,7 @@ PREFIXES: dict[str, bool] = {
     "core.": False,
     "denoiser.": False,
     "model_state_dict.": False,
+    "shadow.": False,
     "ema_denoiser.": True,
     "net_ema.": True,
     "ema.": True,
@@ -31,6 +32,8 @@ PREFIXES: dict[str, bool] = {
 IGNORED: tuple[str, ...] = (
     "diffusion_trainer.",
     "_repa_projector.",
+    "_dino_encoder.",
+    "_dino_projector.",
     "pos_embed",
     "base_model.pos_embed",
     "model.pos_embed",
@@ -55,7 +58,7 @@ class Layout:
 LAYOUTS: dict[str, dict[str, Layout]] = {
     "canonical": dict.fromkeys(FAMILIES, Layout()),
     "comfyui": {
-        "pixeldit": Layout("model.diffusion_model."),  # as ModelSave writes it: ComfyUI has no loader for classes
+        **dict.fromkeys(FAMILIES, Layout("model.diffusion_model.")),  # as ModelSave does: ComfyUI has no loader for it
         "pixeldit_t2i": Layout("core.", split=True),  # as Load Diffusion Model takes it
     },
 }
@@ -70,7 +73,7 @@ class Kind:
     advice: str
 
 
-_LATER = "This version does not load it yet; watch the changelog."
+_PART = "Tensors that every such network has are missing: get the file again."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 REFUSED: tuple[Kind, ...] = (
     Kind(
@@ -101,17 +104,9 @@ REFUSED: tuple[Kind, ...] = (
         "Only the first PixelDiT loads here.",
     ),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
-    Kind(
-        "an x-prediction PixelDiT (another author's)",
-        ("time_mlp.1.weight", "to_patch_embedding.0.weight"),
-        _LATER,
-    ),
-    Kind(
-        "an x-prediction PixelDiT (another author's)",
-        ("time_mlp.1.weight", "to_semantic_patch.0.weight"),
-        _LATER,
-    ),
-    Kind("PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _LATER),
+    Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
+    Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
+    Kind("a part of a PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _PART),
     Kind(
         "a text encoder",
         ("embed_tokens.weight",),
@@ -181,6 +176,30 @@ def _is_ema(prefix: str) -> bool | None:
             return None
         ema, prefix = ema or PREFIXES[piece], prefix[len(piece) :]
     return ema
+
+
+def find_stored(keys: Iterable[str], group: Group) -> dict[str, str]:
+    """What a network's tensors are called in a file, by canonical name; what the ignore list has is left out.
+
+    Of a tensor with two names the alias counts, as where both are loaded one after the other.
+    """
+    found: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: _is_alias(key, group.family)):
+        if key.startswith(group.prefix) and not is_ignored(key[len(group.prefix) :]):
+            found[canonical(key[len(group.prefix) :], group.family)] = key
+    return found
+
+
+def canonical(key: str, family: Family) -> str:
+    """A tensor's own name, of whichever name it has."""
+    for alias, name in family.aliases.items():
+        if alias in key:
+            return key.replace(alias, name)
+    return key
+
+
+def _is_alias(key: str, family: Family) -> bool:
+    return any(alias in key for alias in family.aliases)
 
 
 def find_refused(keys: Iterable[str]) -> Kind | None:

@@ -161,7 +161,7 @@ def take_weights(
 
     def make(key: str, shape: tuple[int, ...]) -> Tensor:
         try:
-            return read(group.prefix + key, shape)
+            return read(found.stored[key], shape)
         except (ValueError, RuntimeError) as error:  # halves of dtypes that torch does not join
             raise ValueError(f"{name}: {error}") from error
 
@@ -171,8 +171,7 @@ def take_weights(
 
     tensors = _Lazy(found.shapes, make)
     outline = {
-        key: torch.empty(shape, dtype=dtype_of(group.prefix + key), device="meta")
-        for key, shape in found.shapes.items()
+        key: torch.empty(shape, dtype=dtype_of(found.stored[key]), device="meta") for key, shape in found.shapes.items()
     }
     return Weights(
         family=group.family,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ _LARGEST_PICKLE = 64 * 2**20
 _MOST_MEMBERS = 200_000
 _DEEPEST = 16  #         dictionaries within dictionaries
 _MOST_ENTRIES = 500_000  # of all dictionaries together: one that is shared counts every time
+_MOST_VALUES = 10_000  #   of a configuration
+_LONGEST_TEXT = 1_000
 
 
 def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -179,9 +182,29 @@ def _leaves(
 
 
 def _plain_values(stored: dict[Any, Any]) -> dict[str, str]:
-    return {
+    """Texts and numbers of the outermost dictionary, and as JSON the training configuration that lies beside them."""
+    found = {
         key: str(value) for key, value in dict.items(stored) if type(key) is str and type(value) in (str, int, float)
     }
+    config = dict.get(stored, "config")
+    if isinstance(config, dict):
+        found["config"] = json.dumps(_plain(config, iter(range(_MOST_VALUES))))
+    return found
+
+
+def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
+    """What JSON has of a value; None for anything else, and for what is too much."""
+    if next(budget, None) is None or depth > _DEEPEST:
+        return None
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if type(value) is str:
+        return value[:_LONGEST_TEXT]
+    if type(value) in (list, tuple):
+        return [_plain(part, budget, depth + 1) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part, budget, depth + 1) for key, part in dict.items(value) if type(key) is str}
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -14,8 +14,8 @@ import torch
 from ..families import Family, Shapes, build_network
 from ..labels import Names
 from ..recipes import Recipe
-from .config import Config
-from .layouts import Group, find_groups, find_refused, is_ignored
+from .config import Config, config_inside
+from .layouts import Group, canonical, find_groups, find_refused, find_stored, is_ignored
 from .metadata import read_metadata
 from .quantised import companions, find_quantised, padded, real_shapes
 from .split import halves_of, join_shapes
@@ -52,7 +52,8 @@ class Found:
 
     group: Group
     params: Any
-    shapes: Shapes  #  of its tensors, by canonical name
+    shapes: Shapes  #             of its tensors, by canonical name
+    stored: Mapping[str, str]  #  what the file calls them
     class_names: Names | None
     recipe: Recipe | None
 
@@ -87,7 +88,8 @@ def recognise(
 ) -> Found:
     """The network to load, complete and nothing but it, and what is known of it.
 
-    What is told wins in this order: the caller's params, the file's own metadata, the config beside it, the shapes.
+    What is told wins in this order: the caller's params, the file's own metadata, the config inside of it, the config
+    beside it, the shapes.
 
     Raises:
         ValueError: no network, or another kind of file; weights asked for and not there; a tensor that is missing,
@@ -102,8 +104,10 @@ def recognise(
     family, about = group.family, read_metadata(metadata, name)
     if about.get("family", family.name) != family.name:
         raise ValueError(f'{name}: its metadata says family "{about["family"]}", its tensors say "{family.name}".')
+    names = find_stored(contents.shapes, group)
+    inside = {key: contents.shapes[stored] for key, stored in names.items()}
     try:
-        told = family.params_from(_strip(contents.shapes, group))
+        told, guessed = family.params_from(inside), family.guesses(inside)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         what = f"tensor {error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
@@ -113,20 +117,23 @@ def recognise(
     if not config.strict and config.contradicts(told):
         log.info("%s: %s beside it is of another network, and not read.", name, config.source)
         config = Config()
+    own = config_inside(metadata)
     origins = {
-        f"{config.source} beside it": config.params(family, name),
+        f"{config.source} beside it": config.params(family, told, name),
+        own.source: own.params(family, told, name),
         "its metadata": about.get("params", {}),
         "params": params or {},
     }
-    joined = _join_params(family, told, origins, name)
-    shapes = _check_strict(contents, group, joined, name)
-    names = about.get("class_names")
+    joined = _join_params(family, told, guessed, origins, name)
+    shapes = _check_strict(contents, group, names, joined, name)
     classes = getattr(joined, "num_classes", 0)
-    if names and len(names) != classes:
-        raise ValueError(f"{name}: its metadata has {len(names)} class names for {classes} classes.")
-    return Found(
-        group, joined, shapes, names or config.class_names(classes), about.get("recipe") or config.recipe(family)
-    )
+    labels = about.get("class_names")
+    if labels and len(labels) != classes:
+        raise ValueError(f"{name}: its metadata has {len(labels)} class names for {classes} classes.")
+    labels = labels or config.class_names(classes) or family.class_names(own.values)
+    if labels and len(labels) != classes:  # of a data set that the network was not trained on
+        labels = None
+    return Found(group, joined, shapes, names, labels, about.get("recipe") or config.recipe(family, joined))
 
 
 def _choose(groups: list[Group], weights: str, name: str) -> Group:
@@ -142,10 +149,12 @@ def _choose(groups: list[Group], weights: str, name: str) -> Group:
     raise ValueError(f'{name} has no {weights} weights, only {has}. Choose "auto".')
 
 
-def _join_params(family: Family, told: dict[str, Any], origins: Mapping[str, Mapping], name: str) -> Any:
-    """Params from the shapes and from others; the last one counts, and none may contradict the shapes."""
+def _join_params(
+    family: Family, told: dict[str, Any], guessed: dict[str, Any], origins: Mapping[str, Mapping], name: str
+) -> Any:
+    """Params from the shapes and from others; the last one counts, and none may contradict what the shapes tell."""
     known = {field.name for field in dataclasses.fields(family.params)}
-    values = dict(told)
+    values = guessed | told
     for origin, source in origins.items():
         for key, value in source.items():
             if key not in known:
@@ -162,43 +171,44 @@ def _join_params(family: Family, told: dict[str, Any], origins: Mapping[str, Map
         return family.params(**values)
     except (ValueError, TypeError, OverflowError) as error:  # the values of a file may be of any kind
         raise ValueError(
-            f"{name}: the shapes of its tensors belong to no PixelDiT: {error} "
+            f"{name}: the shapes of its tensors belong to no {family.title.split(',')[0]}: {error} "
             "The file is damaged or of another network."
         ) from error
 
 
-def _strip(shapes: Shapes, group: Group) -> dict[str, tuple[int, ...]]:
-    """Shapes of a group under canonical names, without what the ignore list has."""
-    start = len(group.prefix)
-    inside = {key[start:]: shape for key, shape in shapes.items() if key.startswith(group.prefix)}
-    return {key: shape for key, shape in inside.items() if not is_ignored(key)}
+def _check_strict(contents: Contents, group: Group, names: Mapping[str, str], params: Any, name: str) -> Shapes:
+    """Shapes of the network's tensors; makes sure that all are there and right, and that nothing is left over.
 
-
-def _check_strict(contents: Contents, group: Group, params: Any, name: str) -> Shapes:
-    """Shapes of the network's tensors; makes sure that all are there and right, and that nothing is left over."""
+    `names` is what the file calls them.
+    """
     shapes, groups = contents.shapes, contents.groups
-    wanted = _strip(shapes, group)
     try:
         network = build_network(group.family, params)
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond any tensor, from shapes with a 0 in them
         raise ValueError(f"{name}: no network has the sizes of its tensors. Get the file again.") from error
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    missing = [key for key in expected if key not in wanted]
+    missing = [key for key in expected if key not in names]
     if missing:
         raise ValueError(
             f"{name}: {len(missing)} of {len(expected)} tensors are missing: {_names(missing)}. "
             "The file is incomplete: get it again."
         )
+    ours = {key: canonical(key[len(group.prefix) :], group.family) for key in shapes if key.startswith(group.prefix)}
     wrong = [
-        f"{key} is {list(wanted[key])}, expected {list(shape)}"
-        for key, shape in expected.items()
-        if not contents.fits(group.prefix + key, wanted[key], shape)
+        f"{own} is {list(shapes[key])}, expected {list(expected[own])}"
+        for key, own in ours.items()
+        if own in expected and not contents.fits(key, shapes[key], expected[own])
     ]
     if wrong:
         raise ValueError(
             f"{name}: {len(wrong)} of {len(expected)} tensors have a shape that does not fit: {_names(wrong, '; ')}."
         )
-    owned = {entry.prefix + key for entry in groups for key in expected}  # by any of the networks in the file
+    owned = {  # by any of the networks in the file
+        key
+        for entry in groups
+        for key in shapes
+        if key.startswith(entry.prefix) and canonical(key[len(entry.prefix) :], entry.family) in expected
+    }
     others = tuple(entry.prefix for entry in groups if entry.prefix not in ("", group.prefix))
     extra = [key for key in shapes if key not in owned and not key.startswith(others) and not is_ignored(key)]
     if extra:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from .official import OFFICIAL_PRESETS, PIXELDIT, PIXELDIT_T2I
-from .record import Family, Preset, Shapes
+from .pixelhdm import PIXELHDM, PIXELHDM_PRESETS
+from .record import RULES, Family, Preset, Shapes
 
-__all__ = ["FAMILIES", "PIXELDIT", "PRESETS", "Family", "Shapes", "build_network", "find_family"]
+__all__ = ["FAMILIES", "PIXELDIT", "PRESETS", "RULES", "Family", "Shapes", "build_network", "find_family"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I)}
-PRESETS: dict[str, Preset] = {**OFFICIAL_PRESETS}
+FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I, PIXELHDM)}
+PRESETS: dict[str, Preset] = {**OFFICIAL_PRESETS, **PIXELHDM_PRESETS}
 
 
 def find_family(name: str) -> Family:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..flow.grid import linear_grid, sigma_grid
 from ..networks.pixeldit import PixelDiT, PixelDiTParams
 from ..networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
 from ..networks.shapes import count_blocks, matrix
 from ..recipes import RECIPES, Recipe
-from ..sizes import BUCKETS
+from ..sizes import BUCKETS, Size
 from .record import Family, Preset, Shapes
 
 
@@ -52,24 +53,32 @@ def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
     return _dual_path_params(shapes, "_x") | text
 
 
-def _pixeldit_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
+def _pixeldit_velocity(
+    network: Callable, params: Any, x: Tensor, t: Tensor, condition: tuple, **options: Any
+) -> Tensor:
     return network(x, t, *condition, **options)  # the official network speaks the common language
 
 
-def _pixeldit_t2i_velocity(network: nn.Module, x: Tensor, t: Tensor, condition: tuple, **options: Any) -> Tensor:
+def _pixeldit_t2i_velocity(
+    network: Callable, params: Any, x: Tensor, t: Tensor, condition: tuple, **options: Any
+) -> Tensor:
     # it speaks of the share of noise, in thousandths
     return -network(x, 1000.0 * (1.0 - t), *condition, finish_text=False, **options)
 
 
-def _pixeldit_recipe(size: tuple[int, int] | None) -> Recipe:
+def _pixeldit_recipe(params: Any, size: Size | None) -> Recipe:
     """The published settings for the nearer of the two trained sizes."""
     large = size is not None and math.sqrt(size[0] * size[1]) > 384
     return RECIPES["imagenet512" if large else "imagenet256-epoch320"]
 
 
-def _pixeldit_t2i_recipe(size: tuple[int, int] | None) -> Recipe:
+def _pixeldit_t2i_recipe(params: Any, size: Size | None) -> Recipe:
     small = size is not None and math.sqrt(size[0] * size[1]) < 724
     return RECIPES["t2i-512" if small else "t2i-1024"]
+
+
+def _summary(params: Any) -> str:
+    return f"{params.patch_depth} + {params.pixel_depth} blocks of {params.hidden_size}, patch {params.patch_size}"
 
 
 def _named(start: str) -> dict[str, Recipe]:
@@ -90,7 +99,8 @@ PIXELDIT = Family(
     recipes=_named("imagenet"),
     default_recipe=_pixeldit_recipe,
     prefers_ema=True,
-    trained_sizes=((256, 256), (512, 512)),
+    trained_sizes=lambda params: ((256, 256), (512, 512)),
+    summary=_summary,
     to_uint8=lambda x: ((x.float() + 1) * 127.5 + 0.5).clamp(0, 255).floor().byte(),
 )
 
@@ -105,12 +115,14 @@ PIXELDIT_T2I = Family(
     velocity=_pixeldit_t2i_velocity,
     condition="text",
     text_parts=("embeds",),  # padding takes part, as in training
+    text_encoder="gemma_2_2b_it_elm with Load CLIP, type pixeldit",
     null=None,
     grid=sigma_grid,
     recipes=_named("t2i"),
     default_recipe=_pixeldit_t2i_recipe,
     prefers_ema=False,  # the authors' own inference does not
-    trained_sizes=(*BUCKETS[1024], *BUCKETS[512]),
+    trained_sizes=lambda params: (*BUCKETS[1024], *BUCKETS[512]),
+    summary=_summary,
     to_uint8=lambda x: ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte(),
     dtypes=(torch.bfloat16, torch.float32),
 )

@@ -1,6 +1,11 @@
-"""Time grids: t runs from 0 (noise) to 1 (image)."""
+"""Time grids: t runs from 0 (noise) to 1 (image).
+
+A grid is (steps, timeshift, last_step, params of the network) -> times; most need no params.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +16,7 @@ def shift_time(t: Tensor, timeshift: float) -> Tensor:
     return t / (t + (1 - t) * timeshift)
 
 
-def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None) -> Tensor:
+def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None, params: Any = None) -> Tensor:
     """The official class-conditional grid: float32 [steps + 1] on the CPU, first 0, last 1.
 
     `last_step` is the unshifted length of the last step (None = 1 / steps). Computed exactly as the published
@@ -20,10 +25,7 @@ def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = No
     Raises:
         ValueError: steps below 1, timeshift not above 0, last_step outside (0, 1].
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; at least 1 is needed.")
-    if not timeshift > 0:
-        raise ValueError(f"timeshift is {timeshift}; it must be above 0 (1 = evenly spaced).")
+    _check(steps, timeshift)
     if last_step is None or steps == 1:
         last_step = 1.0 / steps
     if not 0 < last_step <= 1:
@@ -32,7 +34,7 @@ def linear_grid(steps: int, timeshift: float = 1.0, last_step: float | None = No
     return shift_time(torch.cat([times, torch.ones(1)]), timeshift)
 
 
-def sigma_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None) -> Tensor:
+def sigma_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None, params: Any = None) -> Tensor:
     """The official text-to-image grid: float32 [steps + 1] on the CPU, from just above 0 to 1.
 
     It is linear in the share of noise, shifted, and starts at a share of 0.999 (before the shift) though the state is
@@ -41,12 +43,46 @@ def sigma_grid(steps: int, timeshift: float = 1.0, last_step: float | None = Non
     Raises:
         ValueError: steps below 2, timeshift not above 0, a last_step.
     """
-    if steps < 2:
-        raise ValueError(f"steps is {steps}; the text-to-image grid needs at least 2.")
-    if not timeshift > 0:
-        raise ValueError(f"timeshift is {timeshift}; it must be above 0 (1 = evenly spaced).")
+    _check(steps, timeshift, "the text-to-image grid")
     if last_step is not None:
         raise ValueError("the text-to-image grid has no last_step of its own; leave it out.")
     share = 1 - torch.linspace(1.0, 0.001, steps + 1, dtype=torch.float32)
     sigma = (timeshift * share / (1 + (timeshift - 1) * share)).flip(0)
     return 1 - sigma
+
+
+def trained_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None, params: Any = None) -> Tensor:
+    """For a network trained on times from `params.time_eps` to 1 - `params.time_eps`: float32 [steps + 1] to 1.
+
+    Even steps over those times, shifted within them, and one more that goes from the last to the image: where the flow
+    would end if it went on straight. The state at the first time is pure noise all the same.
+
+    Raises:
+        ValueError: steps below 2, timeshift not above 0, a last_step.
+    """
+    _check(steps, timeshift, "a grid over trained times")
+    if last_step is not None:
+        raise ValueError("this model's last step leads from the last time it was trained on; leave last_step out.")
+    return torch.cat([_trained_times(steps - 1, timeshift, params), torch.ones(1)])
+
+
+def cut_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None, params: Any = None) -> Tensor:
+    """The same as published: float32 [steps + 1], it ends where training did, with some noise left in the picture."""
+    _check(steps, timeshift)
+    return _trained_times(steps, timeshift, params)
+
+
+def _trained_times(steps: int, timeshift: float, params: Any) -> Tensor:
+    eps = 0.05 if params is None else params.time_eps
+    if timeshift == 1:
+        return torch.linspace(eps, 1 - eps, steps + 1, dtype=torch.float32)
+    return eps + (1 - 2 * eps) * shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float32), timeshift)
+
+
+def _check(steps: int, timeshift: float, at_least_two: str = "") -> None:
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; at least 1 is needed.")
+    if steps < 2 and at_least_two:
+        raise ValueError(f"steps is {steps}; {at_least_two} needs at least 2.")
+    if not timeshift > 0:
+        raise ValueError(f"timeshift is {timeshift}; it must be above 0 (1 = evenly spaced).")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MARGIN = 1e-5  # a grid time that lies on a limit is outside, however it was rounded on its way here
@@ -39,11 +40,12 @@ def guided_velocity(
     null: Any | None,
     cfg: float | Combine,
     interval: tuple[float, float],
+    guides: Callable[[float, tuple[float, float], Any], bool] | None = None,
 ) -> Callable[[Tensor, Any], Tensor]:
     """A velocity function of (x, t) alone, with guidance inside of the interval.
 
     A guided call is one call on twice the batch, null rows first; any other is one call on the conditional rows.
-    Conditions that do not fit into one batch (texts of different length) take two calls.
+    Texts of different length are padded where a mask tells the network so; else they take two calls.
 
     Args:
         velocity: (x, t, condition) -> velocity.
@@ -51,6 +53,7 @@ def guided_velocity(
         null: the same for no condition; None = never guided.
         cfg: scale, 1 = never guided; or a function (v_cond, v_null, t) -> velocity.
         interval: start and end, in t.
+        guides: (t, interval, cfg) -> whether guidance applies; None = `is_guided`.
     """
     interval = check_interval(interval)
     if null is None or (not callable(cfg) and cfg == 1):
@@ -58,7 +61,7 @@ def guided_velocity(
     both = concatenate(null, cond) if fit_together(null, cond) else None
 
     def guided(x: Tensor, t: Any) -> Tensor:
-        if not is_guided(t, interval):
+        if not (guides(float(t), interval, cfg) if guides else is_guided(t, interval)):
             return velocity(x, t, cond)
         if both is None:
             v_null, v_cond = velocity(x, t, null), velocity(x, t, cond)
@@ -70,14 +73,33 @@ def guided_velocity(
 
 
 def fit_together(first: Any, second: Any) -> bool:
-    """Whether two conditions differ in their number of rows at most."""
-    if isinstance(first, tuple):
-        return all(a is None or fit_together(a, b) for a, b in zip(first, second, strict=True))
-    return first.shape[1:] == second.shape[1:]
+    """Whether two conditions fit into one batch: alike but for their number of rows, or texts that can be padded."""
+    if not isinstance(first, tuple):
+        return first.shape[1:] == second.shape[1:]
+    if any((a is None) != (b is None) for a, b in zip(first, second, strict=True)):
+        return False
+    first, second = _padded(first, second)
+    return all(a is None or fit_together(a, b) for a, b in zip(first, second, strict=True))
 
 
 def concatenate(first: Any, second: Any) -> Any:
     """Rows of two conditions (tensors, or tuples of tensors and None) after one another."""
     if isinstance(first, tuple):
-        return tuple(None if a is None else torch.cat([a, b]) for a, b in zip(first, second, strict=True))
+        pairs = zip(*_padded(first, second), strict=True)
+        return tuple(None if a is None else torch.cat([a, b]) for a, b in pairs)
     return torch.cat([first, second])
+
+
+def _padded(first: tuple, second: tuple) -> tuple[tuple, tuple]:
+    """Two texts (states [B, T, D], mask [B, T], ...) at the longer one's length; as they are if there is no mask."""
+    if len(first) < 2 or first[1] is None or first[0].shape[1] == second[0].shape[1]:
+        return first, second
+    length = max(first[0].shape[1], second[0].shape[1])
+    return pad_text(first, length), pad_text(second, length)
+
+
+def pad_text(text: tuple, length: int) -> tuple:
+    """A text (states [B, T, D], mask [B, T], ...) with padding behind it that its mask leaves out."""
+    states, mask, *others = text
+    more = length - states.shape[1]
+    return F.pad(states, (0, 0, 0, more)), F.pad(mask, (0, more)), *others

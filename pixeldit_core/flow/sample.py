@@ -23,17 +23,24 @@ def noise(model: Any, seeds: int | Sequence[int], height: int, width: int) -> Te
 
 
 def time_grid(
-    model_or_family: Any, steps: int, timeshift: float | None = None, last_step: float | None = None
+    model_or_family: Any,
+    steps: int,
+    timeshift: float | None = None,
+    last_step: float | None = None,
+    rule: str = "house",
 ) -> Tensor:
     """Times of a model or family: float32 [steps + 1] on the CPU, first 0, last 1 (or the family's start and end).
 
     `timeshift` None = the recipe's; `last_step` None = the family's.
     """
     family = getattr(model_or_family, "family", model_or_family)
+    params = getattr(model_or_family, "params", None)
+    params = None if isinstance(params, type) else params  # a family has the class in this place
     if timeshift is None:
-        choose = getattr(model_or_family, "recipe_for", family.default_recipe)
-        timeshift = choose(None).timeshift
-    return family.grid(steps, timeshift, last_step)
+        known = hasattr(model_or_family, "recipe_for")
+        recipe = model_or_family.recipe_for(None) if known else family.default_recipe(None, None)
+        timeshift = recipe.timeshift
+    return family.rule(rule).grid(steps, timeshift, last_step, params)
 
 
 def check_size(model: Any, height: int, width: int) -> None:
@@ -113,7 +120,8 @@ def sample(
         cfg: scale, or a function (v_cond, v_null, t) -> velocity.
         cfg_interval: start and end of guidance in t (0 = noise, 1 = image).
         times: a grid of one's own, in place of steps, timeshift, last_step and denoise.
-        rule: "house" or "published"; the same for the official models.
+        rule: "house", the correct mathematics, or "published", as the authors' program does it, quirks included; the
+            same for the official models.
         image: state to start from (`from_image`), with `denoise` below 1 or a `mask`.
         mask: [B or 1, 1, H, W], 1 = make new, 0 = keep `image` exactly.
         denoise: share of the way to walk; 1 = all of it.
@@ -122,8 +130,7 @@ def sample(
     Raises:
         ValueError: an unknown solver or rule, a size or count that does not fit, a result that is not finite.
     """
-    if rule not in model.family.rules:
-        raise ValueError(f'rule "{rule}" is not known for {model.family.name}; there are {model.family.rules}.')
+    walk = model.family.rule(rule)
     start = _start(model, noise, seeds, size, _num_rows(cond), image)
     count = len(start)
     cond = _spread(cond, count)
@@ -133,20 +140,21 @@ def sample(
     elif model.family.null:
         null = model.family.null(model.params, count)
     solve = _solver(solver or recipe.solver)
+    shift = recipe.timeshift if timeshift is None else timeshift
     if times is None:
         if denoise < 1 and image is None:
             raise ValueError(f"denoise is {denoise}, and there is no image to start from. Give one, or denoise 1.")
-        shift = recipe.timeshift if timeshift is None else timeshift
         steps = recipe.steps if steps is None else steps
-        times = part_of_grid(lambda n: model.family.grid(n, shift, last_step), steps, denoise)
+        times = part_of_grid(lambda n: walk.grid(n, shift, last_step, model.params), steps, denoise)
     times = check_times(times)
 
     velocity = guided_velocity(
-        model.velocity,
+        walk.velocity(model.velocity, shift),
         cond,
         null,
         recipe.cfg if cfg is None else cfg,
         recipe.cfg_interval if cfg_interval is None else cfg_interval,
+        walk.guided,
     )
     if mask is not None and image is None:
         raise ValueError("the mask needs an image: what it keeps. Give one, or leave the mask out.")
@@ -193,8 +201,7 @@ def _start(model: Any, given: Tensor | None, seeds: Any, size: Any, rows: int, i
     """The noise to start from, checked: one image per seed, or without seeds one per condition."""
     if given is None:
         if size is None:
-            size = image.shape[-2:] if image is not None else model.recipe_for(None).size
-            size = size or model.family.default_recipe(None).size
+            size = image.shape[-2:] if image is not None else model.own_size
         check_size(model, *size)
         given = noise(model, range(rows) if seeds is None else seeds, *size)
     check_size(model, *given.shape[-2:])

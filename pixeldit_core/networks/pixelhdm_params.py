@@ -62,12 +62,15 @@ class PixelHDMParams:
 
     def _check_counts(self) -> None:
         counts = ("hidden_dim", "pixel_dim", "patch_size", "patch_layers", "pixel_layers", "num_heads", "num_kv_heads")
-        for name in (*counts, "in_channels", "out_channels", "time_embed_dim", "bottleneck"):
+        limits = ("mrope_text_max_len", "mrope_img_max_height", "mrope_img_max_width", "max_patches", "text_max_length")
+        for name in (*counts, *limits, "in_channels", "out_channels", "time_embed_dim", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta", "time_eps"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+        for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        if not 0 < self.time_eps < 0.5:
+            raise ValueError(f"time_eps is {self.time_eps}; it must be above 0 and below 0.5.")
         for name in ("mlp_width", "pixel_mlp_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves nothing of hidden_dim or pixel_dim.")
@@ -118,6 +121,11 @@ class PixelHDMParams:
     def txt_embed_dim(self) -> int:
         """Width of the text encoder's states: they enter as they are."""
         return self.hidden_dim
+
+    @property
+    def txt_max_length(self) -> int:
+        """Tokens of a prompt that are read."""
+        return self.text_max_length
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -26,8 +26,8 @@ ROOMS = {
     "recipes": set(),
     "labels": set(),
     "sizes": set(),
-    "families": {"networks", "flow", "recipes", "sizes"},
-    "model": {"families", "labels", "recipes"},
+    "families": {"networks", "flow", "labels", "recipes", "sizes"},
+    "model": {"families", "labels", "recipes", "sizes"},
     "images": {"model"},
     "checkpoints": {"families", "labels", "model", "recipes", "files"},
     "training": {"", "networks", "flow", "model", "recipes", "checkpoints", "files", "images", "families"},
@@ -124,11 +124,13 @@ def test_the_public_names_are_there():
         assert name in pc.__all__ and hasattr(pc, name), name
     assert all(hasattr(pc, name) for name in pc.__all__)
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
-    assert set(pc.PRESETS) == {"PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I"}
-    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i"}
+    assert set(pc.PRESETS) == {
+        "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelHDM", "PixelHDM-small", "PixelHDM-large",
+    }  # fmt: skip
+    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm"}
     assert set(pc.RECIPES) == {
         "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
-        "t2i-1024", "t2i-1024-fast", "t2i-512",
+        "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm",
     }  # fmt: skip
 
 
@@ -152,7 +154,7 @@ def test_signatures_are_the_promised_ones():
         "solver": None, "cfg": None, "timeshift": None, "cfg_interval": None, "last_step": None, "times": None,
         "rule": "house", "image": None, "mask": None, "denoise": 1.0, "on_step": None,
     }  # fmt: skip
-    assert list(parameters(pc.time_grid)) == ["model_or_family", "steps", "timeshift", "last_step"]
+    assert list(parameters(pc.time_grid)) == ["model_or_family", "steps", "timeshift", "last_step", "rule"]
     assert list(parameters(pc.noise)) == ["model", "seeds", "height", "width"]
     assert list(parameters(pc.is_guided)) == ["t", "interval"]
     for solve in pc.SOLVERS.values():

@@ -345,6 +345,8 @@ def test_recipes_are_the_published_ones():
         "t2i-1024": (50, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
         "t2i-1024-fast": (25, 2.75, 4.0, (0.0, 1.0), "flow_dpmpp_2m", (1024, 1024)),
         "t2i-512": (50, 2.75, 3.0, (0.0, 1.0), "flow_dpmpp_2m", (512, 512)),
+        "xpred": (100, 3.0, 1.0, (0.1, 1.0), "euler", None),
+        "pixelhdm": (50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
     }
     for recipe in pc.RECIPES.values():
         assert pc.Recipe.from_dict(recipe.to_dict()) == recipe

@@ -71,7 +71,7 @@ def test_distance_is_that_of_logarithms():
 
 @pytest.mark.parametrize("size", [size for _, size in EVERY] + [(1000, 1040), (1024, 1152), (528, 496), (1280, 720)])
 def test_sizes_near_a_trained_one_are_passed_in_silence(size):
-    assert advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes) is None
+    assert advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes(None)) is None
 
 
 @pytest.mark.parametrize("size, told", [
@@ -81,7 +81,7 @@ def test_sizes_near_a_trained_one_are_passed_in_silence(size):
     ((512, 4096), ("4096 x 512 is far", "the nearest is 2048 x 512")),  # width first, as people say it
 ])  # fmt: skip
 def test_sizes_far_from_every_trained_one_are_told_with_the_nearest(size, told):
-    advice = advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes)
+    advice = advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes(None))
     assert all(text in advice for text in told), advice
 
 

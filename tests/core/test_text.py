@@ -224,7 +224,7 @@ def test_pictures_and_states_are_inverse(tiny_t2i):
         ({"timeshift": -1.0}, "timeshift is -1.0"),
         ({"size": (18, 16)}, "nearest that does is 16 x 16"),
         ({"solver": "dpmpp_2m"}, 'solver "dpmpp_2m" is not known; there are .*flow_dpmpp_2m'),
-        ({"rule": "mine"}, 'rule "mine" is not known for pixeldit_t2i'),
+        ({"rule": "mine"}, 'rule "mine" is not known; there are house, published'),
         ({"image": picture(), "mask": torch.ones(1, 1, 8, 8)}, "the mask has shape"),
     ],
 )

@@ -1,0 +1,56 @@
+"""What a walk from noise to image passes, as frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Trajectory:
+    """States and estimates of the image at `frames` moments, evenly from the noise (0) to the end (`steps`)."""
+
+    def __init__(self, frames: int, steps: int) -> None:
+        self.steps = steps
+        self.moments = sorted({round(moment) for moment in torch.linspace(0, steps, min(frames, steps + 1)).tolist()})
+        self.states: dict[int, Tensor] = {}
+        self.estimates: dict[int, Tensor] = {}
+
+    def begin(self, x: Tensor) -> None:
+        """Take the state that the walk starts from."""
+        self._keep(self.states, 0, x)
+
+    def add(self, step: int, estimate: Tensor, x: Tensor) -> None:
+        """Take the image as it was estimated at the beginning of a step, and the state at its end."""
+        self._keep(self.estimates, step, estimate)
+        self._keep(self.states, step + 1, x)
+
+    def _keep(self, kept: dict[int, Tensor], moment: int, x: Tensor) -> None:
+        if moment in self.moments:
+            kept[moment] = x.detach().to("cpu", torch.float32, copy=True)
+
+    def images(self, finish: Callable[[Tensor], Tensor], picture: Tensor) -> tuple[Tensor, Tensor]:
+        """IMAGE batches of states and of estimates, one frame each moment; both end with the finished picture.
+
+        Args:
+            finish: from a state to IMAGE.
+            picture: IMAGE [B, H, W, C]; several pictures share a frame.
+        """
+        batches = []
+        for kept in (self.states, self.estimates):
+            frames = [finish(kept[moment]) for moment in self.moments if moment in kept and moment < self.steps]
+            batches.append(torch.stack([side_by_side(frame) for frame in [*frames, picture]]))
+        return batches[0], batches[1]
+
+
+def side_by_side(images: Tensor) -> Tensor:
+    """[B, H, W, C] -> one [H * rows, W * columns, C], as square as it goes, filled from the top left; black is left."""
+    count, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    grid = images.new_zeros(rows * columns, height, width, channels)
+    grid[:count] = images
+    grid = grid.unflatten(0, (rows, columns)).movedim(2, 1)  # [rows, H, columns, W, C]
+    return grid.reshape(rows * height, columns * width, channels)
