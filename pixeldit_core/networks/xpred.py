@@ -111,7 +111,12 @@ class XPredNetwork(nn.Module):
         t_emb = self.time_mlp(time.reshape(-1).expand(len(x)), x.dtype)  # [B, D]
         return self.predict(x, t_emb, labels, **options)
 
+    def add_head(self, *, attention: Attention, operations: Any, **factory: Any) -> None:
+        """What comes behind the patch path."""
+        raise NotImplementedError
+
     def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """The clean image [B, C, H, W], from a noisy one, its time [B, D] and its class."""
         raise NotImplementedError
 
     def understand(self, x: Tensor, t_emb: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:

@@ -111,17 +111,23 @@ class Block(nn.Module):
     There is no 1 + before the scale, unlike in the final layer (spec: xpred, section 1).
     """
 
-    def __init__(self, params: XPredParams, *, attention: Attention = scaled_dot_product, **factory: Any) -> None:
+    def __init__(
+        self,
+        params: XPredParams,
+        *,
+        attention: Attention = scaled_dot_product,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
         super().__init__()
-        operations = factory.get("operations", nn)
-        own = {name: value for name, value in factory.items() if name != "operations"}
+        kit = {"operations": operations, **factory}
         width = params.dim
         parts = {
-            "norm1": operations.RMSNorm(width, eps=EPS, **own),
-            "attn": HeadAttention(width, params, params.qk_norm, attention=attention, **factory),
-            "norm2": operations.RMSNorm(width, eps=EPS, **own),
-            "mlp": mlp(width, params.mlp_width, **factory),
-            "adaLN_modulation": modulation(width, 6 * width, **factory),
+            "norm1": operations.RMSNorm(width, eps=EPS, **factory),
+            "attn": HeadAttention(width, params, params.qk_norm, attention=attention, **kit),
+            "norm2": operations.RMSNorm(width, eps=EPS, **factory),
+            "mlp": mlp(width, params.mlp_width, **kit),
+            "adaLN_modulation": modulation(width, 6 * width, **kit),
         }
         for name in JOINT_BLOCK if params.num_registers else BLOCK:
             self.add_module(name, parts[name])
