@@ -78,6 +78,27 @@ def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> 
     return joined.cos(), joined.sin()
 
 
+def rope_grid(
+    height: int, width: int, head_dim: int, device: Device = None, theta: float = 10000.0
+) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a grid of tokens by their integer row and column, each float32 [height*width, head_dim/2].
+
+    All angles of the row, then all of the column, cut to head_dim/2 where its half is odd (spec: xpred, section 1).
+    `head_dim` must be even.
+    """
+    half = head_dim // 2
+    frequencies = 1.0 / theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
+    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * frequencies
+    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * frequencies
+    size = (height, width, frequencies.numel())
+
+    def join(function) -> Tensor:
+        pair = [function(rows)[:, None].expand(size), function(columns)[None].expand(size)]
+        return torch.cat(pair, dim=-1).flatten(0, 1)[:, :half]
+
+    return join(torch.cos), join(torch.sin)
+
+
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the adjacent channel pairs (2j, 2j+1) of [B, L, heads, e] by tables of [L, e/2] or [B, L, e/2].
 
