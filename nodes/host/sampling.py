@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -17,6 +16,7 @@ from ...pixeldit_core.flow.grid import linear_grid
 from ...pixeldit_core.flow.guidance import check_interval, is_guided
 from ...pixeldit_core.flow.sample import part_of_grid
 from ...pixeldit_core.flow.solvers import SOLVERS
+from .guidance import with_scale
 from .model import about
 
 INTERVAL = "pixeldit_cfg_interval"
@@ -31,22 +31,7 @@ def with_interval(model: Any, start: float, end: float) -> Any:
         ValueError: not 0 <= start < end <= 1.
     """
     interval = check_interval((start, end))
-
-    def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
-        guider = executor.class_obj
-        if not hasattr(guider, "cfg") or is_guided(1.0 - float(timestep.flatten()[0]), interval):
-            return executor(x, timestep, model_options, seed)
-        cfg, guider.cfg = guider.cfg, 1.0
-        try:
-            return executor(x, timestep, model_options, seed)
-        finally:
-            guider.cfg = cfg
-
-    model = model.clone()
-    kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
-    model.remove_wrappers_with_key(kind, INTERVAL)  # the last one counts
-    model.add_wrapper_with_key(kind, INTERVAL, predict_noise)
-    return model
+    return with_scale(model, INTERVAL, lambda cfg, t: cfg if is_guided(t, interval) else 1.0)
 
 
 def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
