@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import PixelDiTClassLabel, PixelDiTTextPrompt
+from .guidance import PixelDiTCFGRescale, PixelDiTCFGSchedule
 from .host import folders, routes
 from .loader import PixelDiTLoader
 from .lora import PixelDiTLoRA
@@ -23,6 +24,8 @@ class PixelDiTExtension(ComfyExtension):
             PixelDiTTextPrompt,
             PixelDiTSampler,
             PixelDiTCFGInterval,
+            PixelDiTCFGRescale,
+            PixelDiTCFGSchedule,
             PixelDiTScheduler,
             PixelDiTSolver,
             PixelDiTDecode,

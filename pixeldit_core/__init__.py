@@ -16,6 +16,7 @@ from .flow.grid import shift_time
 from .flow.guidance import is_guided
 from .flow.sample import noise, sample, time_grid
 from .flow.solvers import SOLVERS
+from .flow.strategies import combine, schedule
 from .images import contact_sheet, from_image, to_uint8
 from .model import Model, build, class_condition, null_condition, text_condition
 from .networks.pixeldit import PixelDiT, PixelDiTParams
@@ -40,6 +41,7 @@ __all__ = [
     "apply_lora",
     "build",
     "class_condition",
+    "combine",
     "contact_sheet",
     "from_image",
     "inspect_checkpoint",
@@ -50,6 +52,7 @@ __all__ = [
     "read_checkpoint",
     "sample",
     "save_checkpoint",
+    "schedule",
     "shift_time",
     "text_condition",
     "time_grid",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -18,6 +17,7 @@ from ...pixeldit_core.flow.guidance import check_interval, is_guided
 from ...pixeldit_core.flow.rules import Rule
 from ...pixeldit_core.flow.sample import part_of_grid
 from ...pixeldit_core.flow.solvers import SOLVERS
+from .guidance import with_scale
 from .model import about
 from .trajectory import Trajectory
 
@@ -37,30 +37,7 @@ def with_interval(model: Any, start: float, end: float) -> Any:
         ValueError: not 0 <= start < end <= 1.
     """
     interval = check_interval((start, end))
-    return guided_where(model, lambda t: is_guided(t, interval))
-
-
-def guided_where(model: Any, guides: Callable[[float], bool]) -> Any:
-    """A clone of a MODEL whose guidance applies only where `guides` says so of t.
-
-    Knows nothing of the model: whatever guider samples it is set to a scale of 1 for the call.
-    """
-
-    def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
-        guider = executor.class_obj
-        if not hasattr(guider, "cfg") or guides(1.0 - float(timestep.flatten()[0])):
-            return executor(x, timestep, model_options, seed)
-        cfg, guider.cfg = guider.cfg, 1.0
-        try:
-            return executor(x, timestep, model_options, seed)
-        finally:
-            guider.cfg = cfg
-
-    model = model.clone()
-    kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
-    model.remove_wrappers_with_key(kind, INTERVAL)  # the last one counts
-    model.add_wrapper_with_key(kind, INTERVAL, predict_noise)
-    return model
+    return with_scale(model, INTERVAL, lambda cfg, t: cfg if is_guided(t, interval) else 1.0)
 
 
 def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
@@ -162,7 +139,8 @@ def sample(
     `trajectory` takes down what the walk passes.
     """
     walk, preview = find_rule(model, rule), latent_preview.prepare_callback(model, len(sigmas) - 1)
-    guider = comfy.samplers.CFGGuider(guided_where(model, _guides(walk, 1.0 - sigmas, timeshift, interval, cfg)))
+    guides = _guides(walk, 1.0 - sigmas, timeshift, interval, cfg)
+    guider = comfy.samplers.CFGGuider(with_scale(model, INTERVAL, lambda scale, t: scale if guides(t) else 1.0))
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
 

@@ -1,0 +1,89 @@
+"""Guidance strategies of the core as patches of a MODEL; they know nothing of the model but that it flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.patcher_extension
+from torch import Tensor
+
+from ...pixeldit_core.flow.strategies import check_rescale, combine, schedule
+
+RESCALE = "pixeldit_cfg_rescale"
+SCHEDULE = "pixeldit_cfg_schedule"
+
+
+def with_rescale(model: Any, factor: float) -> Any:
+    """A clone of a MODEL whose guided prediction has its contrast brought back to the conditional one's.
+
+    x - denoised is the velocity times sigma: the share of contrast is the same. Guiders that leave their one scale
+    at 1 (DualCFGGuider has two of its own) are as without it.
+
+    Raises:
+        ValueError: factor outside of 0 to 1.
+    """
+    factor = check_rescale(factor)
+
+    def rescaled(arguments: dict) -> Tensor:
+        scale = arguments["cond_scale"]
+        if scale == 1:  # there was no null pass
+            return arguments["cond"]
+        return combine(scale, rescale=factor)(arguments["cond"], arguments["uncond"], 0.0)
+
+    def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
+        ours = model_options.get("sampler_cfg_function") is rescaled
+        if ours and not has_one_scale(getattr(executor.class_obj, "cfg", 1.0)):
+            model_options = {key: value for key, value in model_options.items() if key != "sampler_cfg_function"}
+        return executor(x, timestep, model_options, seed)
+
+    model = wrapped(model, RESCALE, predict_noise)
+    model.set_model_sampler_cfg_function(rescaled)
+    return model
+
+
+def with_schedule(model: Any, shape: str, end: float) -> Any:
+    """A clone of a MODEL whose guidance goes from the sampler's own scale at the noise to `end` at the image.
+
+    A scale of 1, the sampler's own or that outside of an interval, stays 1.
+
+    Raises:
+        ValueError: an unknown shape.
+    """
+    schedule(shape, end)
+
+    def scale_at(cfg: Any, t: float) -> Any:
+        return schedule(shape, cfg, end)(t) if has_one_scale(cfg) else cfg
+
+    return with_scale(model, SCHEDULE, scale_at)
+
+
+def with_scale(model: Any, key: str, scale_at: Callable[[Any, float], Any]) -> Any:
+    """A clone of a MODEL for which a guider's scale is `scale_at(scale, t)` during each prediction."""
+
+    def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
+        guider = executor.class_obj
+        if not hasattr(guider, "cfg"):
+            return executor(x, timestep, model_options, seed)
+        cfg = guider.cfg
+        guider.cfg = scale_at(cfg, 1.0 - float(timestep.flatten()[0]))
+        try:
+            return executor(x, timestep, model_options, seed)
+        finally:
+            guider.cfg = cfg
+
+    return wrapped(model, key, predict_noise)
+
+
+def has_one_scale(cfg: Any) -> bool:
+    """Whether a guider guides by one scale: some leave theirs at 1 and have two others, some have a list."""
+    return isinstance(cfg, int | float) and cfg != 1
+
+
+def wrapped(model: Any, key: str, predict_noise: Callable) -> Any:
+    """A clone of a MODEL with a wrapper around each prediction; the last one of a key counts."""
+    model = model.clone()
+    kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
+    model.remove_wrappers_with_key(kind, key)
+    model.add_wrapper_with_key(kind, key, predict_noise)
+    return model
