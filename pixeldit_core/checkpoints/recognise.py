@@ -167,6 +167,11 @@ def _join_params(
                 )
             if key not in told:
                 values[key] = value
+    if unknown := [key for key in guessed if values[key] is None]:
+        raise ValueError(
+            f"{name}: neither its shapes nor a configuration tell {' and '.join(unknown)} of this {family.title}. "
+            f"Give them: params={{{', '.join(f'{unknown_key!r}: ...' for unknown_key in unknown)}}}."
+        )
     try:
         return family.params(**values)
     except (ValueError, TypeError, OverflowError) as error:  # the values of a file may be of any kind

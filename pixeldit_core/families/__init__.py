@@ -10,11 +10,12 @@ from torch import nn
 from .official import OFFICIAL_PRESETS, PIXELDIT, PIXELDIT_T2I
 from .pixelhdm import PIXELHDM, PIXELHDM_PRESETS
 from .record import RULES, Family, Preset, Shapes
+from .xpred import XPRED_FAMILIES, XPRED_PRESETS
 
 __all__ = ["FAMILIES", "PIXELDIT", "PRESETS", "RULES", "Family", "Shapes", "build_network", "find_family"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I, PIXELHDM)}
-PRESETS: dict[str, Preset] = {**OFFICIAL_PRESETS, **PIXELHDM_PRESETS}
+FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I, *XPRED_FAMILIES, PIXELHDM)}
+PRESETS: dict[str, Preset] = {**OFFICIAL_PRESETS, **XPRED_PRESETS, **PIXELHDM_PRESETS}
 
 
 def find_family(name: str) -> Family:

@@ -72,6 +72,18 @@ def cut_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None,
     return _trained_times(steps, timeshift, params)
 
 
+def even_grid(steps: int, timeshift: float = 1.0, last_step: float | None = None, params: Any = None) -> Tensor:
+    """float64 [steps + 1] from 0 to 1, whatever the timeshift: of a published walk that tells the network other times.
+
+    Raises:
+        ValueError: steps below 1, timeshift not above 0, a last_step.
+    """
+    _check(steps, timeshift)
+    if last_step is not None:
+        raise ValueError("this rule has no last_step of its own; leave it out.")
+    return torch.arange(steps + 1, dtype=torch.float64) / steps
+
+
 def _trained_times(steps: int, timeshift: float, params: Any) -> Tensor:
     eps = 0.05 if params is None else params.time_eps
     if timeshift == 1:

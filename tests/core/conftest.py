@@ -66,11 +66,13 @@ def find_golden(name, system="official"):
     else:
         pytest.skip(f"golden case {system}/{name} is neither in tests/golden nor in ../shared/golden")
     case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    stored = case.get("checkpoint")
+    stored = stored["file"] if isinstance(stored, dict) else stored
     files = {part: folder / f"{part}.safetensors" for part in ("inputs", "outputs")}
     return SimpleNamespace(
         folder=folder,
         case=case,
-        checkpoint=folder / case["checkpoint"] if "checkpoint" in case else None,
+        checkpoint=folder / stored if stored else None,
         **{part: load_file(path) if path.exists() else {} for part, path in files.items()},
     )
 

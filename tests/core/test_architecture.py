@@ -117,6 +117,7 @@ PUBLIC = """
     read_checkpoint inspect_checkpoint load_checkpoint build save_checkpoint class_condition null_condition
     text_condition apply_lora sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
 """.split()  # what docs promise
+RELATIVES = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 
 
 def test_the_public_names_are_there():
@@ -126,8 +127,9 @@ def test_the_public_names_are_there():
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
     assert set(pc.PRESETS) == {
         "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelHDM", "PixelHDM-small", "PixelHDM-large",
+        *(f"{kind}-tiny/4-{data}" for kind in RELATIVES for data in ("mnist", "cifar10")),
     }  # fmt: skip
-    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm"}
+    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm", *(f"xpred_{kind}" for kind in RELATIVES)}
     assert set(pc.RECIPES) == {
         "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
         "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm",
