@@ -281,7 +281,7 @@ class PixelDiTScheduler(io.ComfyNode):
     @classmethod
     def execute(cls, model, steps, timeshift, denoise, last_step, latent=None) -> io.NodeOutput:
         size = tuple(latent["samples"].shape[-2:]) if latent else None
-        return io.NodeOutput(sampling.make_sigmas(model, steps, timeshift, denoise, last_step, size))
+        return io.NodeOutput(1.0 - sampling.make_times(model, steps, timeshift, denoise, last_step, size))
 
 
 class PixelDiTSolver(io.ComfyNode):

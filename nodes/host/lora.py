@@ -27,11 +27,12 @@ def add_lora(model: Any, path: str, strength: float) -> tuple[Any, Lora]:
         )
     stored = {key: tuple(value.shape) for key, value in model.model.diffusion_model.state_dict().items()}
     lora = read_lora(path, join_shapes(stored))
-    width = stored["pixel_embedder.proj.weight"][0]
     patches = {}
     for whole, pair in lora.pairs.items():
-        # the host's own network keeps some matrices in halves
-        for name, part in ({whole: pair} if whole in stored else split_pair(whole, pair, width)).items():
+        parts = {whole: pair}
+        if whole not in stored:  # the host's own network keeps some matrices in halves
+            parts = split_pair(whole, pair, stored["pixel_embedder.proj.weight"][0])
+        for name, part in parts.items():
             patches[_BEFORE + name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
     patched = model.clone()
     missing = patches.keys() - set(patched.add_patches(patches, strength))

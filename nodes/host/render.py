@@ -96,13 +96,13 @@ def render(
         cfg_interval_start, cfg_interval_end = chosen.cfg_interval
     height, width = _size(model, height, width, image)
     timeshift = timeshift or sampling.auto_timeshift(model, (height, width))
-    sigmas = sampling.make_sigmas(model, steps, timeshift, denoise if image is not None else 1.0, rule=rule)
+    times = sampling.make_times(model, steps, timeshift, denoise if image is not None else 1.0, rule=rule)
 
     channels = known.params.in_channels if known else 3
     count = max(batch_size, _num_classes(positive), 0 if image is None else len(image))
     if image is None:
         latent = torch.zeros(count, channels, height, width)
-        noise = sampling.unit_noise(latent, seed, sigmas)
+        noise = sampling.unit_noise(latent, seed, times)
     else:
         if mask is not None:
             mask = fit(to_mask(mask, image), width, height).movedim(-1, 1)
@@ -111,9 +111,9 @@ def render(
         noise = sampling.noise_for(latent, seed)
     if negative is None:
         negative = no_condition(model, positive, cfg)
-    trajectory = Trajectory(frames, len(sigmas) - 1) if frames else None
+    trajectory = Trajectory(frames, len(times) - 1) if frames else None
     if trajectory:
-        trajectory.begin(sigmas[0] * noise + (1 - sigmas[0]) * model.model.process_latent_in(latent))
+        trajectory.begin(torch.lerp(noise, model.model.process_latent_in(latent), times[0].to(noise)))
     samples = sampling.sample(
         model,
         positive,
@@ -123,7 +123,7 @@ def render(
         mask=mask,
         seed=seed,
         solver=solver,
-        sigmas=sigmas,
+        times=times,
         cfg=cfg,
         interval=(cfg_interval_start, cfg_interval_end),
         timeshift=timeshift,

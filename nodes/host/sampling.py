@@ -48,7 +48,7 @@ def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
     return float(getattr(model.get_model_object("model_sampling"), "shift", 1.0))
 
 
-def make_sigmas(
+def make_times(
     model: Any,
     steps: int,
     timeshift: float,
@@ -57,7 +57,7 @@ def make_sigmas(
     size: Any = None,
     rule: str = "house",
 ) -> Tensor:
-    """SIGMAS = 1 - times: the family's grid for a PixelDiT, the linear one for any other MODEL.
+    """Times of a walk: the family's grid for a PixelDiT, the linear one for any other MODEL.
 
     `timeshift` and `last_step` 0 = automatic.
 
@@ -67,7 +67,7 @@ def make_sigmas(
     known, grid = about(model), find_rule(model, rule).grid
     params = known.params if known else None
     shift = timeshift or auto_timeshift(model, size)
-    return 1.0 - part_of_grid(lambda n: grid(n, shift, last_step or None, params), steps, denoise)
+    return part_of_grid(lambda n: grid(n, shift, last_step or None, params), steps, denoise)
 
 
 def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> comfy.samplers.KSAMPLER:
@@ -109,12 +109,12 @@ def noise_for(latent: Tensor, seed: int) -> Tensor:
     return comfy.sample.prepare_noise(latent, seed)
 
 
-def unit_noise(latent: Tensor, seed: int, sigmas: Tensor) -> Tensor:
+def unit_noise(latent: Tensor, seed: int, times: Tensor) -> Tensor:
     """The same for an empty latent: unit noise once the host has scaled it by the first sigma.
 
-    The text-to-image grid starts a little below 1, its state is pure noise all the same.
+    Some grids start a little after 0, their state is pure noise all the same.
     """
-    return noise_for(latent, seed) / sigmas[0]
+    return noise_for(latent, seed) / (1.0 - times[0])
 
 
 def sample(
@@ -127,7 +127,7 @@ def sample(
     mask: Tensor | None,
     seed: int,
     solver: str,
-    sigmas: Tensor,
+    times: Tensor,
     cfg: float,
     interval: tuple[float, float],
     timeshift: float = 1.0,
@@ -138,8 +138,8 @@ def sample(
 
     `trajectory` takes down what the walk passes.
     """
-    walk, preview = find_rule(model, rule), latent_preview.prepare_callback(model, len(sigmas) - 1)
-    guides = _guides(walk, 1.0 - sigmas, timeshift, interval, cfg)
+    walk, preview = find_rule(model, rule), latent_preview.prepare_callback(model, len(times) - 1)
+    guides = _guides(walk, times, timeshift, interval, cfg)
     guider = comfy.samplers.CFGGuider(with_scale(model, INTERVAL, lambda scale, t: scale if guides(t) else 1.0))
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -153,14 +153,14 @@ def sample(
         noise,
         latent,
         make_solver(solver, walk, timeshift),
-        sigmas,
+        1.0 - times,
         denoise_mask=mask,
         callback=on_step,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
     # the host takes the share of the image at the walk's end for its scale; a published walk that ends early keeps it
-    return samples if rule == "house" else samples * (1.0 - sigmas[-1])
+    return samples if rule == "house" else samples * times[-1]
 
 
 def _guides(

@@ -198,6 +198,12 @@ def canonical(key: str, family: Family) -> str:
     return key
 
 
+def other_names(key: str) -> list[str]:
+    """The names that files of any family have for a tensor beside its own."""
+    pairs = (pair for family in FAMILIES.values() for pair in family.aliases.items())
+    return [key.replace(name, alias) for alias, name in pairs if name in key]
+
+
 def _is_alias(key: str, family: Family) -> bool:
     return any(alias in key for alias in family.aliases)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..families import Shapes
 from ..model import Model
-from .layouts import PREFIXES, find_groups, find_refused
+from .layouts import PREFIXES, find_groups, find_refused, other_names
 from .pairs import MAPS, WHOLE, Lora, Pair, join_pairs
 from .read import read_checkpoint
 from .split import join_shapes
@@ -143,7 +143,7 @@ def _sort(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, dict[st
 
 def _match(modules: Iterable[str], sizes: Shapes, source: str) -> tuple[dict[str, str], list[str]]:
     """The module for each weight of the network that has one, and the modules for none of them."""
-    paths = {name.removesuffix(".weight"): name for name in sizes}
+    paths = {path.removesuffix(".weight"): name for name in sizes for path in (*other_names(name), name)}
     paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # kohya's; no two paths are alike then
     owners, unknown = {}, []
     for module in modules:

@@ -26,3 +26,28 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02)
     bad = [name for name, parameter in network.named_parameters() if not torch.isfinite(parameter).all()]
     assert not bad, f"not initialised: {bad}"
+
+
+def initialise_xpred(network: nn.Module) -> None:
+    """The same for an x-prediction network, whose modulation starts as none.
+
+    The scales of its blocks are not added to 1, so their biases are 1; the authors start them at 0, too, which lets
+    hardly a gradient through at first.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding, nn.Conv2d, nn.ConvTranspose2d)):
+            module.reset_parameters()
+    for name, parameter in network.named_parameters():
+        if "adaLN_modulation" in name or "mlp_cond" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
+        elif "norm" in name:
+            nn.init.ones_(parameter)
+        elif "pos_embed" in name or name == "class_registers":
+            nn.init.normal_(parameter, std=0.02)
+        if name.endswith(("adaLN_modulation.1.bias", "mlp_cond.1.bias")) and "blocks." in name:
+            first = (
+                1 if "adaLN" in name else 0
+            )  # shift, scale, gate of a patch block; scale, shift, gate of a pixel block
+            parameter.data.unflatten(0, (6, -1))[[first, first + 3]] = 1.0
+    bad = [name for name, parameter in network.named_parameters() if not torch.isfinite(parameter).all()]
+    assert not bad, f"not initialised: {bad}"

@@ -29,6 +29,8 @@ class TrainingSettings:
     ema: float = 0.998
     label_dropout: float = 0.1
     timeshift: float = 1.0
+    time_mean: float = 0.0  # of the normal numbers that times come from: below 0, more of them near the noise
+    time_spread: float = 1.0
     flip: bool = True  # mirror half of the pictures
     bfloat16: bool = True  # matrix products in bfloat16; weights and optimizer stay float32
     compile: bool = True
@@ -62,7 +64,7 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
 def _batches(
     pictures: np.ndarray, labels: np.ndarray, settings: TrainingSettings, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches: image [B,3,H,W] float32 in [-1,1] and label [B]; every picture once per round."""
+    """Endless batches: image [B,C,H,W] float32 in [-1,1] and label [B]; every picture once per round."""
     while True:
         order = rng.permutation(len(pictures))
         for start in range(0, len(order) - settings.batch + 1, settings.batch):
@@ -80,11 +82,13 @@ def train(
     labels: np.ndarray,
     settings: TrainingSettings,
     on_step: Callable[[int, float, Ema], None] | None = None,
+    velocity: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Ema:
     """Trains the network in place and returns the average of its weights.
 
-    pictures [N,H,W,3] uint8, labels [N] in 0..num_classes-1; the network is called as network(x, t, label) and its null
-    class is number `num_classes`. on_step(step, loss, ema) is called after every step, counted from 1.
+    pictures [N,H,W,C] uint8, labels [N] in 0..num_classes-1; the network is called as network(x, t, label) and its null
+    class is number `num_classes`. on_step(step, loss, ema) is called after every step, counted from 1. `velocity` makes
+    one of (network, x, t, label) where the network predicts something else.
     """
     if len(pictures) < settings.batch:
         raise ValueError(f"{len(pictures)} pictures do not fill a batch of {settings.batch}")
@@ -98,11 +102,12 @@ def train(
     )
     ema = Ema(network, settings.ema)
     device = next(network.parameters()).device.type
+    predict = velocity or (lambda network, *arguments: network(*arguments))
 
     def loss_of(image: Tensor, noise: Tensor, times: Tensor, label: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
-            velocity = network(noisy_sample(image, noise, times), times, label)
-        return flow_matching_loss(velocity.float(), image, noise)
+            found = predict(network, noisy_sample(image, noise, times), times, label)
+        return flow_matching_loss(found.float(), image, noise)
 
     if settings.compile:
         loss_of = torch.compile(loss_of)
@@ -110,7 +115,8 @@ def train(
     started = time.monotonic()
     for step in range(1, settings.steps + 1):
         image, label = next(batches)
-        times = logit_normal_times(torch.randn(len(image)), settings.timeshift)
+        normal = settings.time_mean + settings.time_spread * torch.randn(len(image))
+        times = logit_normal_times(normal, settings.timeshift)
         label = drop_labels(label, torch.rand(len(image)), settings.label_dropout, null_label)
         loss = loss_of(image, torch.randn_like(image), times, label)
         loss.backward()

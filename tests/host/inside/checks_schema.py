@@ -15,6 +15,8 @@ NODES = (
     "PixelDiTTextPrompt",
     "PixelDiTSampler",
     "PixelDiTCFGInterval",
+    "PixelDiTCFGRescale",
+    "PixelDiTCFGSchedule",
     "PixelDiTScheduler",
     "PixelDiTSolver",
     "PixelDiTDecode",
