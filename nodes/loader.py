@@ -14,16 +14,16 @@ class PixelDiTLoader(io.ComfyNode):
             node_id="PixelDiTLoader",
             display_name="PixelDiT Loader",
             category="PixelDiT",
-            description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, as a MODEL. Kind and sizes "
-            "are read from the file; other files are refused by name. Works with KSampler, LoRA, ModelSave and every "
-            "other model node.",
+            description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of a relative "
+            "(x-prediction networks, PixelHDM) as a MODEL. Kind and sizes are read from the file; other files are refused "
+            "by name. Works with KSampler, LoRA, ModelSave and every other model node.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=list_checkpoints(),
                     tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt), "
-                    "or a diffusers folder there. pixeldit-drawings-64 comes with the pack.",
+                    "or a diffusers folder there. pixeldit-drawings-64 and xpred-digits-28 come with the pack.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -31,7 +31,7 @@ class PixelDiTLoader(io.ComfyNode):
                         options=["auto", "ema", "raw"],
                         default="auto",
                         tooltip="Which weights, where a training checkpoint has both. auto = those that the published "
-                        "pictures were made with: ema, the averaged ones, for classes; raw for text-to-image.",
+                        "pictures were made with: ema, the averaged ones; raw for the official text-to-image.",
                     )
                 ),
                 advanced(

@@ -14,6 +14,7 @@ CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}
 HUB = "https://huggingface.co/nvidia"
 LICENCE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, not commercial**."
 BOX = "pixeldit-drawings-64.safetensors"
+DIGITS = "xpred-digits-28.safetensors"
 
 
 @dataclass
@@ -116,7 +117,9 @@ def label(class_name: str, classes: str, pos: tuple[int, int]) -> Node:
     )
 
 
-def sampler(seed: int, recipe: str, settings: list[Any], pos: tuple[int, int], denoise: float = 1.0) -> Node:
+def sampler(
+    seed: int, recipe: str, settings: list[Any], pos: tuple[int, int], denoise: float = 1.0, frames: int = 0
+) -> Node:
     inputs = [
         ("model", "MODEL"),
         ("positive", "CONDITIONING"),
@@ -125,15 +128,21 @@ def sampler(seed: int, recipe: str, settings: list[Any], pos: tuple[int, int], d
         ("mask", "MASK"),
     ]
     # behind `seed` lies the widget for what happens to it after a run
-    widgets = [seed, "fixed", recipe, *settings, denoise]
+    widgets = [seed, "fixed", recipe, *settings, denoise, "house", frames]
     linked = {"width": "INT", "height": "INT"}
-    return Node("PixelDiTSampler", pos, (340, 500), inputs, [("IMAGE", "IMAGE")], widgets, linked=linked)
+    outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE")]
+    return Node("PixelDiTSampler", pos, (340, 540), inputs, outputs, widgets, linked=linked)
 
 
-def enlarge(pos: tuple[int, int], times: float = 4.0) -> Node:
-    title = f"Enlarge {times:g}x (the model paints 64 x 64)"
+def enlarge(pos: tuple[int, int], times: float = 4.0, size: int = 64, method: str = "lanczos") -> Node:
+    title = f"Enlarge {times:g}x (the model paints {size} x {size})"
     sockets = [("image", "IMAGE")], [("IMAGE", "IMAGE")]
-    return Node("ImageScaleBy", pos, (300, 90), *sockets, ["lanczos", times], title=title)
+    return Node("ImageScaleBy", pos, (300, 90), *sockets, [method, times], title=title)
+
+
+def save_animation(prefix: str, title: str, pos: tuple[int, int], size: tuple[int, int] = (420, 420)) -> Node:
+    widgets = [prefix, 8.0, True, 80, "default"]
+    return Node("SaveAnimatedWEBP", pos, size, inputs=[("images", "IMAGE")], widgets=widgets, title=title)
 
 
 def save_image(prefix: str, pos: tuple[int, int], size: tuple[int, int] = (420, 460)) -> Node:

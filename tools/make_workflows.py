@@ -1,6 +1,7 @@
 """Writes the bundled workflows: `python tools/make_workflows.py`. Thumbnails are made from screenshots."""
 
 import templates_classes
+import templates_relatives
 import templates_text
 from graph import OUT
 
@@ -12,3 +13,5 @@ if __name__ == "__main__":
     templates_text.text_to_image()
     templates_text.image_to_image()
     templates_text.inpaint()
+    templates_relatives.digits()
+    templates_relatives.pixelhdm()

@@ -21,7 +21,11 @@ DRIVE = Path(__file__).parent / "drive.js"
 TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 # templates that need no download, with the name and number of the pictures that they save
-RUNS = {"PixelDiT Quickstart": ("quickstart", 12), "PixelDiT Inpaint": ("inpaint", 6)}
+RUNS = {
+    "PixelDiT Quickstart": ("quickstart", 12),
+    "PixelDiT Inpaint": ("inpaint", 6),
+    "PixelDiT MNIST digits": ("digits", 12),  # ten digits and two animations
+}
 
 
 def _chromium() -> str | None:
@@ -104,7 +108,7 @@ def test_a_workflow_opens_as_meant(server: Server, title: str, tmp_path: Path) -
         saved = [image["filename"] for output in found["run"]["outputs"].values() for image in output["images"]]
         name, count = RUNS[title]
         assert len(saved) == count
-        assert len(list((server.base / "output" / "PixelDiT").glob(f"{name}*.png"))) == count
+        assert len(list((server.base / "output" / "PixelDiT").glob(f"{name}*.*"))) == count
 
 
 def test_the_class_list_follows_the_checkpoint(server: Server, tmp_path: Path) -> None:
