@@ -15,8 +15,8 @@ class PixelDiTLoader(io.ComfyNode):
             display_name="PixelDiT Loader",
             category="PixelDiT",
             description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of a relative "
-            "(x-prediction networks, PixelHDM) as a MODEL. Kind and sizes are read from the file; other files are refused "
-            "by name. Works with KSampler, LoRA, ModelSave and every other model node.",
+            "(x-prediction networks, PixelHDM) as a MODEL. Kind and sizes are read from the file; other files are "
+            "refused by name. Works with KSampler, LoRA, ModelSave and every other model node.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(

@@ -75,6 +75,8 @@ def _carry_text(about: Any, given: dict) -> dict[str, Any]:
         return {"c_crossattn": comfy.conds.CONDRegular(text)}
     mask = _mask(about, given.get("attention_mask"), text)
     pooled = given.get("pooled_output")
+    if text.shape[1] > (most := about.params.txt_max_length):  # states do not depend on what comes behind them
+        text, mask, pooled = text[:, :most], mask[:, :most], None
     if pooled is None or pooled.shape[-1] != width:  # of an encoder node that does not know this family
         pooled = text[torch.arange(len(text)), mask.sum(dim=1) - 1]
     return {

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..checkpoints.load import inspect_checkpoint, load_checkpoint
-from ..families import FAMILIES, PIXELDIT
+from ..families import FAMILIES, RULES
 from ..files import whole_file
 from ..flow.guidance import check_interval
 from ..flow.sample import check_size, noise, sample, time_grid
@@ -42,6 +42,12 @@ BOX = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors" 
 SHEET = "contact-sheet.png"
 OWN = "checkpoint"  # the recipe that the file itself brings along
 
+NAMED = {
+    name: recipe
+    for family in FAMILIES.values()
+    if family.condition == "class"
+    for name, recipe in family.recipes.items()
+}
 _EVERY_CLASS_UP_TO = 20
 _HANDFUL = [1, 88, 207, 279, 387, 417, 933, 974]  # of ImageNet: fish, birds, dogs, foxes, pandas, things, food, places
 _BATCH_PIXELS = 2**19  #  what one batch has by default, all its pictures together
@@ -105,9 +111,9 @@ def add_command(commands: Any, **options: Any) -> None:
     how = parser.add_argument_group("how to make it (default: the checkpoint's own recipe, else the published one)")
     how.add_argument(
         "--recipe",
-        choices=[OWN, *PIXELDIT.recipes],
+        choices=[OWN, *NAMED],
         metavar="NAME",
-        help=f"settings by name: {', '.join(PIXELDIT.recipes)}, or {OWN} for those in the file; options below change "
+        help=f"settings by name: {', '.join(NAMED)}, or {OWN} for those in the file; options below change "
         "single values of it",
     )
     how.add_argument("--steps", type=int, metavar="N", help="more is finer and slower; 20 to 100 are usual")
@@ -124,6 +130,13 @@ def add_command(commands: Any, **options: Any) -> None:
     )
     how.add_argument(
         "--timeshift", type=float, metavar="SHIFT", help="above 1: more of the steps near the noise; 1 is even"
+    )
+    how.add_argument(
+        "--rule",
+        choices=RULES,
+        default=RULES[0],
+        help="house is the correct mathematics; published walks exactly as the authors' program, mistakes included "
+        "(the same for the official models; default: house)",
     )
     where = parser.add_argument_group("where to compute")
     where.add_argument("--device", default="auto", help='"cpu", "cuda", "mps" ... (default: the fastest there is)')
@@ -159,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
     batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (height * width)))
 
     started = time.monotonic()
-    sheet = _make(model, recipe, pairs, batch_size, options.out)
+    sheet = _make(model, recipe, options.rule, pairs, batch_size, options.out)
     seconds = time.monotonic() - started
 
     small = max(1, 128 // width)
@@ -207,15 +220,15 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
         ValueError: a value that no sampling can have.
     """
     if options.recipe == OWN and not model.recipe:
-        raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(PIXELDIT.recipes)}.")
+        raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(NAMED)}.")
     named = RECIPES.get(options.recipe)
     recipe = named or model.recipe_for(options.size)
-    size = options.size or recipe.size or model.family.default_recipe(None).size
+    size = options.size or recipe.size or model.own_size
     given = {name: getattr(options, name) for name in ("steps", "solver", "cfg", "timeshift", "cfg_interval")}
     given = {name: value for name, value in given.items() if value is not None}
     if "cfg_interval" in given:
         given["cfg_interval"] = check_interval(given["cfg_interval"])
-    time_grid(model, given.get("steps", recipe.steps), given.get("timeshift", recipe.timeshift))
+    time_grid(model, given.get("steps", recipe.steps), given.get("timeshift", recipe.timeshift), rule=options.rule)
     return dataclasses.replace(recipe, size=size, **given)
 
 
@@ -235,16 +248,18 @@ def _classes(model: Model, text: str | None) -> list[int]:
     return [count * part // 8 for part in range(8)]
 
 
-def _make(model: Model, recipe: Recipe, pairs: list[tuple[int, int]], batch_size: int, folder: Path) -> torch.Tensor:
+def _make(
+    model: Model, recipe: Recipe, rule: str, pairs: list[tuple[int, int]], batch_size: int, folder: Path
+) -> torch.Tensor:
     """Sample and write all pictures; gives those for the contact sheet."""
     made: list[torch.Tensor] = []
     with Progress(len(pairs), recipe.steps) as progress:
         for first in range(0, len(pairs), batch_size):
             batch = pairs[first : first + batch_size]
             try:
-                pixels = _sample(model, recipe, batch, progress)
+                pixels = _sample(model, recipe, rule, batch, progress)
                 for (index, seed), picture in zip(batch, to_pil(pixels), strict=True):
-                    about = {"model": model.source, "class": class_name(model, index), "seed": seed}
+                    about = {"model": model.source, "class": class_name(model, index), "seed": seed, "rule": rule}
                     _write_picture(picture, folder / f"{index}_{seed}.png", about | recipe.to_dict())
                     progress.finish(1)
             except KeyboardInterrupt:
@@ -255,7 +270,7 @@ def _make(model: Model, recipe: Recipe, pairs: list[tuple[int, int]], batch_size
     return torch.stack(made)
 
 
-def _sample(model: Model, recipe: Recipe, batch: list[tuple[int, int]], progress: Progress) -> torch.Tensor:
+def _sample(model: Model, recipe: Recipe, rule: str, batch: list[tuple[int, int]], progress: Progress) -> torch.Tensor:
     x = sample(
         model,
         class_condition(model, [index for index, _ in batch]),
@@ -265,9 +280,10 @@ def _sample(model: Model, recipe: Recipe, batch: list[tuple[int, int]], progress
         cfg=recipe.cfg,
         timeshift=recipe.timeshift,
         cfg_interval=recipe.cfg_interval,
+        rule=rule,
         on_step=lambda i, t, x, v: progress.step(i + 1, len(batch)),
     )
-    return to_uint8(model, x)
+    return to_uint8(model, x, rule)
 
 
 def _write_picture(picture: Image.Image, path: Path, about: dict[str, Any] | None = None) -> None:

@@ -82,6 +82,39 @@ def test_options_change_single_values_of_a_recipe(tiny_file, tmp_path, capsys):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "0_0.png")), pc.to_uint8(expected, x)[0].numpy())
 
 
+def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
+    params = pc.FAMILIES["xpred_mmdit"].params(
+        dim=16, depth=1, heads=2, dim_head=8, in_channels=1, num_registers=2, image_size=12
+    )
+    model = pc.build("xpred_mmdit", params, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.network.parameters():
+        weight.data.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    model.class_names = [(digit,) for digit in "0123456789"]
+    path = pc.save_checkpoint(model, tmp_path / "grey.safetensors")
+    settings = ["--recipe", "xpred", "--steps", "5", "--timeshift", "2", "--classes", "3", "--seeds", "7"]
+    for rule in ("house", "published"):
+        out = tmp_path / rule
+        assert main(["sample", str(path), *settings, "--rule", rule, "--out", str(out)]) == 0
+        picture = Image.open(out / "3_7.png")
+        x = pc.sample(
+            model,
+            pc.class_condition(model, "3"),
+            seeds=7,
+            steps=5,
+            solver="euler",
+            cfg=3.0,
+            timeshift=2.0,
+            cfg_interval=(0.1, 1.0),
+            rule=rule,
+        )
+        assert picture.mode == "L" and picture.size == (12, 12)
+        assert np.array_equal(np.asarray(picture), pc.to_uint8(model, x, rule)[0, ..., 0].numpy())
+        assert json.loads(picture.text["pixeldit"])["rule"] == rule
+    house, published = ((tmp_path / rule / "3_7.png").read_bytes() for rule in ("house", "published"))
+    assert house != published
+
+
 def test_a_picture_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(tiny_file, tmp_path):
     for folder, size in (("one", "1"), ("five", "5")):
         out = tmp_path / folder

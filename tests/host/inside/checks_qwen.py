@@ -109,3 +109,31 @@ def check_a_wrong_encoder_or_an_old_host_is_told():
     require(not qwen().is_qwen(clip))
     raises(ValueError, wanted, prompt, clip)
     raises(ValueError, "loaded for another model (LuminaTokenizer)", prompt, clip)
+
+
+def check_a_prompt_reaches_the_picture():
+    """From words to pixels: the nodes give what the core makes of the same states; what is too long is cut."""
+    import comfy.sample
+    from kit import core, golden_folder, load
+
+    clip = tiny_qwen.load()
+    path = golden_folder("10_sampler_euler_cfg", "pixelhdm") / "checkpoint.pt"  # reads 15 tokens
+    model, known = load(path, "prompted.pt"), core().load_checkpoint(path)
+    settings = {"seed": 3, "steps": 4, "solver": "flow_dpmpp_2m", "cfg": 2.0, "width": 16, "height": 12}
+    settings |= {"cfg_interval_start": 0.0, "cfg_interval_end": 1.0}
+    for prompt in ("a fox", "a fox in deep snow under a pale moon"):
+        positive, negative = run("PixelDiTTextPrompt", clip=clip, prompt=prompt, negative_prompt="")
+        picture = run("PixelDiTSampler", model=model, positive=positive, negative=negative, **settings)[0]
+        states, mask, pooled = encoded(clip, prompt, limit=15)
+        x = core().sample(
+            known,
+            core().text_condition(known, states, mask, pooled),
+            core().text_condition(known, *encoded(clip, "")),
+            noise=comfy.sample.prepare_noise(torch.zeros(1, 3, 12, 16), 3),
+            steps=4,
+            solver="flow_dpmpp_2m",
+            cfg=2.0,
+        )
+        low, high = (core().to_uint8(known, x + shift) for shift in (-2e-4, 2e-4))
+        saved = (picture * 255).round().byte()
+        require(((low <= saved) & (saved <= high)).all(), prompt)
