@@ -39,11 +39,12 @@ def build(preset: str, device: str, dtype: torch.dtype) -> pc.Model:
 
 def make_step(model: pc.Model, size: int, device: str) -> Callable[[], torch.Tensor]:
     """What a guided step asks of the network: one call, null row first."""
-    x = torch.randn(1, 3, size, size, device=device).repeat(2, 1, 1, 1)
+    x = torch.randn(1, model.params.in_channels, size, size, device=device).repeat(2, 1, 1, 1)
     if model.family.condition == "text":
-        text = torch.randn(2, model.params.txt_max_length, model.params.txt_embed_dim, device=device)
-        return lambda: model.velocity(x, 0.5, (text,))
-    condition = torch.cat([pc.null_condition(model, 1), pc.class_condition(model, [207])]).to(device)
+        states = torch.randn(2, model.params.txt_max_length, model.params.txt_embed_dim, device=device)
+        text = pc.text_condition(model, states, pooled=states[:, -1])
+        return lambda: model.velocity(x, 0.5, text)
+    condition = torch.cat([pc.null_condition(model, 1), pc.class_condition(model, [7])]).to(device)
     return lambda: model.velocity(x, 0.5, condition)
 
 
