@@ -137,6 +137,7 @@ class PixelDiTSampler(io.ComfyNode):
                         "rule",
                         options=list(RULES),
                         default="house",
+                        optional=True,
                         tooltip="house = the correct mathematics. published = exactly as the authors' program walks, "
                         "mistakes included, to reproduce its pictures. The same for the official PixelDiT.",
                     )
@@ -144,6 +145,7 @@ class PixelDiTSampler(io.ComfyNode):
                 advanced(
                     io.Int.Input(
                         "frames",
+                        optional=True,
                         default=0,
                         min=0,
                         max=1000,
