@@ -40,7 +40,7 @@ def digits() -> None:
             "trainer's program, which keeps some noise when timeshift is not 1.\n\nThis model was trained on digits that "
             "the pack draws itself, not on MNIST.",
             (0, 460),
-            (340, 440),
+            (340, 380),
             "Start here",
         )
     )
@@ -99,7 +99,7 @@ def pixelhdm() -> None:
             "[Qwen/Qwen3-0.6B](https://huggingface.co/Qwen/Qwen3-0.6B), renamed (Apache 2.0); any type in Load CLIP. "
             "ComfyUI of February 2026 or newer. Press **R** to refresh the lists. Nothing is downloaded by these nodes.",
             (0, 390),
-            (340, 430),
+            (340, 340),
             "Model Links",
         )
     )
@@ -111,7 +111,7 @@ def pixelhdm() -> None:
             "leaves a little noise. Cheaper: *flow_dpmpp_2m* with 30 steps. An empty negative prompt is what it was "
             "trained with.",
             (400, 530),
-            (400, 290),
+            (400, 230),
             "Settings",
         )
     )
