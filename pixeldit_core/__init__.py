@@ -21,6 +21,8 @@ from .images import contact_sheet, from_image, to_uint8
 from .model import Model, build, class_condition, null_condition, text_condition
 from .networks.pixeldit import PixelDiT, PixelDiTParams
 from .networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
+from .networks.pixelhdm import PixelHDM, PixelHDMParams
+from .networks.xpred import XPredParams
 from .recipes import RECIPES, Recipe
 
 __version__ = "0.1.0"
@@ -37,7 +39,10 @@ __all__ = [
     "PixelDiTParams",
     "PixelDiTT2I",
     "PixelDiTT2IParams",
+    "PixelHDM",
+    "PixelHDMParams",
     "Recipe",
+    "XPredParams",
     "apply_lora",
     "build",
     "class_condition",

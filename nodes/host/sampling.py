@@ -75,7 +75,7 @@ def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> 
 
     With a published rule the network is told that rule's times, and the walk may end before the image.
     """
-    solve, rule = SOLVERS[name], rule or Rule(linear_grid)
+    solve, given, rule = SOLVERS[name], rule, rule or Rule(linear_grid)
 
     def run(model: Callable, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
         if float(sigmas[0]) > 1.0 + 1e-4:
@@ -97,8 +97,11 @@ def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> 
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": 1.0 - t, "sigma_hat": 1.0 - t, "denoised": latest["denoised"]})
 
+        times = 1.0 - sigmas.cpu()
         with bar:
-            return solve(velocity, x, 1.0 - sigmas.cpu(), on_step)
+            x = solve(velocity, x, times, on_step)
+        # behind a walk that ends early, the host divides by the share of the image: right for a part of a longer walk
+        return x * times[-1] if given and times[-1] < 1 else x
 
     run.__name__ = f"pixeldit_{name}"
     return comfy.samplers.KSAMPLER(run)
@@ -149,27 +152,26 @@ def sample(
         if trajectory is not None:
             trajectory.add(step, denoised, x)
 
-    samples = guider.sample(
+    return guider.sample(
         noise,
         latent,
         make_solver(solver, walk, timeshift),
-        1.0 - times,
+        (1.0 - times).float(),
         denoise_mask=mask,
         callback=on_step,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-    # the host takes the share of the image at the walk's end for its scale; a published walk that ends early keeps it
-    return samples if rule == "house" else samples * times[-1]
 
 
 def _guides(
     rule: Rule, times: Tensor, timeshift: float, interval: tuple[float, float], cfg: float
 ) -> Callable[[float], bool]:
-    """Whether a call is guided, by the time the network is told; a rule may look at where the walk is instead."""
+    """Whether a call is guided, by the time the network is told; a rule may look at where the walk is instead.
+
+    Solvers ask at times of the grid only.
+    """
     interval = check_interval(interval)
-    if rule.clock(0.5, 2.0) == 0.5:  # both are the same
-        return lambda t: rule.guided(t, interval, cfg)
     walked = times.tolist()
     told = [rule.clock(t, timeshift) for t in walked]
 

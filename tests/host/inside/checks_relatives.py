@@ -197,6 +197,25 @@ def check_pixelhdm_through_the_sampler_node():
         within(picture, core_model, x)
 
 
+def check_other_sizes_than_the_trained_one():
+    for name, size in ((GREY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
+        model = xpred(name)
+        known = module("nodes.host.model").about(model)
+        inputs = sampler_inputs(model, known, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
+        picture = run("PixelDiTSampler", **inputs)[0]
+        core_model, x = core_picture(
+            checkpoint(name),
+            lambda model: core().class_condition(model, [1]),
+            None,
+            unit(2, known.params, size),
+            steps=5,
+            solver="ab2",
+            cfg=2.0,
+            cfg_interval=(0.1, 0.9),
+        )
+        within(picture, core_model, x)
+
+
 def check_ksampler_paints_grey_digits():
     model = xpred(GREY)
     known = module("nodes.host.model").about(model)
