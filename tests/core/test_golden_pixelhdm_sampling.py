@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.sizes import advise, pixelhdm_buckets
@@ -246,6 +247,19 @@ def test_an_alias_that_disagrees_wins_as_in_the_authors_program(golden, tmp_path
     torch.save(stored, tmp_path / "cut.pt")
     with pytest.raises(ValueError, match="63 channels of queries"):
         pc.load_checkpoint(tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize("named", ["qkv_proj.q_proj", "q_proj"])
+def test_a_lora_by_either_name(golden, tmp_path, named):
+    model = pc.load_checkpoint(find(golden, "10_sampler_euler_cfg").path)
+    key = "patch_blocks.0.attention.qkv_proj.q_proj.weight"
+    before = model.network.state_dict()[key].clone()
+    up, down = torch.ones(before.shape[0], 1), torch.ones(1, before.shape[1])
+    module = f"base_model.model.patch_blocks.0.attention.{named}"
+    pair = {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+    save_file(pair, tmp_path / "lora.safetensors")
+    assert pc.apply_lora(model, tmp_path / "lora.safetensors", 0.5) == 1
+    assert torch.allclose(model.network.state_dict()[key], before + 0.5)
 
 
 def test_a_config_beside_a_bare_state_dict_is_read(golden, tmp_path):
