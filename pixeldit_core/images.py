@@ -57,7 +57,7 @@ def from_image(model: Model, image: Any) -> Tensor:
         ValueError: another number of channels than the model has (transparency is for the caller to drop).
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB" if model.params.in_channels == 3 else "L"))
+        image = np.array(image.convert("RGB" if model.params.in_channels == 3 else "L"))
     pixels = torch.as_tensor(image)
     if pixels.dtype == torch.uint8:
         pixels = pixels / 255
