@@ -16,6 +16,7 @@ from ..families import Family
 from ..labels import Names
 from ..recipes import Recipe
 from .sources import PIPELINES, Source, read_json
+from .values import brief, shown
 
 _NUMBERS = ("flow_shift", "default_steps", "default_cfg_scale")
 # How a config.json says that it is of a PixelDiT: others lie beside checkpoints by chance.
@@ -46,18 +47,14 @@ class Config:
         """Those values that the params of a family have; `told` is what shapes say, `name` is for messages.
 
         Raises:
-            ValueError: a flag that is neither true nor false, a number that is none.
+            ValueError: parts of another kind than they should be.
         """
-        known = {entry.name: entry.default for entry in dataclasses.fields(family.params)}
+        known = {entry.name for entry in dataclasses.fields(family.params)}
         try:
             values = family.config_params(self.values, told)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{name}: {self.source} is not readable ({error!r}).") from error
-        found = {key: value for key, value in values.items() if key in known and value is not None}
-        for key, value in found.items():
-            if not _is_like(value, known[key]):
-                raise ValueError(f"{name}: in {self.source} {key} is {value!r}, and should be like {known[key]!r}.")
-        return found
+            raise ValueError(f"{name}: {self.source} is not readable ({brief(error)}).") from error
+        return {key: value for key, value in values.items() if key in known and value is not None}
 
     def contradicts(self, sizes: Mapping[str, Any]) -> bool:
         """Whether sizes that the shapes tell are others here."""
@@ -133,16 +130,6 @@ def _read_ours(path: Any, source: Source) -> dict[str, Any] | None:
     return found if any(kind in _OURS for kind in (*kinds, *_list(found.get("architectures")))) else None
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value can stand in the place of a default; any can where that says nothing."""
-    if isinstance(default, bool | str):
-        return type(value) is type(default)
-    if isinstance(default, int | float):
-        whole = isinstance(default, float) or float(value).is_integer() if isinstance(value, int | float) else False
-        return whole and not isinstance(value, bool)
-    return True
-
-
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -150,8 +137,8 @@ def _list(value: Any) -> list[Any]:
 def _number(value: Any, name: str, source: Source, files: list[str]) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{source.name}: in {files[-1]} {name} is {value!r}, and should be a number above 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
+        raise ValueError(f"{source.name}: in {files[-1]} {name} is {shown(value)}, and should be a number above 0.")
     return float(value)
 
 

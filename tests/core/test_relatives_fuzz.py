@@ -1,0 +1,70 @@
+"""Well-formed files of the x-prediction networks and of PixelHDM with something else inside than should be."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pixeldit_core as pc
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fuzz_relatives as relatives  # noqa: E402
+
+
+def xpred_file(path, dataset=None, model=None, **sizes):
+    """A trainer's file of a small network, with other values in its configuration."""
+    sizes = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch_size": 2, "image_size": 8} | sizes
+    params = pc.FAMILIES["xpred_dit"].params(**sizes)
+    config = relatives.xpred_config(params)
+    config["dataset"] |= dataset or {}
+    config["model"] |= model or {}
+    state = relatives.weights_of("xpred_dit", params, random.Random(0))
+    torch.save({"model_state_dict": state, "config": config}, path)
+    return path
+
+
+def refused(path, *words):
+    """Both readers refuse, in the same few words, the file's name among them."""
+    with pytest.raises(ValueError, match=path.name) as caught:
+        pc.load_checkpoint(path)
+    assert pc.inspect_checkpoint(path).refused == str(caught.value)
+    assert len(str(caught.value)) < 1500
+    for text in words:
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, 2**31, 1e300, float("nan"), float("inf"), True, "32", "3" * 10**6, [8], 8.5]
+)
+def test_a_size_that_is_no_number_of_a_network(tmp_path, value):
+    refused(xpred_file(tmp_path / "odd.pt", {"image_size": value}, use_abs_pe=False), "image_size", "should be like 32")
+
+
+@pytest.mark.parametrize("value", [0.5, 7, "grey", {"a": 1}, [[0.5]], [None], ["0.5"], [10**400], [True, True, True]])
+def test_a_mean_that_is_no_row_of_numbers(tmp_path, value):
+    refused(xpred_file(tmp_path / "odd.pt", {"normalize_mean": value}), "image_mean")
+
+
+def test_whole_numbers_may_be_written_as_others(tmp_path):
+    path = xpred_file(tmp_path / "float.pt", {"image_size": 8.0}, {"heads": 2.0}, use_abs_pe=False)
+    params = pc.load_checkpoint(path).params
+    assert (type(params.image_size), type(params.heads)) == (int, int)
+
+
+@pytest.mark.parametrize("part, key, value", [
+    ("params", "image_size", "é" * 10**6), ("params", "image_size", 8.5), ("params", "image_mean", 7),
+    ("params", "é" * 10**6, 1), ("params", "depth", "9" * 10**6), (None, "family", "x" * 10**6),
+    (None, "recipe", "x" * 10**6),
+])  # fmt: skip
+def test_values_of_our_own_metadata_are_checked_and_not_told_at_length(tmp_path, part, key, value):
+    model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", use_abs_pe=False))
+    model.recipe = pc.Recipe(steps=2, cfg=1.0)
+    path = pc.save_checkpoint(model, tmp_path / "odd.safetensors")
+    about = json.loads(relatives.write_metadata("xpred_dit", model.params, None, model.recipe)["pixeldit"])
+    (about[part] if part else about)[key] = value
+    save_file(dict(model.network.state_dict()), path, {"pixeldit": json.dumps(about)})
+    refused(path)
