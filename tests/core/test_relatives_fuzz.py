@@ -68,3 +68,29 @@ def test_values_of_our_own_metadata_are_checked_and_not_told_at_length(tmp_path,
     (about[part] if part else about)[key] = value
     save_file(dict(model.network.state_dict()), path, {"pixeldit": json.dumps(about)})
     refused(path)
+
+
+def pixelhdm_file(path, config=None, **sizes):
+    """The same of a PixelHDM."""
+    sizes = {"hidden_dim": 8, "num_heads": 2, "num_kv_heads": 1, "pixel_dim": 2, "patch_size": 2} | sizes
+    sizes |= {"patch_layers": 1, "pixel_layers": 1, "mrope_text_dim": 4, "mrope_img_h_dim": 0, "mrope_img_w_dim": 0}
+    params = pc.FAMILIES["pixelhdm"].params(**sizes)
+    state = relatives.weights_of("pixelhdm", params, random.Random(0))
+    stored = {"model": relatives.with_aliases(state), "config": relatives.pixelhdm_config(params) | (config or {})}
+    torch.save(stored, path)
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_pictures_of_any_number_of_channels(tmp_path, channels):
+    sizes = {"in_channels": channels, "out_channels": channels}
+    model = pc.load_checkpoint(pixelhdm_file(tmp_path / "many.pt", **sizes))
+    condition = pc.text_condition(model, torch.zeros(1, 2, 8))
+    pixels = pc.to_uint8(model, pc.sample(model, condition, size=(4, 4), steps=2))
+    assert pixels.shape == (1, 4, 4, channels) and pc.from_image(model, pixels).shape == (1, channels, 4, 4)
+    assert model.params.image_mean == (0.5,) * channels
+
+
+def test_a_mean_for_other_channels_is_refused(tmp_path):
+    refused(pixelhdm_file(tmp_path / "odd.pt", {"image_mean": [0.5, 0.5]}), "image_mean is [0.5, 0.5]", "each of 3")
+    refused(pixelhdm_file(tmp_path / "std.pt", {"image_std": [0.0]}), "image_std is [0.0, 0.0, 0.0]")
