@@ -68,6 +68,11 @@ class PixelHDMParams:
         for name in (*counts, *limits, "in_channels", "out_channels", "time_embed_dim", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.out_channels != self.in_channels:
+            raise ValueError(
+                f"out_channels is {self.out_channels} and in_channels is {self.in_channels}; they must be equal, for "
+                "what the network paints is added to the image."
+            )
         for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0.")

@@ -94,3 +94,13 @@ def test_pictures_of_any_number_of_channels(tmp_path, channels):
 def test_a_mean_for_other_channels_is_refused(tmp_path):
     refused(pixelhdm_file(tmp_path / "odd.pt", {"image_mean": [0.5, 0.5]}), "image_mean is [0.5, 0.5]", "each of 3")
     refused(pixelhdm_file(tmp_path / "std.pt", {"image_std": [0.0]}), "image_std is [0.0, 0.0, 0.0]")
+
+
+def test_a_network_that_paints_other_channels_than_it_sees_is_refused(tmp_path):
+    path = pixelhdm_file(tmp_path / "odd.pt")
+    stored = torch.load(path, weights_only=True)
+    for part in ("weight", "bias"):
+        stored["model"][f"output_proj.proj.{part}"] = stored["model"][f"output_proj.proj.{part}"][:2]
+    stored["config"]["out_channels"] = 2
+    torch.save(stored, path)
+    refused(path, "out_channels is 2 and in_channels is 3")
