@@ -67,14 +67,21 @@ class Config:
             return None
         return tuple(self.labels.get(index, (f"class {index}",)) for index in range(count))
 
-    def recipe(self, family: Family, params: Any) -> Recipe | None:
-        """The family's recipe with what the config says otherwise; None if it says nothing new."""
+    def recipe(self, family: Family, params: Any, name: str) -> Recipe | None:
+        """The family's recipe with what the config says otherwise; None if it says nothing new.
+
+        Raises:
+            ValueError: numbers that no sampling can have.
+        """
         side = self.values.get("sample_size") or self.values.get("image_size")
-        size = (side, side) if isinstance(side, int) and side > 0 else None
+        size = (side, side) if type(side) is int and side > 0 else None
         steps = self.steps and max(1, round(self.steps))
         told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
         told = {key: value for key, value in told.items() if value is not None}
-        recipe = dataclasses.replace(family.default_recipe(params, size), **told)
+        try:
+            recipe = dataclasses.replace(family.default_recipe(params, size), **told)
+        except ValueError as error:
+            raise ValueError(f"{name}: {self.source} beside it is not usable: {brief(error)}") from error
         return None if recipe == family.default_recipe(params, None) else recipe
 
 

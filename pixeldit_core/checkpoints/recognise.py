@@ -134,7 +134,7 @@ def recognise(
     labels = labels or config.class_names(classes) or family.class_names(own.values)
     if labels and len(labels) != classes:  # of a data set that the network was not trained on
         labels = None
-    return Found(group, joined, shapes, names, labels, about.get("recipe") or config.recipe(family, joined))
+    return Found(group, joined, shapes, names, labels, about.get("recipe") or config.recipe(family, joined, name))
 
 
 def _choose(groups: list[Group], weights: str, name: str) -> Group:

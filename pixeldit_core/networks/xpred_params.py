@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..sizes import LARGEST_SIDE
 from .shapes import Shapes, count_blocks, matrix, vector
 from .statistics import spread_statistics
 
@@ -49,8 +50,11 @@ class XPredParams:
         self._check_pixel_path()
         if self.qk_norm not in QK_NORMS:
             raise ValueError(f'qk_norm is "{self.qk_norm}"; it must be "rmsnorm", "layernorm", or "" for none.')
-        if self.image_size < self.patch_size:
-            raise ValueError(f"image_size is {self.image_size}; it must be at least a patch of {self.patch_size}.")
+        if not self.patch_size <= self.image_size <= LARGEST_SIDE:
+            raise ValueError(
+                f"image_size is {self.image_size}; it must be at least a patch of {self.patch_size}, and at most "
+                f"{LARGEST_SIDE}."
+            )
         spread_statistics(self)
 
     def _check_counts(self) -> None:

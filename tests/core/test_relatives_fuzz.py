@@ -104,3 +104,31 @@ def test_a_network_that_paints_other_channels_than_it_sees_is_refused(tmp_path):
     stored["config"]["out_channels"] = 2
     torch.save(stored, path)
     refused(path, "out_channels is 2 and in_channels is 3")
+
+
+@pytest.mark.parametrize("side", [2**14 + 1, 2**31 - 1])
+def test_a_trained_size_beyond_any_picture_is_refused(tmp_path, side):
+    path = xpred_file(tmp_path / "odd.pt", {"image_size": side}, use_abs_pe=False)
+    refused(path, f"image_size is {side}", "at most 16384")
+
+
+@pytest.mark.parametrize("beside", [
+    {"sample_size": 10**30}, {"image_size": 2**15}, {"default_steps": 1e9}, {"default_steps": 10**300},
+    {"default_cfg_scale": 10**400}, {"flow_shift": "é" * 10**5}, {"flow_shift": 1e300},
+])  # fmt: skip
+def test_a_config_beside_cannot_ask_for_a_picture_without_end(tmp_path, beside):
+    path = pixelhdm_file(tmp_path / "odd.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pixelhdm"} | beside), encoding="utf-8")
+    refused(path, "config.json")
+
+
+@pytest.mark.parametrize("recipe", [
+    {"steps": 10**9}, {"steps": "9" * 4000}, {"size": [10**9, 8]}, {"size": [0, 8]}, {"cfg": float("nan")},
+    {"timeshift": float("nan")}, {"timeshift": float("inf")}, {"solver": "x" * 10**6, "steps": 0},
+])  # fmt: skip
+def test_a_recipe_that_no_sampling_can_follow_is_refused(tmp_path, recipe):
+    model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt"))
+    about = {"family": "xpred_dit", "recipe": {"steps": 2, "cfg": 1.0} | recipe}
+    state = dict(model.network.state_dict())
+    save_file(state, tmp_path / "odd.safetensors", {"pixeldit": json.dumps(about)})
+    refused(tmp_path / "odd.safetensors")
