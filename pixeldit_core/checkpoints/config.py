@@ -152,5 +152,6 @@ def _number(value: Any, name: str, source: Source, files: list[str]) -> float | 
 def _labels(value: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
     """From {"0": "tench, Tinca tinca"} to names and synonyms by class."""
     for key, text in value.items() if isinstance(value, Mapping) else ():
-        if str(key).isdigit() and isinstance(text, str) and text.strip():
-            yield int(key), tuple(part.strip() for part in text.split(",") if part.strip())
+        names = tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else ()
+        if names and key.isdecimal() and len(key) < 10:
+            yield int(key), names

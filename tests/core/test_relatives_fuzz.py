@@ -132,3 +132,14 @@ def test_a_recipe_that_no_sampling_can_follow_is_refused(tmp_path, recipe):
     state = dict(model.network.state_dict())
     save_file(state, tmp_path / "odd.safetensors", {"pixeldit": json.dumps(about)})
     refused(tmp_path / "odd.safetensors")
+
+
+def test_classes_of_a_pipeline_without_a_number_or_a_name_are_passed_over(tmp_path):
+    path = tmp_path / "transformer" / "model.safetensors"
+    path.parent.mkdir()
+    model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", num_classes=3))
+    save_file(dict(model.network.state_dict()), path)
+    labels = {"1": "cat, tabby", "²": "squared", "0": ",", "9" * 5000: "far", "": "none", "-1": "below"}
+    (tmp_path / "model_index.json").write_text(json.dumps({"id2label": labels}), encoding="utf-8")
+    params = {"heads": 2, "dim_head": 8}
+    assert pc.load_checkpoint(path, params=params).class_names == (("class 0",), ("cat", "tabby"), ("class 2",))
