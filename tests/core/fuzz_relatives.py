@@ -297,7 +297,7 @@ def change_parts(dice: random.Random, stored: dict[str, Any]) -> None:
 def change_about(dice: random.Random, about: dict[str, Any]) -> None:
     """The same of what our own files say of themselves."""
     inner = dice.choice([about, *(part for part in about.values() if isinstance(part, dict))] + [about["params"]] * 4)
-    if inner:
+    if isinstance(inner, dict) and inner:
         inner[dice.choice(list(inner) if dice.random() < 0.9 else PARAMS)] = values(dice)
 
 
