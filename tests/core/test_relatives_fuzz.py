@@ -143,3 +143,14 @@ def test_classes_of_a_pipeline_without_a_number_or_a_name_are_passed_over(tmp_pa
     (tmp_path / "model_index.json").write_text(json.dumps({"id2label": labels}), encoding="utf-8")
     params = {"heads": 2, "dim_head": 8}
     assert pc.load_checkpoint(path, params=params).class_names == (("class 0",), ("cat", "tabby"), ("class 2",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_tensor_under_two_names_is_saved_twice(tmp_path, zipped):
+    path = xpred_file(tmp_path / "tied.pt")
+    stored = torch.load(path, weights_only=True)
+    state = stored["model_state_dict"]
+    state["blocks.0.norm1.weight"] = state["blocks.0.norm2.weight"]
+    torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+    saved = pc.load_checkpoint(pc.save_checkpoint(path, tmp_path / "apart.safetensors")).network.state_dict()
+    assert all(torch.equal(saved[key], value) for key, value in state.items())
