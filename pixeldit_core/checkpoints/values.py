@@ -34,17 +34,18 @@ def fitting(value: Any, default: Any) -> Any:
         if type(value) is type(default):
             return value
     elif isinstance(default, tuple):
-        if isinstance(value, list | tuple) and all(map(_is_number, value)):
+        if isinstance(value, list | tuple) and all(map(is_number, value)):
             return tuple(map(float, value))
     elif isinstance(default, int):
-        if _is_number(value) and value == int(value):
+        if is_number(value) and value == int(value):
             return int(value)
     elif value is None and default is None:
         return None
-    elif _is_number(value):
+    elif is_number(value):
         return float(value) if isinstance(default, float) else value
     raise ValueError(f"{shown(value)}, and should be {'a number' if default is None else f'like {default!r}'}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is one that a network can have."""
     return type(value) in (int, float) and abs(value) < _LARGEST  # which neither NaN nor infinity is

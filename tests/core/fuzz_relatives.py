@@ -261,7 +261,7 @@ def change_names(dice: random.Random, stored: dict[str, Any]) -> None:
         if dice.random() < 0.5:
             del state[name]
         if isinstance(value, Tensor):
-            state[alias] = dice.choice((value + 1, value, value[:0], value[None], value.flatten(), value.half()))
+            state[alias] = dice.choice((value + 1, value, value[None][:0], value[None], value.flatten(), value.half()))
     elif kind == 7:
         state[key + dice.choice((".bias", ".weight", "_scale", ".comfy_quant", ".lora_A.weight"))] = torch.ones(1)
         state[key.rpartition(".")[0] + dice.choice((".weight_scale", ".comfy_quant"))] = torch.ones(())
@@ -383,7 +383,7 @@ def lora_case(dice: random.Random, shapes: dict[str, tuple[int, ...]]) -> dict[s
             state[f"{path}.{down}.weight"] = torch.ones(rank, *shape[1:])
             state[f"{path}.{up}.weight"] = torch.ones(*shape[:1], rank)
             if dice.random() < 0.3:
-                state[f"{path}.alpha"] = torch.tensor(dice.choice((1.0, 0.0, NAN, 1e38, -1.0)))
+                state[f"{path}.alpha"] = torch.tensor(dice.choice((1.0, 0.0, NAN, 1e308, -1.0)), dtype=torch.float64)
     settings: dict[str, Any] = {
         "lora_alpha": 2,
         "r": rank,

@@ -154,3 +154,20 @@ def test_one_tensor_under_two_names_is_saved_twice(tmp_path, zipped):
     torch.save(stored, path, _use_new_zipfile_serialization=zipped)
     saved = pc.load_checkpoint(pc.save_checkpoint(path, tmp_path / "apart.safetensors")).network.state_dict()
     assert all(torch.equal(saved[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("alpha", [1e308, 10**400, "9" * 10**6, [1] * 10**5, float("nan"), True])
+def test_an_alpha_that_is_no_number_leaves_a_model_as_it_was(tmp_path, alpha):
+    model = pc.load_checkpoint(pixelhdm_file(tmp_path / "base.pt"))
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    names = [f"patch_blocks.0.attention.{part}_proj" for part in "qo"]
+    pair = {"lora_A.weight": torch.ones(1, 8), "lora_B.weight": torch.ones(8, 1)}
+    state = {
+        f"{name.replace('o_proj', 'out_proj')}.{part}": value.clone() for name in names for part, value in pair.items()
+    }
+    settings = {"alpha_pattern": {"out_proj": alpha}, "lora_alpha": 1}
+    save_file(state, tmp_path / "odd.safetensors", {"lora_adapter_metadata": json.dumps(settings)})
+    with pytest.raises(ValueError, match="odd.safetensors: alpha of") as caught:
+        pc.apply_lora(model, tmp_path / "odd.safetensors")
+    assert len(str(caught.value)) < 500
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
