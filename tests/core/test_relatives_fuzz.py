@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,13 @@ def test_an_alpha_that_is_no_number_leaves_a_model_as_it_was(tmp_path, alpha):
         pc.apply_lora(model, tmp_path / "odd.safetensors")
     assert len(str(caught.value)) < 500
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+
+def test_a_ratio_that_is_a_text_is_not_multiplied(tmp_path):
+    model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", dim=2048, heads=1, dim_head=2))
+    config = {"model": {"mlp_ratio": "9" * 2**24}}
+    save_file(dict(model.network.state_dict()), tmp_path / "odd.safetensors", {"config": json.dumps(config)})
+    tracemalloc.start()
+    refused(tmp_path / "odd.safetensors", "mlp_ratio is of type str")
+    assert tracemalloc.get_traced_memory()[1] < 2**29
+    tracemalloc.stop()
