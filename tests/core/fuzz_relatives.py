@@ -193,7 +193,7 @@ def change_tensor(dice: random.Random, stored: dict[str, Any]) -> None:
     value, kind = state[key], dice.randrange(9)
     at = dice.randrange(value.ndim) if value.ndim else 0
     if kind == 0 and value.ndim:
-        value = value.narrow(at, 0, dice.randrange(value.shape[at])).clone()
+        value = value.narrow(at, 0, dice.randrange(value.shape[at] or 1)).clone()
     elif kind == 1 and value.ndim:
         value = torch.cat([value] * dice.choice((2, 3)), dim=at)
     elif kind == 2 and value.ndim:

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from fuzz_hostile import hostile_files
 from fuzz_mutations import mutate
-from fuzz_relatives import lora_case, relative_case
+from fuzz_relatives import KINDS as RELATIVES
+from fuzz_relatives import POOL, lora_case, relative_case, sound
 
 import pixeldit_core as pc
 
@@ -85,6 +86,20 @@ def sound_files(folder: Path) -> dict[str, bytes]:
                 path = folder / "torch.ckpt"
                 torch.save(stored, path, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
+    return files | sound_relatives(folder)
+
+
+def sound_relatives(folder: Path) -> dict[str, bytes]:
+    """The same of each relative, as its trainer and as we write it."""
+    files = {}
+    for kind in RELATIVES:
+        number = next(number for number in range(POOL) if sound(number)[0] == kind)
+        for form, zipped in (("zip", True), ("legacy", False)):
+            path = folder / "trainer.ckpt"
+            torch.save(sound(number)[2], path, _use_new_zipfile_serialization=zipped)
+            files[f"{kind}-{form}.ckpt"] = path.read_bytes()
+        again = pc.save_checkpoint(path, folder / "relative.safetensors")
+        files[f"{kind}.safetensors"] = again.read_bytes()
     return files
 
 
