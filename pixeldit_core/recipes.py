@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from .sizes import LARGEST_SIDE
+
+MOST_STEPS = 10_000  # as ComfyUI has it
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         low, high = self.cfg_interval
-        if self.steps < 1 or self.timeshift <= 0 or not 0 <= low < high <= 1:
-            raise ValueError(f"recipe {self} needs steps >= 1, timeshift > 0 and 0 <= start < end <= 1.")
+        if not (1 <= self.steps <= MOST_STEPS and 0 < self.timeshift < math.inf and 0 <= low < high <= 1):
+            raise ValueError(
+                f"recipe {self} needs steps >= 1 and <= {MOST_STEPS}, timeshift > 0 and 0 <= start < end <= 1."
+            )
+        if not math.isfinite(self.cfg) or not all(1 <= side <= LARGEST_SIDE for side in self.size or ()):
+            raise ValueError(f"recipe {self} needs a finite cfg, and sides of 1 to {LARGEST_SIDE}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,6 +16,7 @@ from ..families import Family
 from ..labels import Names
 from ..recipes import Recipe
 from .sources import PIPELINES, Source, read_json
+from .values import brief, shown
 
 _NUMBERS = ("flow_shift", "default_steps", "default_cfg_scale")
 # How a config.json says that it is of a PixelDiT: others lie beside checkpoints by chance.
@@ -46,18 +47,14 @@ class Config:
         """Those values that the params of a family have; `told` is what shapes say, `name` is for messages.
 
         Raises:
-            ValueError: a flag that is neither true nor false, a number that is none.
+            ValueError: parts of another kind than they should be.
         """
-        known = {entry.name: entry.default for entry in dataclasses.fields(family.params)}
+        known = {entry.name for entry in dataclasses.fields(family.params)}
         try:
             values = family.config_params(self.values, told)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{name}: {self.source} is not readable ({error!r}).") from error
-        found = {key: value for key, value in values.items() if key in known and value is not None}
-        for key, value in found.items():
-            if not _is_like(value, known[key]):
-                raise ValueError(f"{name}: in {self.source} {key} is {value!r}, and should be like {known[key]!r}.")
-        return found
+            raise ValueError(f"{name}: {self.source} is not readable ({brief(error)}).") from error
+        return {key: value for key, value in values.items() if key in known and value is not None}
 
     def contradicts(self, sizes: Mapping[str, Any]) -> bool:
         """Whether sizes that the shapes tell are others here."""
@@ -70,14 +67,21 @@ class Config:
             return None
         return tuple(self.labels.get(index, (f"class {index}",)) for index in range(count))
 
-    def recipe(self, family: Family, params: Any) -> Recipe | None:
-        """The family's recipe with what the config says otherwise; None if it says nothing new."""
+    def recipe(self, family: Family, params: Any, name: str) -> Recipe | None:
+        """The family's recipe with what the config says otherwise; None if it says nothing new.
+
+        Raises:
+            ValueError: numbers that no sampling can have.
+        """
         side = self.values.get("sample_size") or self.values.get("image_size")
-        size = (side, side) if isinstance(side, int) and side > 0 else None
+        size = (side, side) if type(side) is int and side > 0 else None
         steps = self.steps and max(1, round(self.steps))
         told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
         told = {key: value for key, value in told.items() if value is not None}
-        recipe = dataclasses.replace(family.default_recipe(params, size), **told)
+        try:
+            recipe = dataclasses.replace(family.default_recipe(params, size), **told)
+        except ValueError as error:
+            raise ValueError(f"{name}: {self.source} beside it is not usable: {brief(error)}") from error
         return None if recipe == family.default_recipe(params, None) else recipe
 
 
@@ -133,16 +137,6 @@ def _read_ours(path: Any, source: Source) -> dict[str, Any] | None:
     return found if any(kind in _OURS for kind in (*kinds, *_list(found.get("architectures")))) else None
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value can stand in the place of a default; any can where that says nothing."""
-    if isinstance(default, bool | str):
-        return type(value) is type(default)
-    if isinstance(default, int | float):
-        whole = isinstance(default, float) or float(value).is_integer() if isinstance(value, int | float) else False
-        return whole and not isinstance(value, bool)
-    return True
-
-
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -150,13 +144,14 @@ def _list(value: Any) -> list[Any]:
 def _number(value: Any, name: str, source: Source, files: list[str]) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{source.name}: in {files[-1]} {name} is {value!r}, and should be a number above 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
+        raise ValueError(f"{source.name}: in {files[-1]} {name} is {shown(value)}, and should be a number above 0.")
     return float(value)
 
 
 def _labels(value: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
     """From {"0": "tench, Tinca tinca"} to names and synonyms by class."""
     for key, text in value.items() if isinstance(value, Mapping) else ():
-        if str(key).isdigit() and isinstance(text, str) and text.strip():
-            yield int(key), tuple(part.strip() for part in text.split(",") if part.strip())
+        names = tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else ()
+        if names and key.isdecimal() and len(key) < 10:
+            yield int(key), names

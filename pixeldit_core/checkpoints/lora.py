@@ -19,6 +19,7 @@ from .layouts import PREFIXES, find_groups, find_refused, other_names
 from .pairs import MAPS, WHOLE, Lora, Pair, join_pairs
 from .read import read_checkpoint
 from .split import join_shapes
+from .values import is_number, shown
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +182,8 @@ def _pair(parts: Mapping[str, Tensor], module: str, name: str, settings: Mapping
         alpha, factor = (alpha.item() if alpha.numel() == 1 else list(alpha.shape)), 1.0
     if alpha is None:
         return Pair(up, down)
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise ValueError(f"{source}: alpha of {module} is {alpha!r}, and should be a finite number. Get it again.")
+    if not is_number(alpha):
+        raise ValueError(f"{source}: alpha of {module} is {shown(alpha)}, and should be a finite number below 2**31.")
     return Pair(up, down, factor * alpha)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..labels import Names
 from ..recipes import Recipe
+from .values import brief
 
 KEY = "pixeldit"
 
@@ -53,5 +54,5 @@ def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
         if recipe := about.get("recipe"):
             found["recipe"] = Recipe.from_dict(recipe)
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({error}).') from error
+        raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({brief(error)}).') from error
     return found

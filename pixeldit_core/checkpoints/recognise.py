@@ -19,6 +19,7 @@ from .layouts import Group, canonical, find_groups, find_refused, find_stored, i
 from .metadata import read_metadata
 from .quantised import companions, find_quantised, padded, real_shapes
 from .split import halves_of, join_shapes
+from .values import brief, fitting, shown
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def recognise(
     group = _choose(contents.groups, weights, name)
     family, about = group.family, read_metadata(metadata, name)
     if about.get("family", family.name) != family.name:
-        raise ValueError(f'{name}: its metadata says family "{about["family"]}", its tensors say "{family.name}".')
+        raise ValueError(f'{name}: its metadata says family "{about["family"][:80]}", its tensors say "{family.name}".')
     names = find_stored(contents.shapes, group)
     inside = {key: contents.shapes[stored] for key, stored in names.items()}
     try:
@@ -133,7 +134,7 @@ def recognise(
     labels = labels or config.class_names(classes) or family.class_names(own.values)
     if labels and len(labels) != classes:  # of a data set that the network was not trained on
         labels = None
-    return Found(group, joined, shapes, names, labels, about.get("recipe") or config.recipe(family, joined))
+    return Found(group, joined, shapes, names, labels, about.get("recipe") or config.recipe(family, joined, name))
 
 
 def _choose(groups: list[Group], weights: str, name: str) -> Group:
@@ -153,20 +154,22 @@ def _join_params(
     family: Family, told: dict[str, Any], guessed: dict[str, Any], origins: Mapping[str, Mapping], name: str
 ) -> Any:
     """Params from the shapes and from others; the last one counts, and none may contradict what the shapes tell."""
-    known = {field.name for field in dataclasses.fields(family.params)}
+    known = {field.name: field.default for field in dataclasses.fields(family.params)}
     values = guessed | told
     for origin, source in origins.items():
         for key, value in source.items():
             if key not in known:
-                raise ValueError(f'{name}: {origin} has "{key}", which {family.title} does not know.')
-            value = tuple(value) if isinstance(value, list) else value
-            if key in told and value is not None and value != told[key]:
+                raise ValueError(f'{name}: {origin} has "{key[:80]}", which {family.title} does not know.')
+            if key not in told:
+                try:
+                    values[key] = fitting(value, known[key])
+                except ValueError as error:
+                    raise ValueError(f"{name}: in {origin} {key} is {error}.") from error
+            elif value is not None and value != told[key]:
                 raise ValueError(
-                    f"{name}: {origin} says {key} = {value!r}, its tensors say {told[key]!r}. They do not belong "
+                    f"{name}: {origin} says {key} = {shown(value)}, its tensors say {told[key]!r}. They do not belong "
                     "together: get both again, or move the wrong one away."
                 )
-            if key not in told:
-                values[key] = value
     if unknown := [key for key in guessed if values[key] is None]:
         raise ValueError(
             f"{name}: neither its shapes nor a configuration tell {' and '.join(unknown)} of this {family.title}. "
@@ -176,7 +179,7 @@ def _join_params(
         return family.params(**values)
     except (ValueError, TypeError, OverflowError) as error:  # the values of a file may be of any kind
         raise ValueError(
-            f"{name}: the shapes of its tensors belong to no {family.title.split(',')[0]}: {error} "
+            f"{name}: the shapes of its tensors belong to no {family.title.split(',')[0]}: {brief(error)} "
             "The file is damaged or of another network."
         ) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def write(
     written = {key: _finish(key, value.detach().cpu(), dtype, loras).contiguous() for key, value in tensors.items()}
     if chosen.split:
         written = split_tensors(written)
-    written = {chosen.prefix + key: value for key, value in written.items()}
+    written = {chosen.prefix + key: value for key, value in _apart(written)}
     metadata = write_metadata(about.family.name, about.params, about.class_names, about.recipe, origin)
     try:
         with whole_file(path) as part:
@@ -98,6 +98,15 @@ def write(
             "folder."
         ) from error
     return path
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that share no memory, as safetensors wants them: a pickled file may have one under two names."""
+    seen = set()
+    for key, value in tensors.items():
+        place = value.untyped_storage().data_ptr()
+        yield key, value.clone() if place in seen else value
+        seen.add(place)
 
 
 def hashes(*files: Path) -> dict[str, str]:

@@ -65,9 +65,11 @@ def _config_params(config: Mapping, told: Mapping) -> dict[str, Any]:
     found |= {name: model.get(theirs) for name, theirs in names.items()}
     if "qk_norm" in model:
         found["qk_norm"] = model["qk_norm"] if model["qk_norm"] in ("rmsnorm", "layernorm") else ""
-    if "mlp_ratio" in model:
-        found["mlp_hidden_dim"] = int(told["dim"] * model["mlp_ratio"])
-        found |= {"pixel_mlp_hidden_dim": int(told["pixel_dim"] * model["mlp_ratio"])} if pixels else {}
+    if (ratio := model.get("mlp_ratio")) is not None:
+        if not isinstance(ratio, int | float):  # a text times a width would be a book
+            raise TypeError(f"mlp_ratio is of type {type(ratio).__name__}, and should be a number")
+        found["mlp_hidden_dim"] = int(told["dim"] * ratio)
+        found |= {"pixel_mlp_hidden_dim": int(told["pixel_dim"] * ratio)} if pixels else {}
     return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .dual_path import DualPath, check_heads, check_pixel_path
 from .layers import EPS, Attention, Rope, SwiGLU, modulated, rotated_heads, scaled_dot_product, swiglu_size
 from .positions import rope_1d
+from .statistics import spread_statistics
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class PixelDiTT2IParams:
     text_rope_theta: float = 10000.0
     use_pixel_abs_pos: bool = True
     pit_adaln_post_modulation: bool = False
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_mean: tuple[float, ...] = (0.5,)  #  of each channel, or one for all
+    image_std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         check_heads(self.hidden_size, self.num_groups, "hidden_size")
         check_heads(self.attention_width, self.attention_heads, "pixel_attn_hidden_size")
         check_pixel_path(self.pixel_hidden_size, self.pixel_depth)
+        spread_statistics(self)
 
     @property
     def mlp_width(self) -> int:

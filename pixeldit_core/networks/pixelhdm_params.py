@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .shapes import Shapes, count_blocks, matrix, vector
+from .statistics import spread_statistics
 
 GATE_TYPES = ("headwise", "elementwise")
 GATE_ACTIVATIONS = ("sigmoid", "silu")
@@ -47,8 +48,8 @@ class PixelHDMParams:
     max_patches: int = 4096  #                 that the authors' pipeline draws
     text_max_length: int = 511  #              a prompt is cut to this
     time_eps: float = 0.05  #                  training saw times from this to 1 - this
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_mean: tuple[float, ...] = (0.5,)  #  of each channel, or one for all
+    image_std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -59,6 +60,7 @@ class PixelHDMParams:
         _check_choice("gate_activation", self.gate_activation, GATE_ACTIVATIONS)
         if self.time_embed_dim % 2:
             raise ValueError(f"time_embed_dim is {self.time_embed_dim}; it must be even, half sines and half cosines.")
+        spread_statistics(self)
 
     def _check_counts(self) -> None:
         counts = ("hidden_dim", "pixel_dim", "patch_size", "patch_layers", "pixel_layers", "num_heads", "num_kv_heads")
@@ -66,6 +68,11 @@ class PixelHDMParams:
         for name in (*counts, *limits, "in_channels", "out_channels", "time_embed_dim", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.out_channels != self.in_channels:
+            raise ValueError(
+                f"out_channels is {self.out_channels} and in_channels is {self.in_channels}; they must be equal, for "
+                "what the network paints is added to the image."
+            )
         for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0.")

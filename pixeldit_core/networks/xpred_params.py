@@ -9,7 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..sizes import LARGEST_SIDE
 from .shapes import Shapes, count_blocks, matrix, vector
+from .statistics import spread_statistics
 
 QK_NORMS = ("", "rmsnorm", "layernorm")
 COUNTS = ("depth", "heads", "patch_size", "in_channels", "num_classes", "compress_ratio", "image_size")
@@ -48,12 +50,12 @@ class XPredParams:
         self._check_pixel_path()
         if self.qk_norm not in QK_NORMS:
             raise ValueError(f'qk_norm is "{self.qk_norm}"; it must be "rmsnorm", "layernorm", or "" for none.')
-        if self.image_size < self.patch_size:
-            raise ValueError(f"image_size is {self.image_size}; it must be at least a patch of {self.patch_size}.")
-        for name in ("image_mean", "image_std"):
-            object.__setattr__(self, name, self._each_channel(name))
-        if min(self.image_std) <= 0:
-            raise ValueError(f"image_std is {list(self.image_std)}; each must be greater than 0.")
+        if not self.patch_size <= self.image_size <= LARGEST_SIDE:
+            raise ValueError(
+                f"image_size is {self.image_size}; it must be at least a patch of {self.patch_size}, and at most "
+                f"{LARGEST_SIDE}."
+            )
+        spread_statistics(self)
 
     def _check_counts(self) -> None:
         for name in COUNTS:
@@ -78,16 +80,6 @@ class XPredParams:
                 f"pixel_dim is {self.pixel_dim} and pixel_depth is {self.pixel_depth}; "
                 "a pixel path needs both, and a network without one needs 0 for both."
             )
-
-    def _each_channel(self, name: str) -> tuple[float, ...]:
-        values = tuple(getattr(self, name))
-        if len(values) == 1:
-            values *= self.in_channels
-        if len(values) != self.in_channels or not all(math.isfinite(value) for value in values):
-            raise ValueError(
-                f"{name} is {list(values)}; it must be one number for each of {self.in_channels} channels."
-            )
-        return values
 
     @property
     def mlp_width(self) -> int:

@@ -1,7 +1,8 @@
 """Damaged and hostile checkpoint files, made by the thousand: `python tests/core/fuzzing.py --cases 100000 --seed 1`.
 
 A case is made from its seed and number alone, so that one that fails is made again by `--first NUMBER --cases 1`.
-`--hostile` runs the named ones instead, of which every one asks for code, memory or time, under a limit of memory.
+`--hostile` runs the named ones instead, of which every one asks for code, memory or time, under a limit of memory;
+`--relatives` well-formed ones of the x-prediction networks and of PixelHDM with something else inside than should be.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from fuzz_hostile import hostile_files
 from fuzz_mutations import mutate
+from fuzz_relatives import KINDS as RELATIVES
+from fuzz_relatives import POOL, lora_case, relative_case, sound
 
 import pixeldit_core as pc
 
@@ -81,6 +86,20 @@ def sound_files(folder: Path) -> dict[str, bytes]:
                 path = folder / "torch.ckpt"
                 torch.save(stored, path, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
+    return files | sound_relatives(folder)
+
+
+def sound_relatives(folder: Path) -> dict[str, bytes]:
+    """The same of each relative, as its trainer and as we write it."""
+    files = {}
+    for kind in RELATIVES:
+        number = next(number for number in range(POOL) if sound(number)[0] == kind)
+        for form, zipped in (("zip", True), ("legacy", False)):
+            path = folder / "trainer.ckpt"
+            torch.save(sound(number)[2], path, _use_new_zipfile_serialization=zipped)
+            files[f"{kind}-{form}.ckpt"] = path.read_bytes()
+        again = pc.save_checkpoint(path, folder / "relative.safetensors")
+        files[f"{kind}.safetensors"] = again.read_bytes()
     return files
 
 
@@ -141,6 +160,108 @@ def run_cases(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str
     return outcomes, wrong
 
 
+def run_relatives(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str, int], list[str]]:
+    """Outcomes of well-formed files of the relatives: what loads is drawn with and saved again, or tells why not."""
+    outcomes: dict[str, int] = collections.Counter()
+    wrong, place = [], folder / "relatives"
+    place.mkdir(exist_ok=True)
+    bases = [pc.load_checkpoint(write_case(place, relative_case(random.Random(number), False))) for number in range(8)]
+    for number in range(first, first + count):
+        dice = random.Random(f"{seed}/{number}")
+        (folder / "case").write_text(str(number))
+        base = dice.choice(bases) if dice.random() < 0.15 else None
+        try:
+            if base:
+                shapes = {key: tuple(value.shape) for key, value in base.network.state_dict().items()}
+                path = write_case(place, lora_case(dice, shapes))
+                outcomes["lora " + attempt_lora(path, base)] += 1
+            else:
+                path = write_case(place, relative_case(dice))
+                outcomes[attempt_whole(path, folder / "it-ran")] += 1
+        except Wrong as error:
+            wrong.append(f"case {number} ({path.name}): {error}")
+    return outcomes, wrong
+
+
+def write_case(folder: Path, files: dict[str, bytes]) -> Path:
+    """Files of a case, the checkpoint first, and nothing of the case before."""
+    for file in folder.iterdir():
+        file.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder / min(files, key=lambda name: name.endswith(".json"))
+
+
+def guarded(path: Path, what: str, action: Callable[[], Any]) -> Any:
+    """A result, or None for a ValueError with the file's name.
+
+    Raises:
+        Wrong: anything else.
+    """
+    try:
+        return action()
+    except ValueError as error:
+        if path.name not in str(error) or len(str(error)) > 5000:
+            raise Wrong(f"{what} raises without the file's name, or a book: {str(error)[:300]}") from error
+    except BaseException as error:
+        raise Wrong(f"{what} raises {type(error).__name__}: {str(error)[:300]}") from error
+    return None
+
+
+def attempt_whole(path: Path, marker: Path) -> str:
+    """Reads a file in all ways, and draws with it; "drawn", "loaded" or "refused"."""
+    began = time.monotonic()
+    if attempt(path, path.read_bytes(), marker) == "refused":
+        target = path.with_name("again.safetensors")
+        if guarded(path, "save", lambda: pc.save_checkpoint(path, target)):
+            raise Wrong("what does not load is saved")
+        return "refused"
+    model = pc.load_checkpoint(path)
+    saved = guarded(path, "save", lambda: pc.save_checkpoint(path, path.with_name("again.safetensors")))
+    again = guarded(saved or path, "load again", lambda: pc.load_checkpoint(saved))
+    if not again or (again.params, again.recipe, again.class_names) != (model.params, model.recipe, model.class_names):
+        raise Wrong("what was saved is not what was loaded")
+    try:
+        drawn = draw(model)
+    except ValueError:  # such as a size that is no whole number of patches
+        drawn = False
+    except BaseException as error:
+        raise Wrong(f"drawing raises {type(error).__name__}: {str(error)[:300]}") from error
+    if time.monotonic() - began > SLOW:
+        raise Wrong(f"it took {time.monotonic() - began:.0f} seconds")
+    return "drawn" if drawn else "loaded"
+
+
+def draw(model: pc.Model) -> bool:
+    """A picture of the model's own size, where that is no large one; else of the smallest."""
+    multiple = model.family.size_multiple(model.params)
+    own = model.own_size
+    size = own if max(own) <= 16 else (multiple * 4,) * 2
+    if max(own) > 2**14 or model.recipe_for(None).steps > 10_000 or max(size) > 64:
+        raise Wrong(f"the size {own}, multiple {multiple} or {model.recipe_for(None).steps} steps are absurd")
+    if model.family.condition == "class":
+        condition = pc.class_condition(model, [0, model.params.num_classes])
+        [names[0] for names in model.class_names or ()]
+    else:
+        text = torch.zeros(1, 2, model.params.txt_embed_dim)
+        condition = pc.text_condition(model, text[:, : model.params.txt_max_length], None, text[:, 0])
+    for rule in ("house", "published"):
+        x = pc.sample(model, condition, size=size, steps=2, rule=rule)
+        pixels = pc.to_uint8(model, x, rule)
+    return bool(pc.from_image(model, pixels).isfinite().all()) and bool(model.family.summary(model.params))
+
+
+def attempt_lora(path: Path, base: pc.Model) -> str:
+    """Adds a LoRA to a model's weights, which then are as before again."""
+    before = {key: value.clone() for key, value in base.network.state_dict().items()}
+    changed = guarded(path, "apply_lora", lambda: pc.apply_lora(base, path))
+    now = base.network.state_dict()
+    if changed is None and not all(torch.equal(value, now[key]) for key, value in before.items()):
+        raise Wrong("a LoRA that is refused has changed the model")
+    base.network.load_state_dict(before)
+    return "refused" if changed is None else "applied"
+
+
 def run_hostile(folder: Path) -> tuple[dict[str, int], list[str]]:
     """The same for the named ones, under a limit of memory where the system knows one."""
     sound_files(folder)
@@ -170,6 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--hostile", action="store_true", help="the named cases instead")
+    parser.add_argument("--relatives", action="store_true", help="cases of the relatives instead")
     parser.add_argument("--folder", type=Path, help="where files are written, and stay; else somewhere that goes away")
     chosen = parser.parse_args(arguments)
     faulthandler.enable()
@@ -181,6 +303,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         if chosen.hostile:
             outcomes, wrong = run_hostile(folder)
+        elif chosen.relatives:
+            outcomes, wrong = run_relatives(folder, chosen.first, chosen.cases, chosen.seed)
         else:
             outcomes, wrong = run_cases(folder, chosen.first, chosen.cases, chosen.seed)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))

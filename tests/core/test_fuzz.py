@@ -55,6 +55,12 @@ def test_random_damage(tmp_path):
     assert " 0 wrong" in told and " loaded" in told and " refused" in told
 
 
+def test_relatives(tmp_path):
+    """Well-formed files of the x-prediction networks and of PixelHDM: all that loads draws, or tells why not."""
+    told = run("--relatives", "--cases", 80, "--seed", 0, "--folder", tmp_path)
+    assert " 0 wrong" in told and " drawn" in told and " refused" in told and " lora applied" in told
+
+
 def test_hostile_files(tmp_path):
     """Each asks for code, memory or time; all together have three GiB of memory."""
     told = run("--hostile", "--folder", tmp_path)
