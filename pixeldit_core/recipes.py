@@ -32,8 +32,8 @@ class Recipe:
             raise ValueError(
                 f"recipe {self} needs steps >= 1 and <= {MOST_STEPS}, timeshift > 0 and 0 <= start < end <= 1."
             )
-        if not math.isfinite(self.cfg) or not all(1 <= side <= LARGEST_SIDE for side in self.size or ()):
-            raise ValueError(f"recipe {self} needs a finite cfg, and sides of 1 to {LARGEST_SIDE}.")
+        if not math.isfinite(self.cfg) or not all(side >= 1 for side in self.size or ()):
+            raise ValueError(f"recipe {self} needs a finite cfg, and sides of at least 1.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -48,7 +48,7 @@ class Recipe:
         """
         try:
             size = values.get("size")
-            return cls(
+            recipe = cls(
                 steps=int(values["steps"]),
                 cfg=float(values["cfg"]),
                 timeshift=float(values.get("timeshift", 1.0)),
@@ -58,6 +58,17 @@ class Recipe:
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"recipe {values!r} is not readable: {error!r}") from error
+        return recipe.of_a_file()
+
+    def of_a_file(self) -> Recipe:
+        """The recipe itself, if it has no size that only a damaged or hostile file asks for.
+
+        Raises:
+            ValueError: a side beyond LARGEST_SIDE.
+        """
+        if self.size and max(self.size) > LARGEST_SIDE:
+            raise ValueError(f"recipe {self} has a side above {LARGEST_SIDE}.")
+        return self
 
 
 RECIPES: dict[str, Recipe] = {

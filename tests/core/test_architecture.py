@@ -21,9 +21,9 @@ HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths",
 # inside of the core: a room, and the rooms that it may use
 ROOMS = {
     "files": set(),
-    "networks": set(),
+    "networks": {"sizes"},
     "flow": set(),
-    "recipes": set(),
+    "recipes": {"sizes"},
     "labels": set(),
     "sizes": set(),
     "families": {"networks", "flow", "labels", "recipes", "sizes"},
