@@ -102,7 +102,7 @@ def text_prompt() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda graph: None, "has a class. Connect both outputs of PixelDiT Text Prompt"),
+        (lambda graph: None, "has a class. Load gemma_2_2b_it_elm with Load CLIP, type pixeldit"),
         (lambda graph: graph["3"]["inputs"].pop("negative"), "PixelDiT Text Prompt has one"),
         (lambda graph: graph["3"]["inputs"].update(steps=1), "needs at least 2"),
         (lambda graph: graph["3"]["inputs"].update(width=60), "nearest that does is 64 x 64"),
