@@ -14,7 +14,8 @@ class Trajectory:
 
     def __init__(self, frames: int, steps: int) -> None:
         self.steps = steps
-        self.moments = sorted({round(moment) for moment in torch.linspace(0, steps, min(frames, steps + 1)).tolist()})
+        # from the end: a single frame is the finished picture
+        self.moments = sorted({round(moment) for moment in torch.linspace(steps, 0, min(frames, steps + 1)).tolist()})
         self.states: dict[int, Tensor] = {}
         self.estimates: dict[int, Tensor] = {}
 

@@ -123,7 +123,6 @@ PIXELDIT_T2I = Family(
     prefers_ema=False,  # the authors' own inference does not
     trained_sizes=lambda params: (*BUCKETS[1024], *BUCKETS[512]),
     summary=_summary,
-    to_uint8=lambda x: ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte(),
     dtypes=(torch.bfloat16, torch.float32),
 )
 

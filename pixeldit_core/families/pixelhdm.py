@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -15,18 +14,13 @@ from ..recipes import RECIPES
 from ..sizes import pixelhdm_buckets
 from .record import Family, Preset
 
-_FIELDS = {field.name for field in dataclasses.fields(PixelHDMParams)}
 
-
-def _velocity(network: Callable, params: PixelHDMParams, x: Tensor, t: Tensor, condition: tuple, **options: Any):
+def _velocity(
+    network: Callable, params: PixelHDMParams, x: Tensor, t: Tensor, condition: tuple, **options: Any
+) -> Tensor:
     """The network's own, at the nearest time that it was trained on; it paints with the channels last."""
     t = t.clamp(params.time_eps, 1 - params.time_eps)
     return network(x, t, *condition, **options).movedim(-1, 1)
-
-
-def _config_params(config: Mapping, told: Mapping) -> dict[str, Any]:
-    """Those of a training configuration's entries that shape the network."""
-    return {key: value for key, value in config.items() if key in _FIELDS}
 
 
 def _summary(params: PixelHDMParams) -> str:
@@ -43,7 +37,6 @@ PIXELHDM = Family(
     markers=("pixel_blocks.0.compaction.compress.weight", "patch_embed.proj_down.weight", "pixel_embed.proj.weight"),
     params=PixelHDMParams,
     params_from=params_from,
-    config_params=_config_params,
     network=PixelHDM,
     velocity=_velocity,
     condition="text",
@@ -57,7 +50,6 @@ PIXELHDM = Family(
     prefers_ema=True,
     trained_sizes=lambda params: pixelhdm_buckets(),
     summary=_summary,
-    to_uint8=lambda x: ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte(),
     # every attention holds its projections under two names
     aliases={
         "attention.q_proj.": "attention.qkv_proj.q_proj.",

@@ -18,6 +18,11 @@ from ..sizes import Size
 RULES = ("house", "published")
 
 
+def nearest_level(x: Tensor) -> Tensor:
+    """Pixels in [-1, 1] -> the nearest of 256 levels, halves upwards."""
+    return ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte()
+
+
 @dataclass(frozen=True)
 class Family:
     """What the rest of the code needs to know about a family.
@@ -41,7 +46,7 @@ class Family:
     prefers_ema: bool
     trained_sizes: Callable[[Any], tuple[Size, ...]]  #  of params
     summary: Callable[[Any], str]  #                     depth and width of params, for people
-    to_uint8: Callable[[Tensor], Tensor]  #              of pixels in [-1, 1]
+    to_uint8: Callable[[Tensor], Tensor] = nearest_level  # of pixels in [-1, 1]
     never: tuple[str, ...] = ()  #                       keys of relatives that have all the markers, too
     text_parts: tuple[str, ...] = ()  #                  of "embeds", "mask", "pooled": what the network takes of a text
     size_multiple: Callable[[Any], int] = lambda params: params.patch_size  # heights and widths are multiples of this

@@ -22,10 +22,8 @@ from .record import Family, Preset
 _FLOOR = 0.05  # of the published walk's divisor
 _NAMES: dict[str, Names] = {
     "mnist": tuple((str(digit),) for digit in range(10)),
-    "cifar10": tuple(
-        (name,) for name in ("airplane automobile bird cat deer dog frog horse ship truck".split())
-    ),
-}  # fmt: skip
+    "cifar10": tuple((name,) for name in "airplane automobile bird cat deer dog frog horse ship truck".split()),
+}
 # A configuration's names for what shapes tell, too; a file that contradicts itself is refused.
 _MODEL = {"heads": "heads", "dim_head": "dim_head", "patch_size": "patch_size", "use_abs_pe": "use_abs_pe"}
 _PATCHES = {"dim": "dim", "depth": "depth"}
@@ -115,7 +113,6 @@ _family = functools.partial(
     trained_sizes=lambda params: ((params.image_size, params.image_size),),
     summary=_summary,
     size_multiple=lambda params: params.compress_ratio if params.pixel_depth else params.patch_size,
-    to_uint8=lambda x: ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte(),
 )
 
 _CLASS, _REGISTERS = "class_embed.weight", "class_registers"

@@ -296,6 +296,7 @@ def check_frames_of_the_process():
     require(not grid[5].any(), "an empty place is black")
     require(torch.equal(states[-1], estimates[-1]))
     close(estimates[0][:12, :12, 0], _first_estimate(first), 0.51 / 255)
+    require(run("PixelDiTSampler", **inputs, frames=1)[1].shape[0] == 1, "a single frame is the picture")
     every = run("PixelDiTSampler", **inputs, frames=100)[1]
     require(len(every) == 9, "no more frames than states")
     require(torch.equal(every[0], states[0]) and torch.equal(every[4], states[2]))
