@@ -6,9 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .sizes import LARGEST_SIDE
-
-MOST_STEPS = 10_000  # as ComfyUI has it
+MOST_STEPS, LARGEST_SIDE = 10_000, 2**14  # that a file can ask for: ComfyUI's own limits
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         low, high = self.cfg_interval
-        if not (1 <= self.steps <= MOST_STEPS and 0 < self.timeshift < math.inf and 0 <= low < high <= 1):
-            raise ValueError(
-                f"recipe {self} needs steps >= 1 and <= {MOST_STEPS}, timeshift > 0 and 0 <= start < end <= 1."
-            )
-        if not math.isfinite(self.cfg) or not all(side >= 1 for side in self.size or ()):
-            raise ValueError(f"recipe {self} needs a finite cfg, and sides of at least 1.")
+        if self.steps < 1 or not 0 < self.timeshift < math.inf or not 0 <= low < high <= 1:
+            raise ValueError(f"recipe {self} needs steps >= 1, timeshift > 0 and 0 <= start < end <= 1.")
+        if not math.isfinite(self.cfg):
+            raise ValueError(f"recipe {self} needs a finite cfg.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -44,11 +40,11 @@ class Recipe:
         """The inverse of `to_dict`; values come from a file and are checked.
 
         Raises:
-            ValueError: an unknown or missing field, or a value of the wrong kind.
+            ValueError: an unknown or missing field, a value of the wrong kind, steps or a size without end.
         """
         try:
             size = values.get("size")
-            recipe = cls(
+            found = cls(
                 steps=int(values["steps"]),
                 cfg=float(values["cfg"]),
                 timeshift=float(values.get("timeshift", 1.0)),
@@ -58,17 +54,9 @@ class Recipe:
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"recipe {values!r} is not readable: {error!r}") from error
-        return recipe.of_a_file()
-
-    def of_a_file(self) -> Recipe:
-        """The recipe itself, if it has no size that only a damaged or hostile file asks for.
-
-        Raises:
-            ValueError: a side beyond LARGEST_SIDE.
-        """
-        if self.size and max(self.size) > LARGEST_SIDE:
-            raise ValueError(f"recipe {self} has a side above {LARGEST_SIDE}.")
-        return self
+        if found.steps > MOST_STEPS or not all(1 <= side <= LARGEST_SIDE for side in found.size or ()):
+            raise ValueError(f"recipe {found} needs at most {MOST_STEPS} steps, and sides of 1 to {LARGEST_SIDE}.")
+        return found
 
 
 RECIPES: dict[str, Recipe] = {

@@ -27,7 +27,6 @@ BUCKETS: dict[int, tuple[Size, ...]] = {
     ),
 }  # fmt: skip
 
-LARGEST_SIDE = 2**14  # of a picture, as ComfyUI has it
 FAR = 0.25  # of `distance`: about a quarter of the width or of the height
 
 

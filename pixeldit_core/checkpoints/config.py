@@ -79,7 +79,7 @@ class Config:
         told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
         told = {key: value for key, value in told.items() if value is not None}
         try:
-            recipe = dataclasses.replace(family.default_recipe(params, size), **told).of_a_file()
+            recipe = Recipe.from_dict(family.default_recipe(params, size).to_dict() | told)
         except ValueError as error:
             raise ValueError(f"{name}: {self.source} beside it is not usable: {brief(error)}") from error
         return None if recipe == family.default_recipe(params, None) else recipe

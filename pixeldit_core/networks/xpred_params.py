@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..sizes import LARGEST_SIDE
 from .shapes import Shapes, count_blocks, matrix, vector
 from .statistics import spread_statistics
 
 QK_NORMS = ("", "rmsnorm", "layernorm")
 COUNTS = ("depth", "heads", "patch_size", "in_channels", "num_classes", "compress_ratio", "image_size")
+LARGEST_SIDE = 2**14  # of a picture, as in recipes
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths",
 # inside of the core: a room, and the rooms that it may use
 ROOMS = {
     "files": set(),
-    "networks": {"sizes"},
+    "networks": set(),
     "flow": set(),
-    "recipes": {"sizes"},
+    "recipes": set(),
     "labels": set(),
     "sizes": set(),
     "families": {"networks", "flow", "labels", "recipes", "sizes"},
