@@ -48,7 +48,8 @@ class PaddedText(comfy.conds.CONDRegular):
     """States [B, T, D] or a mask [B, T] of a text: with others of another length in one batch, zeros go behind it."""
 
     def can_concat(self, other: Any) -> bool:
-        return self.cond.ndim == other.cond.ndim and self.cond.shape[2:] == other.cond.shape[2:]
+        mine, theirs = self.cond, other.cond
+        return mine.ndim == theirs.ndim and mine.shape[2:] == theirs.shape[2:] and mine.device == theirs.device
 
     def concat(self, others: list) -> Tensor:
         texts = [self.cond, *(other.cond for other in others)]
