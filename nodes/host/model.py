@@ -166,7 +166,7 @@ class PixelFormat(comfy.latent_formats.ChromaRadiance):
 class PixelDiTConfig(comfy.supported_models_base.BASE):
     unet_extra_config: dict[str, Any] = {}
     latent_format = comfy.latent_formats.ChromaRadiance  # each has a PixelFormat of its own
-    memory_usage_factor = 0.03  # measured: docs/speed.md
+    memory_usage_factor = 0.03  # of the official networks, measured: docs/speed.md
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(
@@ -174,6 +174,7 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
         )
         self.about = About(weights.family, weights.params, weights.source, weights.class_names, weights.recipe)
         self.latent_format = PixelFormat(weights.params)
+        self.memory_usage_factor = type(self).memory_usage_factor * weights.family.memory(weights.params)
         self.sampling_settings = {"shift": self.about.recipe_for(None).timeshift, "multiplier": 1000}
         self.supported_inference_dtypes = list(weights.family.dtypes)
 

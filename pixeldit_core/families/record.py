@@ -50,6 +50,7 @@ class Family:
     never: tuple[str, ...] = ()  #                       keys of relatives that have all the markers, too
     text_parts: tuple[str, ...] = ()  #                  of "embeds", "mask", "pooled": what the network takes of a text
     size_multiple: Callable[[Any], int] = lambda params: params.patch_size  # heights and widths are multiples of this
+    memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel, in terms of the official networks'
     text_encoder: str = ""  #                            which one, and how to load it in ComfyUI
     published: Rule | None = None  #                     the authors' own walk, where it is not the house's
     guesses: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # sizes that shapes hint at, and a config may deny

@@ -88,6 +88,11 @@ def _summary(params: XPredParams) -> str:
     return f"{params.depth}{pixels} blocks of {params.dim}, patch {params.patch_size}"
 
 
+def _memory(params: XPredParams) -> float:
+    """A pixel path holds a condition and six maps for every pixel at once; the factor is measured (docs/speed.md)."""
+    return max(1.0, 0.0085 * (params.dim + 6 * params.pixel_dim)) if params.pixel_depth else 1.0
+
+
 _PUBLISHED = Rule(
     even_grid,  #         steps of 1 / n, also where the network is told shifted times
     clock=shift_time,
@@ -112,6 +117,7 @@ _family = functools.partial(
     prefers_ema=True,
     trained_sizes=lambda params: ((params.image_size, params.image_size),),
     summary=_summary,
+    memory=_memory,
     size_multiple=lambda params: params.compress_ratio if params.pixel_depth else params.patch_size,
 )
 

@@ -402,6 +402,19 @@ def check_a_lora_and_a_saved_file_of_each_family():
         require(again.params == model.model.pixeldit.params and again.family.name == model.model.pixeldit.family.name)
 
 
+def check_the_host_reserves_what_a_pixel_path_needs():
+    pc, loader = core(), module("nodes.host.model")
+    preset = pc.PRESETS["mmpixeldit-tiny/4-cifar10"]
+    model = pc.build(preset.family, preset.params, device="cpu")
+    for parameter in model.network.parameters():
+        parameter.data.zero_()
+    out_of("files").mkdir(exist_ok=True)
+    large = loader.load_model(str(pc.save_checkpoint(model, out_of("files") / "large.safetensors")))
+    usual, needed = (entry.model.memory_required((2, 3, 256, 256)) for entry in (pixelhdm(), large))
+    bytes_each = large.model.get_dtype().itemsize
+    require(needed / bytes_each > 1.6 * usual / 4, f"{needed} of {usual}")
+
+
 def check_mistakes_are_told():
     stored = torch.load(checkpoint("pixeldit-r1"), weights_only=True)
     stored["config"]["model"] |= {"dit_dim": 4096}
