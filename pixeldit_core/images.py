@@ -18,8 +18,7 @@ def to_uint8(model: Model, x: Tensor, rule: str = "house") -> Tensor:
 
     With `rule="published"` as the model's authors do; that is the same but for PixelHDM, whose authors cut.
     """
-    rounded = model.family.rule(rule).to_uint8 or model.family.to_uint8
-    return rounded(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
+    return model.family.rounding(rule)(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
 
 
 def to_signed(params: Any, x: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ def to_image(samples: Tensor, family: Family = PIXELDIT, rule: str = "house") ->
             "from a model with a VAE: decode it with VAE Decode."
         )
     check_finite(samples)
-    rounded = family.rule(rule).to_uint8 or family.to_uint8
-    return to_rgb(rounded(samples.cpu()).movedim(1, -1).float() / 255)
+    return to_rgb(family.rounding(rule)(samples.cpu()).movedim(1, -1).float() / 255)
 
 
 ALPHA = "the image has transparency, which the model does not know: it is dropped"

@@ -173,7 +173,7 @@ def _join_params(
     if unknown := [key for key in guessed if values[key] is None]:
         raise ValueError(
             f"{name}: neither its shapes nor a configuration tell {' and '.join(unknown)} of this {family.title}. "
-            f"Give them: params={{{', '.join(f'{unknown_key!r}: ...' for unknown_key in unknown)}}}."
+            f"Give them: params={{{', '.join(f'{key!r}: ...' for key in unknown)}}}."
         )
     try:
         return family.params(**values)

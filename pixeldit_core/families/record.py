@@ -69,6 +69,10 @@ class Family:
             raise ValueError(f'rule "{name}" is not known; there are {", ".join(RULES)}.')
         return self.published if name == "published" and self.published else Rule(self.grid)
 
+    def rounding(self, rule: str) -> Callable[[Tensor], Tensor]:
+        """From pixels in [-1, 1] to 256 levels, by a rule of this name."""
+        return self.rule(rule).to_uint8 or self.to_uint8
+
 
 @dataclass(frozen=True)
 class Preset:

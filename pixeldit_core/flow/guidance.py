@@ -12,6 +12,7 @@ from torch import Tensor
 MARGIN = 1e-5  # a grid time that lies on a limit is outside, however it was rounded on its way here
 
 Combine = Callable[[Tensor, Tensor, float], Tensor]
+Guided = Callable[[float, tuple[float, float], "float | Combine"], bool]  # (t, interval, cfg) -> whether it applies
 
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
@@ -34,13 +35,18 @@ def is_guided(t: float | Tensor, interval: tuple[float, float]) -> bool:
     return start + MARGIN < float(t) < end - MARGIN
 
 
+def inside(t: float, interval: tuple[float, float], cfg: float | Combine) -> bool:
+    """The house's rule of guidance: `is_guided`, whatever the scale."""
+    return is_guided(t, interval)
+
+
 def guided_velocity(
     velocity: Callable[[Tensor, Any, Any], Tensor],
     cond: Any,
     null: Any | None,
     cfg: float | Combine,
     interval: tuple[float, float],
-    guides: Callable[[float, tuple[float, float], Any], bool] | None = None,
+    guided: Guided = inside,
 ) -> Callable[[Tensor, Any], Tensor]:
     """A velocity function of (x, t) alone, with guidance inside of the interval.
 
@@ -53,15 +59,15 @@ def guided_velocity(
         null: the same for no condition; None = never guided.
         cfg: scale, 1 = never guided; or a function (v_cond, v_null, t) -> velocity.
         interval: start and end, in t.
-        guides: (t, interval, cfg) -> whether guidance applies; None = `is_guided`.
+        guided: (t, interval, cfg) -> whether guidance applies at the time t.
     """
     interval = check_interval(interval)
     if null is None or (not callable(cfg) and cfg == 1):
         return lambda x, t: velocity(x, t, cond)
     both = concatenate(null, cond) if fit_together(null, cond) else None
 
-    def guided(x: Tensor, t: Any) -> Tensor:
-        if not (guides(float(t), interval, cfg) if guides else is_guided(t, interval)):
+    def combined(x: Tensor, t: Any) -> Tensor:
+        if not guided(float(t), interval, cfg):
             return velocity(x, t, cond)
         if both is None:
             v_null, v_cond = velocity(x, t, null), velocity(x, t, cond)
@@ -69,7 +75,7 @@ def guided_velocity(
             v_null, v_cond = velocity(torch.cat([x, x]), t, both).chunk(2)
         return cfg(v_cond, v_null, float(t)) if callable(cfg) else torch.lerp(v_null, v_cond, cfg)
 
-    return guided
+    return combined
 
 
 def fit_together(first: Any, second: Any) -> bool:

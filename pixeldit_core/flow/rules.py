@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .guidance import is_guided
+from .guidance import Guided, inside
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Rule:
 
     grid: Callable[..., Tensor]  #                                    (steps, timeshift, last_step, params) -> times
     clock: Callable[[float, float], float] = lambda t, timeshift: t  # what the network is told: not always where it is
-    guided: Callable[[float, tuple[float, float], Any], bool] = lambda t, interval, cfg: is_guided(t, interval)
+    guided: Guided = inside
     floor: float = 0.0
     to_uint8: Callable[[Tensor], Tensor] | None = None  #              None = the family's
 
