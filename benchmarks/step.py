@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def build(preset: str, device: str, dtype: torch.dtype) -> pc.Model:
     """A network of random weights, of a size that keeps values moderate."""
-    model = pc.build(pc.PRESETS[preset].family, preset, device=device, dtype=dtype)
+    model = pc.build_model(pc.VARIANTS[preset].family, preset, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in model.network.named_parameters():
         if parameter.ndim == 1 and "norm" in name:
@@ -145,7 +145,7 @@ def evaluations() -> int:
 
 
 def build_tiny() -> pc.Model:
-    model = pc.build("pixeldit", pc.PixelDiTParams(16, 2, 1, 1, patch_size=8, pixel_hidden_size=4), device="cpu")
+    model = pc.build_model("pixeldit", pc.PixelDiTParams(16, 2, 1, 1, patch_size=8, pixel_hidden_size=4), device="cpu")
     for parameter in model.network.parameters():
         parameter.normal_(0.0, 0.02)
     return model
@@ -153,7 +153,7 @@ def build_tiny() -> pc.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="PixelDiT-XL", choices=list(pc.PRESETS))
+    parser.add_argument("--preset", default="PixelDiT-XL", choices=list(pc.VARIANTS))
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
     parser.add_argument("--device", nargs="+", default=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pixeldit_core.labels import find_class, numbered, parse_classes
-from ..pixeldit_core.recipes import NEGATIVE_PROMPT
+from ..pixeldit_core.settings import NEGATIVE_PROMPT
 from .host import text
 from .host.compat import searchable, show_text
 from .host.conditions import CLASS

@@ -16,7 +16,7 @@ class PixelDiTCFGRescale(io.ComfyNode):
             display_name="PixelDiT CFG Rescale",
             category="PixelDiT",
             description="Brings the contrast of the guided prediction back to that of the unguided one, so that a high "
-            "cfg follows the prompt without burnt colours. Exact for any flow model, which ComfyUI's RescaleCFG is "
+            "cfg follows the prompt without burnt colors. Exact for any flow model, which ComfyUI's RescaleCFG is "
             "not. For KSampler, SamplerCustomAdvanced and PixelDiT Sampler; costs no time.",
             inputs=[
                 io.Model.Input("model", tooltip="Any flow model; replaces a rescale set before, also RescaleCFG."),
@@ -32,7 +32,7 @@ class PixelDiTCFGRescale(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model, its guidance rescaled.")],
         )
-        return searchable(schema, "rescale cfg", "guidance rescale", "oversaturation", "burnt colours")
+        return searchable(schema, "rescale cfg", "guidance rescale", "oversaturation", "burnt colors")
 
     @classmethod
     def execute(cls, model, factor: float) -> io.NodeOutput:

@@ -2,9 +2,10 @@
 
 from comfy_api.latest import io
 
+from ..pixeldit_core.spec import ModelSpec
 from .host.compat import advanced, searchable, show_text
 from .host.folders import find_checkpoint, fingerprint, list_checkpoints
-from .host.model import WEIGHT_DTYPES, About, about, load_model
+from .host.model import WEIGHT_DTYPES, find_spec, load_model
 
 
 class PixelDiTLoader(io.ComfyNode):
@@ -58,12 +59,12 @@ class PixelDiTLoader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
         model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
-        known = about(model)
-        show_text(cls, describe(known))
+        known = find_spec(model)
+        show_text(cls, describe(known, model.model.loaded))
         return io.NodeOutput(model)
 
 
-def describe(known: About) -> str:
+def describe(known: ModelSpec, loaded: str) -> str:
     """What was loaded, and the settings that suit it: its own, or the published ones for each size."""
     params = known.params
     if known.family.condition == "class":
@@ -71,11 +72,11 @@ def describe(known: About) -> str:
     else:
         kind = f"text of {params.txt_max_length} tokens, {params.txt_embed_dim} wide"
     lines = [f"{known.family.title}, {kind}, {known.family.summary(params)}"]
-    for recipe in dict.fromkeys(map(known.recipe_for, known.trained_sizes)):
-        place = f"at {recipe.size[1]} x {recipe.size[0]}" if recipe.size else "recommended"
-        start, end = recipe.cfg_interval
+    for settings in dict.fromkeys(map(known.settings_for, known.trained_sizes)):
+        place = f"at {settings.size[1]} x {settings.size[0]}" if settings.size else "recommended"
+        start, end = settings.cfg_interval
         lines.append(
-            f"{place}: {recipe.steps} steps {recipe.solver}, cfg {recipe.cfg:g}, timeshift {recipe.timeshift:g}, "
-            f"interval {start:g} to {end:g}"
+            f"{place}: {settings.steps} steps {settings.solver}, cfg {settings.cfg:g}, "
+            f"timeshift {settings.timeshift:g}, interval {start:g} to {end:g}"
         )
-    return "\n".join([*lines, *filter(None, [known.loaded])])
+    return "\n".join([*lines, *filter(None, [loaded])])

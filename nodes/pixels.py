@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..pixeldit_core.sizes import BUCKETS, bucket
+from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
 from .host.compat import searchable, show_text
-from .host.model import about
+from .host.model import find_spec
 from .host.pixels import ALPHA, empty_latent, to_channels, to_image, to_latent, to_mask
 
 
@@ -18,7 +18,7 @@ class PixelDiTDecode(io.ComfyNode):
             description="Pixel latent to picture, without a VAE: for KSampler and SamplerCustomAdvanced with a "
             "pixel-space model. Rounds as the published program does.",
             inputs=[
-                io.Latent.Input("samples", tooltip="Three channels (grey: one) at full size, from a pixel-space model.")
+                io.Latent.Input("samples", tooltip="Three channels (gray: one) at full size, from a pixel-space model.")
             ],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="The picture, in the 256 levels of a PNG.")],
         )
@@ -47,7 +47,7 @@ class PixelDiTEncode(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only for models that paint in grey: gives the picture the channels that they have.",
+                    tooltip="Only for models that paint in gray: gives the picture the channels that they have.",
                 ),
             ],
             outputs=[
@@ -58,7 +58,7 @@ class PixelDiTEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
-        known = about(model) if model is not None else None
+        known = find_spec(model) if model is not None else None
         latent = {"samples": to_latent(to_channels(pixels, known.params.in_channels if known else 3))}
         if mask is not None:
             latent["noise_mask"] = to_mask(mask, pixels).movedim(-1, 1)

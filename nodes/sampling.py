@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..pixeldit_core.families import RULES
-from ..pixeldit_core.recipes import RECIPES
+from ..pixeldit_core.families import CONVENTIONS
+from ..pixeldit_core.settings import SETTINGS
 from .host import sampling
 from .host.compat import advanced, searchable, show_text
 from .host.render import AS_SET, OWN, render
@@ -29,7 +29,7 @@ class PixelDiTSampler(io.ComfyNode):
             display_name="PixelDiT Sampler",
             category="PixelDiT",
             description="Noise to picture in one node, straight to pixels: the published solver, timeshift and "
-            "guidance interval, and the published recipes by name. Also image to image and inpainting.",
+            "guidance interval, and the published settings by name. Also image to image and inpainting.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
@@ -54,8 +54,8 @@ class PixelDiTSampler(io.ComfyNode):
                     tooltip="The same seed and settings give the same picture.",
                 ),
                 io.Combo.Input(
-                    "recipe",
-                    options=[AS_SET, OWN, *RECIPES],
+                    "settings",
+                    options=[AS_SET, OWN, *SETTINGS],
                     default=AS_SET,
                     tooltip="Published settings by name: they take the place of steps, solver, cfg, timeshift and the "
                     "interval below. The node shows the values it used.",
@@ -134,9 +134,9 @@ class PixelDiTSampler(io.ComfyNode):
                 ),
                 advanced(
                     io.Combo.Input(
-                        "rule",
-                        options=list(RULES),
-                        default="house",
+                        "convention",
+                        options=list(CONVENTIONS),
+                        default="standard",
                         optional=True,
                         tooltip="house = the correct mathematics. published = exactly as the authors' program walks, "
                         "mistakes included, to reproduce its pictures. The same for the official PixelDiT.",
@@ -156,7 +156,7 @@ class PixelDiTSampler(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to start from; scaled to cover width x height and cropped around its centre.",
+                    tooltip="A picture to start from; scaled to cover width x height and cropped around its center.",
                 ),
                 io.Mask.Input(
                     "mask",

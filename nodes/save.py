@@ -24,8 +24,8 @@ class PixelDiTSaveModel(io.ComfyNode):
             node_id="PixelDiTSaveModel",
             display_name="PixelDiT Save Model",
             category="PixelDiT",
-            description="Writes a PixelDiT as one .safetensors file, with its class names and recipe: smaller, faster "
-            "to load, LoRAs merged, or in the layout that ComfyUI's own loader takes. Never over another file.",
+            description="Writes a PixelDiT as one .safetensors file, with its class names and settings: smaller, "
+            "faster to load, LoRAs merged, or in the layout that ComfyUI's own loader takes. Never over another file.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[

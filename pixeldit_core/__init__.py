@@ -11,55 +11,57 @@ from .checkpoints.load import CheckpointInfo, inspect_checkpoint, load_checkpoin
 from .checkpoints.lora import apply_lora
 from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint
-from .families import FAMILIES, PRESETS, Family
-from .flow.grid import shift_time
-from .flow.guidance import is_guided
-from .flow.sample import noise, sample, time_grid
+from .conditions import class_condition, null_condition, text_condition
+from .families import FAMILIES, VARIANTS, Family
+from .families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
+from .families.pixeldit.text_to_image import PixelDiTT2I, PixelDiTT2IParams
+from .families.pixelhdm.network import PixelHDM, PixelHDMParams
+from .families.xpred.network import XPredParams
+from .flow.guidance import cfg_function, cfg_schedule, is_guided
 from .flow.solvers import SOLVERS
-from .flow.strategies import combine, schedule
+from .flow.times import shift_time
 from .images import contact_sheet, from_image, to_uint8
-from .model import Model, build, class_condition, null_condition, text_condition
-from .networks.pixeldit import PixelDiT, PixelDiTParams
-from .networks.pixeldit_t2i import PixelDiTT2I, PixelDiTT2IParams
-from .networks.pixelhdm import PixelHDM, PixelHDMParams
-from .networks.xpred import XPredParams
-from .recipes import RECIPES, Recipe
+from .model import Model, build_model
+from .sampling import sample, time_grid, unit_noise
+from .settings import SETTINGS, SamplingSettings
+from .spec import ModelSpec
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FAMILIES",
-    "PRESETS",
-    "RECIPES",
+    "SETTINGS",
     "SOLVERS",
+    "VARIANTS",
     "CheckpointInfo",
     "Family",
     "Model",
+    "ModelSpec",
     "PixelDiT",
     "PixelDiTParams",
     "PixelDiTT2I",
     "PixelDiTT2IParams",
     "PixelHDM",
     "PixelHDMParams",
-    "Recipe",
+    "SamplingSettings",
     "XPredParams",
     "apply_lora",
-    "build",
+    "build_model",
+    "cfg_function",
+    "cfg_schedule",
     "class_condition",
-    "combine",
     "contact_sheet",
     "from_image",
     "inspect_checkpoint",
     "is_guided",
     "load_checkpoint",
-    "noise",
     "null_condition",
     "read_checkpoint",
     "sample",
     "save_checkpoint",
-    "schedule",
     "shift_time",
     "text_condition",
     "time_grid",
     "to_uint8",
+    "unit_noise",
 ]

@@ -13,12 +13,12 @@ from torch import Tensor
 from .model import Model
 
 
-def to_uint8(model: Model, x: Tensor, rule: str = "house") -> Tensor:
+def to_uint8(model: Model, x: Tensor, convention: str = "standard") -> Tensor:
     """State [B, C, H, W] -> uint8 [B, H, W, C] on the CPU, rounded to the nearest level.
 
-    With `rule="published"` as the model's authors do; that is the same but for PixelHDM, whose authors cut.
+    With `convention="reference"` as the model's authors do; that is the same but for PixelHDM, whose authors cut.
     """
-    return model.family.rounding(rule)(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
+    return model.family.rounding(convention)(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
 
 
 def to_signed(params: Any, x: Tensor) -> Tensor:

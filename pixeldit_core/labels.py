@@ -1,7 +1,7 @@
 """Class names: lookup by number or by name.
 
 A table of names is a list with one entry per class, each the tuple of its names, the first being the one to show.
-`labels/imagenet.json` holds the 1,000 of ImageNet (WordNet lemmas in the order of the ILSVRC classes, as timm has
+`data/imagenet.json` holds the 1,000 of ImageNet (WordNet lemmas in the order of the ILSVRC classes, as timm has
 them); where two classes share their first name, a word in brackets tells them apart.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 Names = Sequence[tuple[str, ...]]
 
-_IMAGENET = Path(__file__).parent / "labels" / "imagenet.json"
+_IMAGENET = Path(__file__).parent / "data" / "imagenet.json"
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 _NUMBERED = re.compile(r"(\d+)\s*(?::\s*(.*))?", re.DOTALL)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 def reference_frequencies(table: Path, computed: Tensor) -> Tensor:
-    """Of the computed frequencies and their neighbours in float32, those that give the recorded table bit for bit."""
+    """Of the computed frequencies and their neighbors in float32, those that give the recorded table bit for bit."""
     times = load_file(table / "inputs.safetensors")["t_t2i"]
     recorded = load_file(table / "outputs.safetensors")["emb_t2i"]
     nothing, much = torch.tensor(0.0), torch.tensor(9.0)

@@ -118,7 +118,7 @@ def label(class_name: str, classes: str, pos: tuple[int, int]) -> Node:
 
 
 def sampler(
-    seed: int, recipe: str, settings: list[Any], pos: tuple[int, int], denoise: float = 1.0, frames: int = 0
+    seed: int, name: str, settings: list[Any], pos: tuple[int, int], denoise: float = 1.0, frames: int = 0
 ) -> Node:
     inputs = [
         ("model", "MODEL"),
@@ -128,7 +128,7 @@ def sampler(
         ("mask", "MASK"),
     ]
     # behind `seed` lies the widget for what happens to it after a run
-    widgets = [seed, "fixed", recipe, *settings, denoise, "house", frames]
+    widgets = [seed, "fixed", name, *settings, denoise, "standard", frames]
     linked = {"width": "INT", "height": "INT"}
     outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE")]
     return Node("PixelDiTSampler", pos, (340, 540), inputs, outputs, widgets, linked=linked)

@@ -16,7 +16,7 @@ PAUSE, HOLD = 100, 2000  # milliseconds
 def main() -> None:
     model = pc.load_checkpoint(ROOT / "models" / "xpred-digits-28.safetensors")
     rows = [digit for _ in range(2) for digit in range(10)]
-    condition, start = pc.class_condition(model, rows), pc.noise(model, range(4, 24), 28, 28)
+    condition, start = pc.class_condition(model, rows), pc.unit_noise(model, range(4, 24), 28, 28)
     states = [start]
     pc.sample(model, condition, noise=start, on_step=lambda i, t, x, v: states.append(x.clone()))
     frames = [pc.contact_sheet(pc.to_uint8(model, state), 10, gap=2, scale=2) for state in states]

@@ -25,7 +25,7 @@ def upper_half() -> torch.Tensor:
 
 def main() -> None:
     model = pc.load_checkpoint(ROOT / "models" / "pixeldit-drawings-64.safetensors")
-    house, mask = pc.class_condition(model, "house"), upper_half()
+    house, mask = pc.class_condition(model, "standard"), upper_half()
     first = pc.to_uint8(model, pc.sample(model, house, seeds=1))
     options = {"image": pc.from_image(model, first), "mask": mask, "steps": 30, "cfg": 4.0}
     painted = pc.to_uint8(model, pc.sample(model, house, seeds=[11, 12, 14, 16], **options))

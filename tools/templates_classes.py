@@ -29,7 +29,7 @@ def quickstart() -> None:
             "* **One class**: empty the `classes` field and choose from the list.\n"
             "* **Several**: write `0, 3, 5-7` or names.\n"
             "* **Other pictures**: change `seed`.\n"
-            "* **recipe**: the checkpoint's own settings are used, and the node shows them. Choose *as set below* to "
+            "* **settings**: the checkpoint's own settings are used, and the node shows them. Choose *as set below* to "
             "try your own.\n\nThe published ImageNet models: templates *PixelDiT ImageNet 256* and *512*.",
             (0, 460),
             (340, 330),
@@ -39,12 +39,12 @@ def quickstart() -> None:
     graph.save("PixelDiT Quickstart")
 
 
-def imagenet(size: int, checkpoint: str, recipe: str, settings: list[Any], text: str) -> None:
+def imagenet(size: int, checkpoint: str, name: str, settings: list[Any], text: str) -> None:
     graph = Graph()
     model = graph.add(loader(checkpoint, f"{IMAGENET}/{checkpoint}"))
     classes = graph.add(label("207: golden retriever", "", (0, 220)), model=(model, 0))
     sample = graph.add(
-        sampler(7, recipe, settings, (400, 0)), model=(model, 0), positive=(classes, 0), negative=(classes, 1)
+        sampler(7, name, settings, (400, 0)), model=(model, 0), positive=(classes, 0), negative=(classes, 1)
     )
     graph.add(save_image(f"PixelDiT/imagenet{size}", (800, 0), (560, 620)), images=(sample, 0))
     links = (
@@ -63,9 +63,9 @@ def imagenets() -> None:
         "imagenet256_pixeldit_xl_epoch320.ckpt",
         "imagenet256-epoch320",
         [100, "ab2", 2.75, 1.0, 0.1, 0.9, 256, 256, 1],
-        "## Settings\n\nThe recipe is the published one (gFID 1.61): 100 steps ab2, cfg 2.75, timeshift 1, guidance from "
+        "## Settings\n\nThe settings is the published one (gFID 1.61): 100 steps ab2, cfg 2.75, timeshift 1, guidance from "
         "0.1 to 0.9. For a quick look choose *as set below* with 25 to 50 steps.\n\nThe checkpoints of epoch 80 and 160 "
-        "want the recipe of their name (cfg 3.25, guidance from 0.1 to 1).\n\nSeveral classes at once: write "
+        "want the settings of their name (cfg 3.25, guidance from 0.1 to 1).\n\nSeveral classes at once: write "
         "`1, 207, 250-253` into `classes`.",
     )
     imagenet(
@@ -73,7 +73,7 @@ def imagenets() -> None:
         "imagenet512_pixeldit_xl.ckpt",
         "imagenet512",
         [100, "ab2", 3.5, 2.0, 0.1, 1.0, 512, 512, 1],
-        "## Settings\n\nThe recipe is the published one (gFID 1.78): 100 steps ab2, cfg 3.5, timeshift 2, guidance from "
+        "## Settings\n\nThe settings is the published one (gFID 1.78): 100 steps ab2, cfg 3.5, timeshift 2, guidance from "
         "0.1 to 1. For a quick look choose *as set below* with 25 to 50 steps; keep timeshift 2 (or 0, automatic) at "
         "this size.",
     )

@@ -31,12 +31,12 @@ def digits() -> None:
         graph.add(save_animation(f"PixelDiT/digits-{name}", title, (x, 140), (420, 560)), images=(frames, 0))
     graph.add(
         note(
-            "## Press Run\n\nA small grey model of 28 x 28 pixels that comes with the pack writes the ten digits, and two "
+            "## Press Run\n\nA small gray model of 28 x 28 pixels that comes with the pack writes the ten digits, and two "
             "animations show how: the state on its way from noise, and the picture that the model foresees at each "
             "moment (it predicts the image, not the velocity).\n\n* **Your own**: checkpoints of the public x-prediction "
             "trainer (`dit`, `mmdit`, `pixeldit`, `mmpixeldit`; MNIST or CIFAR-10) load as they are: put the `.pt` into "
             "`models/diffusion_models`, press **R**, choose it. Sizes, mean, spread and class names come from the file.\n"
-            "* **frames** (advanced): how many; 0 = no animation.\n* **rule** (advanced): *published* walks exactly as that "
+            "* **frames** (advanced): how many; 0 = no animation.\n* **convention** (advanced): *published* walks exactly as that "
             "trainer's program, which keeps some noise when timeshift is not 1.\n\nThis model was trained on digits that "
             "the pack draws itself, not on MNIST.",
             (0, 460),
@@ -105,9 +105,9 @@ def pixelhdm() -> None:
     )
     graph.add(
         note(
-            "## Settings\n\nThe recipe is the authors': 50 steps of Heun (two calls each), cfg 7.5, no timeshift. The "
+            "## Settings\n\nThe settings is the authors': 50 steps of Heun (two calls each), cfg 7.5, no timeshift. The "
             "**schedule** is one of their strategies: full guidance at the noise, none at the end; bypass it to compare.\n\n"
-            "**rule** (advanced) *house* goes on to a clean image; *published* stops at t = 0.95, as their program does, and "
+            "**convention** (advanced) *house* goes on to a clean image; *published* stops at t = 0.95, as their program does, and "
             "leaves a little noise. Cheaper: *flow_dpmpp_2m* with 30 steps. An empty negative prompt is what it was "
             "trained with.",
             (400, 530),

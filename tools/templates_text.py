@@ -71,7 +71,7 @@ def text_to_image() -> None:
     graph.add(text_links((0, 390)))
     graph.add(
         note(
-            "## Settings\n\nThe recipe is the published one: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4. "
+            "## Settings\n\nThe settings is the published one: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4. "
             "*t2i-1024-fast* takes 25 steps. For 512 choose resolution 512 and *t2i-512* (timeshift 3).\n\nWrite whole "
             "sentences. The node says when a prompt is longer than the model reads.",
             (400, 620),
@@ -87,7 +87,7 @@ def image_to_image() -> None:
     graph = Graph()
     model = graph.add(loader(T2I, f"{COMFY}/diffusion_models/{T2I}"))
     clip = graph.add(text_encoder((0, 220)))
-    words = graph.add(prompt("An oil painting with broad brush strokes and warm colours.", (400, 0)), clip=(clip, 0))
+    words = graph.add(prompt("An oil painting with broad brush strokes and warm colors.", (400, 0)), clip=(clip, 0))
     picture = graph.add(
         Node("LoadImage", (400, 360), (400, 340), [], [("IMAGE", "IMAGE"), ("MASK", "MASK")], ["example.png", "image"])
     )
@@ -104,7 +104,7 @@ def image_to_image() -> None:
     graph.add(
         note(
             "## Settings\n\n* **denoise** (advanced): 0.3 touches up, 0.6 repaints.\n* **width, height** 0: the picture's "
-            "own size. Another size: it is scaled to cover it and cropped around its centre. Best near 1024 x 1024.\n"
+            "own size. Another size: it is scaled to cover it and cropped around its center. Best near 1024 x 1024.\n"
             "* **Only a part**: paint a mask (right-click the picture, *Open in Mask Editor*) and connect MASK to *mask*. "
             "Outside of it every pixel stays as it was.",
             (1260, 710),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pixeldit_core.checkpoints.sources import INDEX, PIPELINES, TRANSFORMER, find_source
+from ...pixeldit_core.checkpoints.locate import INDEX, PIPELINES, TRANSFORMER, find_source
 
 OWN = "pixeldit"
 SHARED = "diffusion_models"

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.patcher_extension
 from torch import Tensor
 
-from ...pixeldit_core.flow.strategies import check_rescale, combine, schedule
+from ...pixeldit_core.flow.guidance import cfg_function, cfg_schedule, check_rescale
 
 RESCALE = "pixeldit_cfg_rescale"
 SCHEDULE = "pixeldit_cfg_schedule"
@@ -29,7 +29,7 @@ def with_rescale(model: Any, factor: float) -> Any:
         scale = arguments["cond_scale"]
         if scale == 1:  # there was no null pass
             return arguments["cond"]
-        return combine(scale, rescale=factor)(arguments["cond"], arguments["uncond"], 0.0)
+        return cfg_function(scale, rescale=factor)(arguments["cond"], arguments["uncond"], 0.0)
 
     def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
         ours = model_options.get("sampler_cfg_function") is rescaled
@@ -50,10 +50,10 @@ def with_schedule(model: Any, shape: str, end: float) -> Any:
     Raises:
         ValueError: an unknown shape.
     """
-    schedule(shape, end)
+    cfg_schedule(shape, end)
 
     def scale_at(cfg: Any, t: float) -> Any:
-        return schedule(shape, cfg, end)(t) if has_one_scale(cfg) else cfg
+        return cfg_schedule(shape, cfg, end)(t) if has_one_scale(cfg) else cfg
 
     return with_scale(model, SCHEDULE, scale_at)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ...pixeldit_core import inspect_checkpoint
 from ...pixeldit_core.labels import imagenet_names, numbered
+from ...pixeldit_core.spec import ModelSpec
 from .folders import BUNDLED
-from .model import About, about
+from .model import find_spec
 
 
 @functools.cache
@@ -20,13 +21,13 @@ def combo_options() -> list[str]:
     return [*bundled, *numbered(imagenet_names())]
 
 
-def require_classes(model: Any) -> About:
+def require_classes(model: Any) -> ModelSpec:
     """The record of a MODEL with classes.
 
     Raises:
         ValueError: any other MODEL.
     """
-    known = about(model)
+    known = find_spec(model)
     if known is None or known.family.condition != "class":
         kind = type(model.model).__name__ if known is None else known.family.title
         raise ValueError(

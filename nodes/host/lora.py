@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy.weight_adapter import LoRAAdapter
 
+from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.lora import read_lora
-from ...pixeldit_core.checkpoints.pairs import Lora, split_pair
-from ...pixeldit_core.checkpoints.split import join_shapes
-from .model import about
+from ...pixeldit_core.checkpoints.lora_delta import Lora, split_pair
+from .model import find_spec
 
 _BEFORE = "diffusion_model."
 
@@ -20,7 +20,7 @@ def add_lora(model: Any, path: str, strength: float) -> tuple[Any, Lora]:
     Raises:
         ValueError: a MODEL that is no PixelDiT; what `read_lora` raises.
     """
-    if about(model) is None:
+    if find_spec(model) is None:
         raise ValueError(
             "this model is no PixelDiT. For other models use ComfyUI's own Load LoRA; connect the MODEL of PixelDiT "
             "Loader or of Load Diffusion Model with a PixelDiT file here."

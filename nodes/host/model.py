@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
@@ -20,13 +18,11 @@ from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
+from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
-from ...pixeldit_core.checkpoints.split import join_shapes
 from ...pixeldit_core.families import FAMILIES, Family
 from ...pixeldit_core.images import from_signed, to_signed
-from ...pixeldit_core.labels import Names
-from ...pixeldit_core.model import Trained
-from ...pixeldit_core.recipes import Recipe
+from ...pixeldit_core.spec import ModelSpec
 from .compat import Patcher, fill, keep_scaled
 from .conditions import CONDITIONS
 
@@ -42,34 +38,22 @@ WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
 }
 
 
-_COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantised file is brought to
+_COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file is brought to
 
 
-@dataclass(frozen=True)
-class About(Trained):
-    """What our nodes know of a MODEL: of ours, or a PixelDiT that the host itself loaded."""
-
-    family: Family
-    params: Any
-    source: str
-    class_names: Names | None = None
-    recipe: Recipe | None = None
-    loaded: str = ""  # layout, weights, precision, size: of a file that was loaded here
+def find_spec(model: Any) -> ModelSpec | None:
+    """The spec of a MODEL; None if it is no PixelDiT."""
+    return getattr(model.model, "pixeldit", None) or _native_spec(model.model)
 
 
-def about(model: Any) -> About | None:
-    """The record of a MODEL; None if it is no PixelDiT."""
-    return getattr(model.model, "pixeldit", None) or _about_native(model.model)
-
-
-def _about_native(base: Any) -> About | None:
+def _native_spec(base: Any) -> ModelSpec | None:
     """A PixelDiT of the host's own: its configuration has the name of our family, its weights tell the sizes."""
     config = getattr(base, "model_config", None)
     family = FAMILIES.get((getattr(config, "unet_config", None) or {}).get("image_model"))
     if family is None:
         return None
     shapes = join_shapes({key: tuple(value.shape) for key, value in base.diffusion_model.state_dict().items()})
-    return About(family, family.params(**family.params_from(shapes)), "this model")
+    return ModelSpec(family, family.params(**family.params_from(shapes)), source="this model")
 
 
 def attention(
@@ -134,7 +118,8 @@ class PixelDiTModel(comfy.model_base.BaseModel):
 
     def __init__(self, config: PixelDiTConfig, device: Any = None) -> None:
         super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
-        self.pixeldit: About = config.about
+        self.pixeldit: ModelSpec = config.spec
+        self.loaded = ""  # layout, weights, precision, size in memory
 
     def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
         """sigma times whatever multiplier the sampling object in place has -> t."""
@@ -169,14 +154,12 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = 0.03  # of the official networks, measured: docs/speed.md
 
     def __init__(self, weights: Weights) -> None:
-        super().__init__(
-            {"family": weights.family, "params": weights.params, "in_channels": weights.params.in_channels}
-        )
-        self.about = About(weights.family, weights.params, weights.source, weights.class_names, weights.recipe)
-        self.latent_format = PixelFormat(weights.params)
-        self.memory_usage_factor = type(self).memory_usage_factor * weights.family.memory(weights.params)
-        self.sampling_settings = {"shift": self.about.recipe_for(None).timeshift, "multiplier": 1000}
-        self.supported_inference_dtypes = list(weights.family.dtypes)
+        self.spec = spec = weights.spec
+        super().__init__({"family": spec.family, "params": spec.params, "in_channels": spec.params.in_channels})
+        self.latent_format = PixelFormat(spec.params)
+        self.memory_usage_factor = type(self).memory_usage_factor * spec.family.memory(spec.params)
+        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1000}
+        self.supported_inference_dtypes = list(spec.family.dtypes)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
         return PixelDiTModel(self, device=device)
@@ -192,11 +175,11 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     found = read_weights(path, weights, compute_dtype=wanted if wanted in _COMPUTED else None)
     config = PixelDiTConfig(found)
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    outline = dict(found.outline)  # counting real ones would dequantise the whole file
+    meta = dict(found.meta)  # counting real ones would dequantize the whole file
     dtype = wanted or mm.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(outline),
+        model_params=comfy.utils.calculate_parameters(meta),
         supported_dtypes=config.supported_inference_dtypes,
-        weight_dtype=comfy.utils.weight_dtype(outline),
+        weight_dtype=comfy.utils.weight_dtype(meta),
     )
     compact = keep_scaled(config, found) if wanted is None else None
     cast_from = dtype if compact is None else None
@@ -208,10 +191,9 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     # newer hosts make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
     kept = "" if found.storage is None else ", fp8 kept" if compact else f" from {found.storage}"
-    loaded = (
+    model.loaded = (
         f"layout {found.group.prefix or 'canonical'}, {found.group.weights} weights, "
         f"{str(dtype).removeprefix('torch.')}{kept}, {mm.module_size(model.diffusion_model) / 1e6:,.0f} MB in memory"
     )
-    model.pixeldit = dataclasses.replace(model.pixeldit, loaded=loaded)
-    log.info("%s: %s, %s", found.source, found.family.title, loaded)
+    log.info("%s: %s, %s", found.spec.source, found.spec.family.title, model.loaded)
     return patcher

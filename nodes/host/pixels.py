@@ -10,31 +10,31 @@ import torch
 from torch import Tensor
 
 from ...pixeldit_core.families import PIXELDIT, Family
-from ...pixeldit_core.flow.sample import check_finite
+from ...pixeldit_core.sampling import check_finite
 
 
-def to_image(samples: Tensor, family: Family = PIXELDIT, rule: str = "house") -> Tensor:
-    """Pixel latent of colour or grey -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has these very values.
+def to_image(samples: Tensor, family: Family = PIXELDIT, convention: str = "standard") -> Tensor:
+    """Pixel latent of color or gray -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has these very values.
 
-    Families round alike but for ties between two levels, and for what the authors' programs do (`rule` "published").
+    Families round alike but for ties between two levels, and for what the authors' programs do ("reference").
 
     Raises:
         ValueError: not pixels, or not finite.
     """
     if samples.ndim != 4 or samples.shape[1] not in (1, 3):
         raise ValueError(
-            f"this latent has shape {list(samples.shape)}; pixels have 3 channels (grey ones 1) at full size. It comes "
+            f"this latent has shape {list(samples.shape)}; pixels have 3 channels (gray ones 1) at full size. It comes "
             "from a model with a VAE: decode it with VAE Decode."
         )
     check_finite(samples)
-    return to_rgb(family.rounding(rule)(samples.cpu()).movedim(1, -1).float() / 255)
+    return to_rgb(family.rounding(convention)(samples.cpu()).movedim(1, -1).float() / 255)
 
 
 ALPHA = "the image has transparency, which the model does not know: it is dropped"
 
 
 def to_rgb(image: Tensor) -> Tensor:
-    """IMAGE of three channels: transparency is dropped, grey becomes colour."""
+    """IMAGE of three channels: transparency is dropped, gray becomes color."""
     return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
 
 
@@ -48,7 +48,7 @@ _BRIGHTNESS = (0.299, 0.587, 0.114)
 
 
 def empty_latent(count: int, height: int, width: int) -> Tensor:
-    """Pixels of no picture: middle grey."""
+    """Pixels of no picture: middle gray."""
     return torch.zeros(count, 3, height, width, device=mm.intermediate_device())
 
 
@@ -79,7 +79,7 @@ def to_mask(mask: Tensor, image: Tensor) -> Tensor:
 
 
 def fit(image: Tensor, width: int, height: int) -> Tensor:
-    """[B, H, W, C] scaled to cover width x height and cropped around its centre; unchanged if it has that size."""
+    """[B, H, W, C] scaled to cover width x height and cropped around its center; unchanged if it has that size."""
     if image.shape[1:3] == (height, width):
         return image
     # lanczos of the host is for pictures; a mask must not overshoot
@@ -87,7 +87,7 @@ def fit(image: Tensor, width: int, height: int) -> Tensor:
     return comfy.utils.common_upscale(image.movedim(-1, 1), width, height, method, "center").movedim(1, -1)
 
 
-def keep_outside(made: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def composite(made: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Where the mask is 0, the image's own pixels, exactly."""
     mask = mask.movedim(1, -1)  # [B, 1, H, W]
     if len(mask) not in (1, len(made)):

@@ -8,38 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pixeldit_core.flow.sample import check_size
-from ...pixeldit_core.recipes import RECIPES, Recipe
+from ...pixeldit_core.sampling import check_size
+from ...pixeldit_core.settings import SETTINGS, SamplingSettings
 from ...pixeldit_core.sizes import advise
+from ...pixeldit_core.spec import ModelSpec
 from . import sampling
 from .conditions import CLASS, CONDITIONS
-from .model import About, about
-from .pixels import ALPHA, fit, keep_outside, to_channels, to_image, to_latent, to_mask
+from .model import find_spec
+from .pixels import ALPHA, composite, fit, to_channels, to_image, to_latent, to_mask
 from .trajectory import Trajectory
 
 AS_SET = "as set below"
 OWN = "the checkpoint's own"
 
 
-def choose_recipe(model: Any, name: str) -> Recipe | None:
-    """The recipe of a name; None for "as set below".
+def choose_settings(model: Any, name: str) -> SamplingSettings | None:
+    """The settings of a name; None for "as set below".
 
     Raises:
         ValueError: the checkpoint has none of its own; an unknown name.
     """
-    known = about(model)
+    known = find_spec(model)
     if name == AS_SET:
         return None
-    if name in RECIPES:
-        return RECIPES[name]
+    if name in SETTINGS:
+        return SETTINGS[name]
     if name != OWN:
-        raise ValueError(f'recipe "{name}" is not known; there are "{AS_SET}", "{OWN}", {", ".join(RECIPES)}.')
-    if known is None or known.recipe is None:
+        raise ValueError(f'settings "{name}" is not known; there are "{AS_SET}", "{OWN}", {", ".join(SETTINGS)}.')
+    if known is None or known.settings is None:
         source = known.source if known else "this model"
         raise ValueError(
-            f'{source} has no recipe in its metadata. Choose "{AS_SET}" or one of the published recipes by name.'
+            f'{source} has no settings in its metadata. Choose "{AS_SET}" or one of the published settings by name.'
         )
-    return known.recipe
+    return known.settings
 
 
 def no_condition(model: Any, positive: list, cfg: float) -> list:
@@ -48,7 +49,7 @@ def no_condition(model: Any, positive: list, cfg: float) -> list:
     Raises:
         ValueError: a model that needs one.
     """
-    known = about(model)
+    known = find_spec(model)
     if known and known.family.null:
         return [[torch.zeros(1, 1, 1), {CLASS: known.family.null(known.params, 1)}]]
     if cfg == 1:
@@ -67,7 +68,7 @@ def render(
     mask: Tensor | None,
     *,
     seed: int,
-    recipe: str,
+    settings: str,
     steps: int,
     solver: str,
     cfg: float,
@@ -78,7 +79,7 @@ def render(
     height: int,
     batch_size: int,
     denoise: float,
-    rule: str = "house",
+    convention: str = "standard",
     frames: int = 0,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], str]:
     """Pictures as IMAGE, frames of how they came about (states, estimates), and a line that tells the settings used.
@@ -88,15 +89,15 @@ def render(
     """
     if mask is not None and image is None:
         raise ValueError("a mask is connected and no image. Connect the image that the mask belongs to.")
-    known, notes = about(model), []
+    known, notes = find_spec(model), []
     if image is not None and image.shape[-1] == 4:
         notes.append(ALPHA)
-    if chosen := choose_recipe(model, recipe):
+    if chosen := choose_settings(model, settings):
         steps, solver, cfg, timeshift = chosen.steps, chosen.solver, chosen.cfg, chosen.timeshift
         cfg_interval_start, cfg_interval_end = chosen.cfg_interval
     height, width = _size(model, height, width, image)
     timeshift = timeshift or sampling.auto_timeshift(model, (height, width))
-    times = sampling.make_times(model, steps, timeshift, denoise if image is not None else 1.0, rule=rule)
+    times = sampling.make_times(model, steps, timeshift, denoise if image is not None else 1.0, convention=convention)
 
     channels = known.params.in_channels if known else 3
     count = max(batch_size, _num_classes(positive), 0 if image is None else len(image))
@@ -127,13 +128,13 @@ def render(
         cfg=cfg,
         interval=(cfg_interval_start, cfg_interval_end),
         timeshift=timeshift,
-        rule=rule,
+        convention=convention,
         trajectory=trajectory,
     )
 
     def finish(samples: Tensor) -> Tensor:
-        picture = to_image(samples, known.family, rule) if known else to_image(samples)
-        return picture if mask is None else keep_outside(picture, image, mask)
+        picture = to_image(samples, known.family, convention) if known else to_image(samples)
+        return picture if mask is None else composite(picture, image, mask)
 
     picture = finish(samples)
     if trajectory:
@@ -142,19 +143,21 @@ def render(
         states = estimates = picture
     interval = f"{cfg_interval_start:g} to {cfg_interval_end:g}"
     used = f"{steps} steps {solver}, cfg {cfg:g}, timeshift {timeshift:g}, interval {interval}, {width} x {height}"
-    if rule != "house":
-        used += f", {rule} rule"
+    if convention != "standard":
+        used += f", {convention} convention"
     if known:
-        notes += _notes(known, recipe, chosen, (height, width), (positive, negative))
+        notes += _notes(known, settings, chosen, (height, width), (positive, negative))
     return (picture, states, estimates), "\nnote: ".join([used, *notes])
 
 
-def _notes(known: About, name: str, recipe: Recipe | None, size: tuple[int, int], texts: tuple) -> Iterator[str]:
+def _notes(
+    known: ModelSpec, name: str, settings: SamplingSettings | None, size: tuple[int, int], texts: tuple
+) -> Iterator[str]:
     """What a person should know of settings that work and may not look well."""
-    if name in RECIPES and name not in known.family.recipes:
-        yield f"the recipe {name} is for another kind of model"
-    elif recipe and recipe.size not in (None, size):
-        yield f"this recipe is for {recipe.size[1]} x {recipe.size[0]}"
+    if name in SETTINGS and name not in known.family.settings:
+        yield f"the settings {name} are for another kind of model"
+    elif settings and settings.size not in (None, size):
+        yield f"these settings are for {settings.size[1]} x {settings.size[0]}"
     if advice := advise(size, known.trained_sizes):
         yield advice
     remark = CONDITIONS[known.family.condition].remark
@@ -163,7 +166,7 @@ def _notes(known: About, name: str, recipe: Recipe | None, size: tuple[int, int]
 
 def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[int, int]:
     """Height and width; 0 = the image's own (which the adapter pads to whole patches), else the checkpoint's."""
-    known = about(model)
+    known = find_spec(model)
     if image is not None and not (height and width):
         return height or image.shape[1], width or image.shape[2]
     if known is None:
@@ -172,7 +175,7 @@ def _size(model: Any, height: int, width: int, image: Tensor | None) -> tuple[in
                 "width or height is 0, the checkpoint's own size, which this model does not tell. Set both."
             )
         return height, width
-    height, width = height or known.own_size[0], width or known.own_size[1]
+    height, width = height or known.default_size[0], width or known.default_size[1]
     check_size(known, height, width)
     return height, width
 

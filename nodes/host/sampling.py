@@ -12,22 +12,22 @@ import latent_preview
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...pixeldit_core.flow.grid import linear_grid
+from ...pixeldit_core.flow.convention import Convention
 from ...pixeldit_core.flow.guidance import check_interval, is_guided
-from ...pixeldit_core.flow.rules import Rule
-from ...pixeldit_core.flow.sample import part_of_grid
 from ...pixeldit_core.flow.solvers import SOLVERS
+from ...pixeldit_core.flow.times import linear_grid
+from ...pixeldit_core.sampling import part_of_grid
 from .guidance import with_scale
-from .model import about
+from .model import find_spec
 from .trajectory import Trajectory
 
 INTERVAL = "pixeldit_cfg_interval"
 
 
-def find_rule(model: Any, name: str) -> Rule:
-    """The rule of a MODEL's family; of any other MODEL, which has no published one, the house's."""
-    known = about(model)
-    return known.family.rule(name) if known else Rule(linear_grid)
+def find_convention(model: Any, name: str) -> Convention:
+    """The convention of a MODEL's family; of any other MODEL, which has no published one, the house's."""
+    known = find_spec(model)
+    return known.family.convention(name) if known else Convention(linear_grid)
 
 
 def with_interval(model: Any, start: float, end: float) -> Any:
@@ -41,10 +41,10 @@ def with_interval(model: Any, start: float, end: float) -> Any:
 
 
 def auto_timeshift(model: Any, size: tuple[int, int] | None = None) -> float:
-    """The MODEL's timeshift: a ModelSamplingSD3 that was patched in, else the recipe's for this (height, width)."""
-    known = about(model)
+    """The MODEL's timeshift: a ModelSamplingSD3 that was patched in, else the settings's for this (height, width)."""
+    known = find_spec(model)
     if known is not None and "model_sampling" not in model.object_patches:
-        return known.recipe_for(size).timeshift
+        return known.settings_for(size).timeshift
     return float(getattr(model.get_model_object("model_sampling"), "shift", 1.0))
 
 
@@ -55,7 +55,7 @@ def make_times(
     denoise: float = 1.0,
     last_step: float = 0.0,
     size: Any = None,
-    rule: str = "house",
+    convention: str = "standard",
 ) -> Tensor:
     """Times of a walk: the family's grid for a PixelDiT, the linear one for any other MODEL.
 
@@ -64,18 +64,18 @@ def make_times(
     Raises:
         ValueError: steps below 1 and the like.
     """
-    known, grid = about(model), find_rule(model, rule).grid
-    params = known.params if known else None
+    known, grid = find_spec(model), find_convention(model, convention).grid
+    trained = known.family.path(known.params).time_range if known else (0.0, 1.0)
     shift = timeshift or auto_timeshift(model, size)
-    return part_of_grid(lambda n: grid(n, shift, last_step or None, params), steps, denoise)
+    return part_of_grid(lambda n: grid(n, shift, last_step or None, trained), steps, denoise)
 
 
-def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> comfy.samplers.KSAMPLER:
+def make_solver(name: str, convention: Convention | None = None, timeshift: float = 1.0) -> comfy.samplers.KSAMPLER:
     """One of the core's solvers as a SAMPLER.
 
-    With a published rule the network is told that rule's times, and the walk may end before the image.
+    With a published convention the network is told that convention's times, and the walk may end before the image.
     """
-    solve, given, rule = SOLVERS[name], rule, rule or Rule(linear_grid)
+    solve, given, convention = SOLVERS[name], convention, convention or Convention(linear_grid)
 
     def run(model: Callable, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
         if float(sigmas[0]) > 1.0 + 1e-4:
@@ -88,9 +88,9 @@ def make_solver(name: str, rule: Rule | None = None, timeshift: float = 1.0) -> 
         bar = tqdm(total=len(sigmas) - 1, disable=disable)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            sigma = 1.0 - rule.clock(t, timeshift)
+            sigma = 1.0 - convention.network_time(t, timeshift)
             latest["denoised"] = model(x, sigma * rows, **(extra_args or {}))
-            return (latest["denoised"] - x) / max(sigma, rule.floor)
+            return (latest["denoised"] - x) / max(sigma, convention.min_noise_level)
 
         def on_step(i: int, t: float, x: Tensor, v: Tensor) -> None:
             bar.update()
@@ -134,14 +134,14 @@ def sample(
     cfg: float,
     interval: tuple[float, float],
     timeshift: float = 1.0,
-    rule: str = "house",
+    convention: str = "standard",
     trajectory: Trajectory | None = None,
 ) -> Tensor:
     """Run the host's whole sampling machinery (memory, hooks, wrappers, previews, interrupt) with our solver.
 
     `trajectory` takes down what the walk passes.
     """
-    walk, preview = find_rule(model, rule), latent_preview.prepare_callback(model, len(times) - 1)
+    walk, preview = find_convention(model, convention), latent_preview.prepare_callback(model, len(times) - 1)
     guides = _guides(walk, times, timeshift, interval, cfg)
     guider = comfy.samplers.CFGGuider(with_scale(model, INTERVAL, lambda scale, t: scale if guides(t) else 1.0))
     guider.set_conds(positive, negative)
@@ -165,18 +165,18 @@ def sample(
 
 
 def _guides(
-    rule: Rule, times: Tensor, timeshift: float, interval: tuple[float, float], cfg: float
+    convention: Convention, times: Tensor, timeshift: float, interval: tuple[float, float], cfg: float
 ) -> Callable[[float], bool]:
-    """Whether a call is guided, by the time the network is told; a rule may look at where the walk is instead.
+    """Whether a call is guided, by the time the network is told; a convention may look at where the walk is instead.
 
     Solvers ask at times of the grid only.
     """
     interval = check_interval(interval)
     walked = times.tolist()
-    told = [rule.clock(t, timeshift) for t in walked]
+    told = [convention.network_time(t, timeshift) for t in walked]
 
     def guides(clock: float) -> bool:
         nearest = min(range(len(told)), key=lambda i: abs(told[i] - clock))
-        return rule.guided(walked[nearest], interval, cfg)
+        return convention.guided(walked[nearest], interval, cfg)
 
     return guides

@@ -14,7 +14,7 @@ from ...pixeldit_core.checkpoints.config import Config
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
 from .compat import plain_weights
-from .model import about
+from .model import find_spec
 
 _PREFIX = "model.diffusion_model."
 
@@ -29,14 +29,14 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
     Raises:
         ValueError: a MODEL that is no PixelDiT; a name that leads out of the output folder; what `write` raises.
     """
-    known = about(model)
+    known = find_spec(model)
     if known is None:
         raise ValueError("this model is no PixelDiT. Save other models with ComfyUI's own ModelSave.")
     path = _free(name)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
     found = take_weights(stored, {}, Config(), known.source, params=dataclasses.asdict(known.params))
-    named = dataclasses.replace(found, class_names=known.class_names, recipe=known.recipe)
-    return write(named, found.tensors, path, layout, dtype)
+    spec = dataclasses.replace(found.spec, class_names=known.class_names, settings=known.settings)
+    return write(spec, found.tensors, path, layout, dtype)
 
 
 def _free(name: str) -> Path:

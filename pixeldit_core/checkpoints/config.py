@@ -14,9 +14,9 @@ from typing import Any
 
 from ..families import Family
 from ..labels import Names
-from ..recipes import Recipe
-from .sources import PIPELINES, Source, read_json
-from .values import brief, shown
+from ..settings import SamplingSettings
+from .json_values import brief, shown
+from .locate import PIPELINES, Source, read_json
 
 _NUMBERS = ("flow_shift", "default_steps", "default_cfg_scale")
 # How a config.json says that it is of a PixelDiT: others lie beside checkpoints by chance.
@@ -67,8 +67,8 @@ class Config:
             return None
         return tuple(self.labels.get(index, (f"class {index}",)) for index in range(count))
 
-    def recipe(self, family: Family, params: Any, name: str) -> Recipe | None:
-        """The family's recipe with what the config says otherwise; None if it says nothing new.
+    def settings(self, family: Family, params: Any, name: str) -> SamplingSettings | None:
+        """The family's settings with what the config says otherwise; None if it says nothing new.
 
         Raises:
             ValueError: numbers that no sampling can have.
@@ -79,10 +79,10 @@ class Config:
         told = {"timeshift": self.shift, "steps": steps, "cfg": self.cfg, "size": size}
         told = {key: value for key, value in told.items() if value is not None}
         try:
-            recipe = Recipe.from_dict(family.default_recipe(params, size).to_dict() | told)
+            settings = SamplingSettings.from_dict(family.default_settings(params, size).to_dict() | told)
         except ValueError as error:
             raise ValueError(f"{name}: {self.source} beside it is not usable: {brief(error)}") from error
-        return None if recipe == family.default_recipe(params, None) else recipe
+        return None if settings == family.default_settings(params, None) else settings
 
 
 def read_config(source: Source) -> Config:

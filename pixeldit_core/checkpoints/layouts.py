@@ -28,7 +28,7 @@ PREFIXES: dict[str, bool] = {
     "ema_model_state_dict.": True,
 }
 
-# Left over after a network was found and harmless: trainers' own modules, and neighbours in a ComfyUI checkpoint.
+# Left over after a network was found and harmless: trainers' own modules, and neighbors in a ComfyUI checkpoint.
 IGNORED: tuple[str, ...] = (
     "diffusion_trainer.",
     "_repa_projector.",
@@ -66,7 +66,7 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file that is recognised in order to be refused: all of `keys` are (ends of) names in it."""
+    """A kind of file that is detected in order to be refused: all of `keys` are (ends of) names in it."""
 
     title: str
     keys: tuple[str, ...]
@@ -161,7 +161,7 @@ def find_groups(keys: Iterable[str]) -> list[Group]:
                 continue
             prefix = key[: -len(first)]
             ema = _is_ema(prefix)
-            relative = any(prefix + marker in keys for marker in family.never)
+            relative = any(prefix + marker in keys for marker in family.excluded_markers)
             if ema is not None and not relative and all(prefix + marker in keys for marker in family.markers):
                 groups.append(Group(family, prefix, ema))
     return groups

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..families import Shapes
 from ..model import Model
+from .comfy_adaln import join_shapes
+from .json_values import is_number, shown
 from .layouts import PREFIXES, find_groups, find_refused, other_names
-from .pairs import MAPS, WHOLE, Lora, Pair, join_pairs
+from .lora_delta import MAPS, WHOLE, Lora, Pair, join_pairs
 from .read import read_checkpoint
-from .split import join_shapes
-from .values import is_number, shown
 
 log = logging.getLogger(__name__)
 

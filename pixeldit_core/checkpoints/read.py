@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .pickled import read_pickled
-from .sources import Source, find_source
+from .locate import Source, find_source
+from .pickle.reader import read_pickled
 
 Shapes = dict[str, tuple[int, ...]]
 

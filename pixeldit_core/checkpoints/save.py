@@ -12,15 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import whole_file
+from ..atomic import whole_file
 from ..model import Model
+from ..spec import ModelSpec
+from .comfy_adaln import split_tensors
 from .layouts import LAYOUTS
 from .load import Weights, read_weights
+from .locate import find_source
 from .lora import find_lora_file, read_lora
+from .lora_delta import Lora
 from .metadata import write_metadata
-from .pairs import Lora
-from .sources import find_source
-from .split import split_tensors
 
 _BLOCK = 1 << 24  # bytes of a file that are hashed at a time
 
@@ -33,7 +34,7 @@ def save_checkpoint(
     weights: str = "auto",
     loras: Iterable[tuple[str | Path, float]] = (),
 ) -> Path:
-    """Write a model, or the network of another file, as `.safetensors` with its params, class names and recipe.
+    """Write a model, or the network of another file, as `.safetensors` with its params, class names and settings.
 
     The file appears under its name when it is complete, not before. Of another file, its name and SHA-256 go into
     the metadata, and so do those of the LoRAs.
@@ -61,15 +62,15 @@ def save_checkpoint(
         tensors, origin = source.tensors, {"files": hashes(*files)}
     read = []
     if loras:
-        outline = source.outline if isinstance(source, Weights) else tensors
-        shapes = {key: tuple(value.shape) for key, value in outline.items()}
+        meta = source.meta if isinstance(source, Weights) else tensors
+        shapes = {key: tuple(value.shape) for key, value in meta.items()}
         read = [(read_lora(lora, shapes), strength) for lora, strength in loras]
         origin["loras"] = [hashes(lora) | {"strength": strength} for lora, strength in loras]
-    return write(source, tensors, path, layout, dtype, origin, read)
+    return write(source.spec, tensors, path, layout, dtype, origin, read)
 
 
 def write(
-    about: Model | Weights,
+    spec: ModelSpec,
     tensors: Mapping[str, Tensor],
     path: Path,
     layout: str = "canonical",
@@ -83,12 +84,12 @@ def write(
         ValueError: as `save_checkpoint`.
     """
     _check_target(path, layout)
-    chosen = LAYOUTS[layout][about.family.name]
+    chosen = LAYOUTS[layout][spec.family.name]
     written = {key: _finish(key, value.detach().cpu(), dtype, loras).contiguous() for key, value in tensors.items()}
     if chosen.split:
         written = split_tensors(written)
     written = {chosen.prefix + key: value for key, value in _apart(written)}
-    metadata = write_metadata(about.family.name, about.params, about.class_names, about.recipe, origin)
+    metadata = write_metadata(spec, origin)
     try:
         with whole_file(path) as part:
             save_file(written, part, metadata)

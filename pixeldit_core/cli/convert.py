@@ -20,7 +20,7 @@ examples:
   python -m pixeldit_core convert trained.ckpt raw.safetensors --weights raw
   python -m pixeldit_core convert pixeldit_t2i_v1.pth mine.safetensors --lora style.safetensors=0.8
 
-Params, class names and recipe are written into the file, and the SHA-256 of what it was made from.
+Params, class names and settings are written into the file, and the SHA-256 of what it was made from.
 """
 
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
                 "from": options.source,
                 "layout": options.layout,
                 "parameters": f"{info.count:,}",
-                "dtype": info.quantisation or str(info.dtype).removeprefix("torch."),
+                "dtype": info.quantization or str(info.dtype).removeprefix("torch."),
                 "size": f"{size / 1e6:,.1f} MB",
             }
         )

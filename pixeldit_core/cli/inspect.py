@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.load import CheckpointInfo, inspect_checkpoint
-from ..recipes import Recipe
-from .options import describe_recipe, some, table
+from ..settings import SamplingSettings
+from .options import describe_settings, some, table
 
 _EXAMPLES = """\
 examples:
@@ -64,10 +64,10 @@ def _plain(info: CheckpointInfo) -> dict[str, Any]:
         "weights": list(info.weights),
         "parameters": info.count,
         "dtype": str(info.dtype).removeprefix("torch.") if info.dtype else None,
-        "quantisation": info.quantisation,
+        "quantization": info.quantization,
         "params": asdict(info.params) if info.params else None,
         "class_names": [entry[0] for entry in info.class_names] if info.class_names else None,
-        "recipe": info.recipe.to_dict() if info.recipe else None,
+        "settings": info.settings.to_dict() if info.settings else None,
         "refused": info.refused,
     }
 
@@ -75,18 +75,18 @@ def _plain(info: CheckpointInfo) -> dict[str, Any]:
 def _rows(about: dict[str, Any]) -> dict[str, Any]:
     if about["refused"]:
         return {"is": about["title"], "does not load": " ".join(about["refused"].split())}
-    params, names, recipe = about["params"], about["class_names"], about["recipe"]
+    params, names, settings = about["params"], about["class_names"], about["settings"]
     rows = {
         "is": about["title"],
         "layout": about["layout"],
         "weights": " and ".join(about["weights"]),
         "parameters": f"{about['parameters']:,}",
         "dtype": about["dtype"],
-        "quantised": about["quantisation"] or "no",
+        "quantized": about["quantization"] or "no",
         "sizes": ", ".join(f"{name} {value}" for name, value in params.items() if value is not None),
     }
     if "num_classes" in params:
         count = f"{params['num_classes']:,}"
         rows["classes"] = f"{count}: {some(names)}" if names else f"{count}, without names"
-    rows["recipe"] = describe_recipe(Recipe.from_dict(recipe)) if recipe else "none of its own"
+    rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none of its own"
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..model import Model
-from ..recipes import Recipe
+from ..settings import SamplingSettings
 
 DTYPES = {
     "fp32": torch.float32,
@@ -85,13 +85,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def describe_recipe(recipe: Recipe) -> str:
+def describe_settings(settings: SamplingSettings) -> str:
     """Settings in one line."""
-    low, high = recipe.cfg_interval
-    size = f", {recipe.size[1]} x {recipe.size[0]} pixels" if recipe.size else ""
+    low, high = settings.cfg_interval
+    size = f", {settings.size[1]} x {settings.size[0]} pixels" if settings.size else ""
     return (
-        f"{recipe.steps} steps, {recipe.solver}, cfg {recipe.cfg:g} for t in {low:g} to {high:g}, "
-        f"timeshift {recipe.timeshift:g}{size}"
+        f"{settings.steps} steps, {settings.solver}, cfg {settings.cfg:g} for t in {low:g} to {high:g}, "
+        f"timeshift {settings.timeshift:g}{size}"
     )
 
 

@@ -14,21 +14,22 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..atomic import whole_file
 from ..checkpoints.load import inspect_checkpoint, load_checkpoint
-from ..families import FAMILIES, RULES
-from ..files import whole_file
+from ..conditions import class_condition
+from ..families import CONVENTIONS, FAMILIES
 from ..flow.guidance import check_interval
-from ..flow.sample import check_size, noise, sample, time_grid
 from ..flow.solvers import SOLVERS
 from ..images import contact_sheet, to_pil, to_uint8
 from ..labels import parse_classes
-from ..model import Model, class_condition
-from ..recipes import RECIPES, Recipe
+from ..model import Model
+from ..sampling import check_size, sample, time_grid, unit_noise
+from ..settings import SETTINGS, SamplingSettings
 from ..sizes import advise
 from .options import (
     choose_device,
     class_name,
-    describe_recipe,
+    describe_settings,
     dtype_option,
     parse_seeds,
     parse_size,
@@ -40,13 +41,13 @@ from .progress import Progress
 
 BOX = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"  # the model in the box
 SHEET = "contact-sheet.png"
-OWN = "checkpoint"  # the recipe that the file itself brings along
+OWN = "checkpoint"  # the settings that the file itself brings along
 
 NAMED = {
-    name: recipe
+    name: settings
     for family in FAMILIES.values()
     if family.condition == "class"
-    for name, recipe in family.recipes.items()
+    for name, settings in family.settings.items()
 }
 _EVERY_CLASS_UP_TO = 20
 _HANDFUL = [1, 88, 207, 279, 387, 417, 933, 974]  # of ImageNet: fish, birds, dogs, foxes, pandas, things, food, places
@@ -108,9 +109,9 @@ def add_command(commands: Any, **options: Any) -> None:
         help="pixels, or one number for a square (default: what the model was trained on)",
     )
     what.add_argument("--out", type=Path, default=Path("output"), metavar="FOLDER", help="where to (default: output)")
-    how = parser.add_argument_group("how to make it (default: the checkpoint's own recipe, else the published one)")
+    how = parser.add_argument_group("how to make it (default: the checkpoint's own settings, else the published one)")
     how.add_argument(
-        "--recipe",
+        "--settings",
         choices=[OWN, *NAMED],
         metavar="NAME",
         help=f"settings by name: {', '.join(NAMED)}, or {OWN} for those in the file; options below change "
@@ -132,9 +133,9 @@ def add_command(commands: Any, **options: Any) -> None:
         "--timeshift", type=float, metavar="SHIFT", help="above 1: more of the steps near the noise; 1 is even"
     )
     how.add_argument(
-        "--rule",
-        choices=RULES,
-        default=RULES[0],
+        "--convention",
+        choices=CONVENTIONS,
+        default=CONVENTIONS[0],
         help="house is the correct mathematics; published walks exactly as the authors' program, mistakes included "
         "(the same for the official models; default: house)",
     )
@@ -163,31 +164,31 @@ def run(options: argparse.Namespace) -> int:
     path = _checkpoint(options.checkpoint)
     _require_classes(path)
     model = load_checkpoint(path, choose_device(options.device), options.dtype, options.weights)
-    recipe = _recipe(model, options)
-    check_size(model, *recipe.size)
+    settings = _settings(model, options)
+    check_size(model.spec, *settings.size)
     classes = _classes(model, options.classes)
     options.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes, if it cannot be
     pairs = [(index, seed) for index in classes for seed in options.seeds]
-    height, width = recipe.size
+    height, width = settings.size
     batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (height * width)))
 
     started = time.monotonic()
-    sheet = _make(model, recipe, options.rule, pairs, batch_size, options.out)
+    sheet = _make(model, settings, options.convention, pairs, batch_size, options.out)
     seconds = time.monotonic() - started
 
     small = max(1, 128 // width)
     columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
     _write_picture(contact_sheet(sheet, columns, scale=small), options.out / SHEET)
-    averaged = ", averaged weights" if model.weights == "ema" else ""
+    averaged = ", averaged weights" if model.spec.weights == "ema" else ""
     shown = "" if len(sheet) == len(pairs) else f" (the first {len(sheet)})"
     sys.stdout.write(
         f"{len(pairs)} picture{'s' if len(pairs) > 1 else ''} in {seconds:.1f} s\n"
         + table(
             {
-                "model": f"{model.source} ({model.family.title}{averaged})",
+                "model": f"{model.spec.source} ({model.family.title}{averaged})",
                 "classes": some([class_name(model, index) for index in classes]),
                 "seeds": some([str(seed) for seed in options.seeds], 16),
-                "settings": describe_recipe(recipe) + _advice(model, recipe),
+                "settings": describe_settings(settings) + _advice(model, settings),
                 "computed": f"on {model.device} in {str(model.dtype)[6:]}, {min(batch_size, len(pairs))} at a time",
                 "pictures": options.out / "<class>_<seed>.png",
                 "contact sheet": f"{options.out / SHEET}{shown}",
@@ -213,27 +214,32 @@ def _require_classes(path: Path) -> None:
         )
 
 
-def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
-    """The settings of a recipe, with single values and the size in place of its own.
+def _settings(model: Model, options: argparse.Namespace) -> SamplingSettings:
+    """The settings of a settings, with single values and the size in place of its own.
 
     Raises:
         ValueError: a value that no sampling can have.
     """
-    if options.recipe == OWN and not model.recipe:
-        raise ValueError(f"{model.source} has no recipe of its own. Take one of {', '.join(NAMED)}.")
-    named = RECIPES.get(options.recipe)
-    recipe = named or model.recipe_for(options.size)
-    size = options.size or recipe.size or model.own_size
+    if options.settings == OWN and not model.settings:
+        raise ValueError(f"{model.spec.source} has no settings of its own. Take one of {', '.join(NAMED)}.")
+    named = SETTINGS.get(options.settings)
+    settings = named or model.spec.settings_for(options.size)
+    size = options.size or settings.size or model.spec.default_size
     given = {name: getattr(options, name) for name in ("steps", "solver", "cfg", "timeshift", "cfg_interval")}
     given = {name: value for name, value in given.items() if value is not None}
     if "cfg_interval" in given:
         given["cfg_interval"] = check_interval(given["cfg_interval"])
-    time_grid(model, given.get("steps", recipe.steps), given.get("timeshift", recipe.timeshift), rule=options.rule)
-    return dataclasses.replace(recipe, size=size, **given)
+    time_grid(
+        model,
+        given.get("steps", settings.steps),
+        given.get("timeshift", settings.timeshift),
+        convention=options.convention,
+    )
+    return dataclasses.replace(settings, size=size, **given)
 
 
-def _advice(model: Model, recipe: Recipe) -> str:
-    found = advise(recipe.size, model.trained_sizes)
+def _advice(model: Model, settings: SamplingSettings) -> str:
+    found = advise(settings.size, model.spec.trained_sizes)
     return f" ({found})" if found else ""
 
 
@@ -249,18 +255,28 @@ def _classes(model: Model, text: str | None) -> list[int]:
 
 
 def _make(
-    model: Model, recipe: Recipe, rule: str, pairs: list[tuple[int, int]], batch_size: int, folder: Path
+    model: Model,
+    settings: SamplingSettings,
+    convention: str,
+    pairs: list[tuple[int, int]],
+    batch_size: int,
+    folder: Path,
 ) -> torch.Tensor:
     """Sample and write all pictures; gives those for the contact sheet."""
     made: list[torch.Tensor] = []
-    with Progress(len(pairs), recipe.steps) as progress:
+    with Progress(len(pairs), settings.steps) as progress:
         for first in range(0, len(pairs), batch_size):
             batch = pairs[first : first + batch_size]
             try:
-                pixels = _sample(model, recipe, rule, batch, progress)
+                pixels = _sample(model, settings, convention, batch, progress)
                 for (index, seed), picture in zip(batch, to_pil(pixels), strict=True):
-                    about = {"model": model.source, "class": class_name(model, index), "seed": seed, "rule": rule}
-                    _write_picture(picture, folder / f"{index}_{seed}.png", about | recipe.to_dict())
+                    about = {
+                        "model": model.spec.source,
+                        "class": class_name(model, index),
+                        "seed": seed,
+                        "convention": convention,
+                    }
+                    _write_picture(picture, folder / f"{index}_{seed}.png", about | settings.to_dict())
                     progress.finish(1)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
@@ -270,20 +286,22 @@ def _make(
     return torch.stack(made)
 
 
-def _sample(model: Model, recipe: Recipe, rule: str, batch: list[tuple[int, int]], progress: Progress) -> torch.Tensor:
+def _sample(
+    model: Model, settings: SamplingSettings, convention: str, batch: list[tuple[int, int]], progress: Progress
+) -> torch.Tensor:
     x = sample(
         model,
         class_condition(model, [index for index, _ in batch]),
-        noise=noise(model, [seed for _, seed in batch], *recipe.size),
-        steps=recipe.steps,
-        solver=recipe.solver,
-        cfg=recipe.cfg,
-        timeshift=recipe.timeshift,
-        cfg_interval=recipe.cfg_interval,
-        rule=rule,
+        noise=unit_noise(model, [seed for _, seed in batch], *settings.size),
+        steps=settings.steps,
+        solver=settings.solver,
+        cfg=settings.cfg,
+        timeshift=settings.timeshift,
+        cfg_interval=settings.cfg_interval,
+        convention=convention,
         on_step=lambda i, t, x, v: progress.step(i + 1, len(batch)),
     )
-    return to_uint8(model, x, rule)
+    return to_uint8(model, x, convention)
 
 
 def _write_picture(picture: Image.Image, path: Path, about: dict[str, Any] | None = None) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from .official import OFFICIAL_PRESETS, PIXELDIT, PIXELDIT_T2I
-from .pixelhdm import PIXELHDM, PIXELHDM_PRESETS
-from .record import RULES, Family, Preset, Shapes
-from .xpred import XPRED_FAMILIES, XPRED_PRESETS
+from .pixeldit.record import OFFICIAL_VARIANTS, PIXELDIT, PIXELDIT_T2I
+from .pixelhdm.record import PIXELHDM, PIXELHDM_VARIANTS
+from .record import CONVENTIONS, Family, Shapes, Variant
+from .xpred.record import XPRED_FAMILIES, XPRED_VARIANTS
 
-__all__ = ["FAMILIES", "PIXELDIT", "PRESETS", "RULES", "Family", "Shapes", "build_network", "find_family"]
+__all__ = ["FAMILIES", "PIXELDIT", "VARIANTS", "CONVENTIONS", "Family", "Shapes", "build_network", "find_family"]
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I, *XPRED_FAMILIES, PIXELHDM)}
-PRESETS: dict[str, Preset] = {**OFFICIAL_PRESETS, **XPRED_PRESETS, **PIXELHDM_PRESETS}
+VARIANTS: dict[str, Variant] = {**OFFICIAL_VARIANTS, **XPRED_VARIANTS, **PIXELHDM_VARIANTS}
 
 
 def find_family(name: str) -> Family:
@@ -29,13 +29,15 @@ def find_family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def build_network(family: Family, params: Any, *, device: torch.device | str = "meta", **kit: Any) -> nn.Module:
+def build_network(
+    family: Family, params: Any, *, device: torch.device | str = "meta", **factory_kwargs: Any
+) -> nn.Module:
     """A network in evaluation mode, frozen, its weights not filled (on "meta": not even allocated).
 
-    `kit` is handed to the network: operations, attention, dtype.
+    `factory_kwargs` is handed to the network: operations, attention, dtype.
     """
-    with torch.device("meta"):  # skips torch.nn's own initialisation, which is slow and thrown away
-        network = family.network(params, **kit)
+    with torch.device("meta"):  # skips torch.nn's own initialization, which is slow and thrown away
+        network = family.network(params, **factory_kwargs)
     if torch.device(device).type != "meta":
         network = network.to_empty(device=device)
     return network.eval().requires_grad_(False)

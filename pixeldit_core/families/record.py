@@ -1,21 +1,37 @@
-"""What differs between systems, as data: the record of a family, and of a published configuration."""
+"""What differs between systems, as data: the record of a family, and of a published architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..flow.rules import Rule
+from ..flow.convention import CONVENTIONS, Convention
+from ..flow.path import FlowPath
+from ..flow.times import Grid
 from ..labels import Names
-from ..networks.shapes import Shapes
-from ..recipes import Recipe
+from ..settings import SamplingSettings
 from ..sizes import Size
+from .shapes import Shapes
 
-RULES = ("house", "published")
+
+class Params(Protocol):
+    """What the params of every family have; each is a frozen dataclass with more."""
+
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def image_mean(self) -> tuple[float, ...]: ...
+    @property
+    def image_std(self) -> tuple[float, ...]: ...
+
+
+NetworkCall = Callable[..., Tensor]  # (x, network time [B], *condition, **options) -> prediction
 
 
 def nearest_level(x: Tensor) -> Tensor:
@@ -23,60 +39,81 @@ def nearest_level(x: Tensor) -> Tensor:
     return ((x.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte()
 
 
+def _config_as_is(config: Mapping[str, Any], from_shapes: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(config)
+
+
+def _patch_size(params: Any) -> int:
+    return params.patch_size
+
+
 @dataclass(frozen=True)
 class Family:
-    """What the rest of the code needs to know about a family.
-
-    `velocity` is the bridge to the common language: from (network, params, x [B,C,H,W], t [B], condition arguments) to
-    dx/dt, whatever time, sign and layout the network has of its own, and whether or not it predicts a velocity.
-    """
+    """What the rest of the code needs to know about a family. `Any` stands for the params of this family."""
 
     name: str
     title: str
     markers: tuple[str, ...]  #                          keys that every network of this family has
-    params: type
-    params_from: Callable[[Shapes], dict[str, Any]]  #   sizes that the shapes tell
+    params: type[Any]
+    params_from: Callable[[Shapes], dict[str, Any]]  #   sizes that follow from the shapes
     network: type[nn.Module]
-    velocity: Callable[..., Tensor]
-    condition: str  #                                    "class" | "text"
-    null: Callable[[Any, int], Any] | None  #            (params, n) -> n rows of no condition; None = encode "" instead
-    grid: Callable[..., Tensor]  #                       (steps, timeshift, last_step, params) -> times
-    recipes: Mapping[str, Recipe]
-    default_recipe: Callable[[Any, Size | None], Recipe]  # (params, size to make)
+    condition: Literal["class", "text"]
+    null: Callable[[Any, int], Tensor] | None  #         (params, n) -> n null rows; None = encode "" instead
+    grid: Grid
+    settings: Mapping[str, SamplingSettings]  #          published, by name
+    default_settings: Callable[[Any, Size | None], SamplingSettings]  # (params, output size)
     prefers_ema: bool
     trained_sizes: Callable[[Any], tuple[Size, ...]]  #  of params
-    summary: Callable[[Any], str]  #                     depth and width of params, for people
+    summary: Callable[[Any], str]  #                     depth and width of params, for messages
+    path: Callable[[Any], FlowPath] = lambda params: FlowPath()  # of params or None: what the network predicts
+    channels_last: bool = False  #                       the network's images are [B, H, W, C]
     to_uint8: Callable[[Tensor], Tensor] = nearest_level  # of pixels in [-1, 1]
-    never: tuple[str, ...] = ()  #                       keys of relatives that have all the markers, too
+    excluded_markers: tuple[str, ...] = ()  #            keys of other systems that have all the markers, too
     text_parts: tuple[str, ...] = ()  #                  of "embeds", "mask", "pooled": what the network takes of a text
-    size_multiple: Callable[[Any], int] = lambda params: params.patch_size  # heights and widths are multiples of this
-    memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel, in terms of the official networks'
+    size_multiple: Callable[[Any], int] = _patch_size  # heights and widths are multiples of this
+    memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel, relative to the official networks'
     text_encoder: str = ""  #                            which one, and how to load it in ComfyUI
-    published: Rule | None = None  #                     the authors' own walk, where it is not the house's
-    guesses: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # sizes that shapes hint at, and a config may deny
-    config_params: Callable[[Mapping, Mapping], dict[str, Any]] = lambda config, told: dict(config)
-    class_names: Callable[[Mapping], Names | None] = lambda config: None  # that a config inside of a file stands for
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other names that files have, by a piece of the key
+    reference: Convention | None = None  #               the authors' own sampling, where it is not the standard
+    default_params: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # weak defaults that a config may override
+    config_params: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = _config_as_is
+    class_names: Callable[[Mapping[str, Any]], Names | None] = lambda config: None  # of a data set named in a config
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # other names in files, by a part of the key
     dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32)  # that work, best first
 
-    def rule(self, name: str) -> Rule:
-        """How to walk: "house", the correct mathematics, or "published", as the authors' program does.
+    def velocity(
+        self, network: NetworkCall, params: Any, x: Tensor, t: Tensor, condition: tuple[Any, ...], **options: Any
+    ) -> Tensor:
+        """dx/dt of the common language, whatever time, sign, layout and prediction the network has of its own.
+
+        Args:
+            network: this family's, or a function that calls it.
+            x: [B, C, H, W].
+            t: [B], 0 = noise, 1 = image.
+            condition: the network's arguments after x and time.
+            options: passed to the attention function.
+        """
+        path = self.path(params)
+        prediction = network(x, path.network_time(t), *condition, **options)
+        return path.velocity(prediction.movedim(-1, 1) if self.channels_last else prediction, x, t)
+
+    def convention(self, name: str) -> Convention:
+        """How to sample: "standard", correct ODE sampling, or "reference", exactly as the authors' program does.
 
         Raises:
             ValueError: an unknown name.
         """
-        if name not in RULES:
-            raise ValueError(f'rule "{name}" is not known; there are {", ".join(RULES)}.')
-        return self.published if name == "published" and self.published else Rule(self.grid)
+        if name not in CONVENTIONS:
+            raise ValueError(f'convention "{name}" is not known; there are {", ".join(CONVENTIONS)}.')
+        return self.reference if name == "reference" and self.reference else Convention(self.grid)
 
-    def rounding(self, rule: str) -> Callable[[Tensor], Tensor]:
-        """From pixels in [-1, 1] to 256 levels, by a rule of this name."""
-        return self.rule(rule).to_uint8 or self.to_uint8
+    def rounding(self, convention: str) -> Callable[[Tensor], Tensor]:
+        """From pixels in [-1, 1] to 256 levels, in a convention."""
+        return self.convention(convention).to_uint8 or self.to_uint8
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A published configuration."""
+class Variant:
+    """A published architecture."""
 
     family: str
-    params: Any
+    params: Params

@@ -1,1 +1,1 @@
-"""Sampling along the flow: time grids, guidance, solvers and the loop. Knows a network only as a velocity function."""
+"""The mathematics of rectified flow: path, times, guidance, solvers. Pure functions and data; knows no model."""

@@ -1,18 +1,32 @@
-"""Classifier-free guidance on an interval of time (paper section 4; Kynkaanniemi et al., arXiv 2404.07724)."""
+"""Classifier-free guidance: on an interval of time, with scales that change over time, rescaled.
+
+Paper, section 4; the interval is Kynkaanniemi et al., arXiv 2404.07724.
+
+sample(..., cfg=cfg_function(cfg_schedule("cosine", 7.5), rescale=0.7))
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 MARGIN = 1e-5  # a grid time that lies on a limit is outside, however it was rounded on its way here
 
-Combine = Callable[[Tensor, Tensor, float], Tensor]
-Guided = Callable[[float, tuple[float, float], "float | Combine"], bool]  # (t, interval, cfg) -> whether it applies
+CFGFunction = Callable[[Tensor, Tensor, float], Tensor]  # (v_cond, v_null, t) -> guided velocity
+CFG = float | CFGFunction
+Guided = Callable[[float, tuple[float, float], CFG], bool]  # (t, interval, cfg) -> whether guidance applies
+Scale = Callable[[float], float]
+
+# The share of the way from `end` to `start` that is left at time t: all of it at the noise.
+CURVES: dict[str, Scale] = {
+    "constant": lambda t: 1.0,
+    "linear": lambda t: 1.0 - t,
+    "cosine": lambda t: (1.0 + math.cos(math.pi * t)) / 2.0,
+    "quadratic": lambda t: 1.0 - t * t,
+}
 
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
@@ -30,82 +44,107 @@ def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def is_guided(t: float | Tensor, interval: tuple[float, float]) -> bool:
-    """Whether guidance applies to a network call at the (shifted) time `t`: strictly inside of the interval."""
+    """Whether guidance applies to a network call at the (shifted) time `t`: strictly inside the interval."""
     start, end = interval
     return start + MARGIN < float(t) < end - MARGIN
 
 
-def inside(t: float, interval: tuple[float, float], cfg: float | Combine) -> bool:
-    """The house's rule of guidance: `is_guided`, whatever the scale."""
+def inside(t: float, interval: tuple[float, float], cfg: CFG) -> bool:
+    """The standard convention's test: `is_guided`, whatever the scale."""
     return is_guided(t, interval)
 
 
 def guided_velocity(
-    velocity: Callable[[Tensor, Any, Any], Tensor],
-    cond: Any,
-    null: Any | None,
-    cfg: float | Combine,
+    conditional: Callable[[Tensor, float], Tensor],
+    pair: Callable[[Tensor, float], tuple[Tensor, Tensor]] | None,
+    cfg: CFG,
     interval: tuple[float, float],
     guided: Guided = inside,
-) -> Callable[[Tensor, Any], Tensor]:
-    """A velocity function of (x, t) alone, with guidance inside of the interval.
-
-    A guided call is one call on twice the batch, null rows first; any other is one call on the conditional rows.
-    Texts of different length are padded where a mask tells the network so; else they take two calls.
+) -> Callable[[Tensor, float], Tensor]:
+    """A velocity function of (x, t) with guidance inside the interval.
 
     Args:
-        velocity: (x, t, condition) -> velocity.
-        cond: conditions, one row per image: a tensor or a tuple of tensors.
-        null: the same for no condition; None = never guided.
+        conditional: (x, t) -> velocity with the condition; all that is called outside the interval.
+        pair: (x, t) -> velocities without and with the condition; None = never guided.
         cfg: scale, 1 = never guided; or a function (v_cond, v_null, t) -> velocity.
         interval: start and end, in t.
         guided: (t, interval, cfg) -> whether guidance applies at the time t.
+
+    Raises:
+        ValueError: not 0 <= start < end <= 1.
     """
     interval = check_interval(interval)
-    if null is None or (not callable(cfg) and cfg == 1):
-        return lambda x, t: velocity(x, t, cond)
-    both = concatenate(null, cond) if fit_together(null, cond) else None
+    if pair is None or (not callable(cfg) and cfg == 1):
+        return conditional
 
-    def combined(x: Tensor, t: Any) -> Tensor:
-        if not guided(float(t), interval, cfg):
-            return velocity(x, t, cond)
-        if both is None:
-            v_null, v_cond = velocity(x, t, null), velocity(x, t, cond)
-        else:
-            v_null, v_cond = velocity(torch.cat([x, x]), t, both).chunk(2)
-        return cfg(v_cond, v_null, float(t)) if callable(cfg) else torch.lerp(v_null, v_cond, cfg)
+    def velocity(x: Tensor, t: float) -> Tensor:
+        if not guided(t, interval, cfg):
+            return conditional(x, t)
+        v_null, v_cond = pair(x, t)
+        return cfg(v_cond, v_null, t) if callable(cfg) else torch.lerp(v_null, v_cond, cfg)
 
-    return combined
+    return velocity
 
 
-def fit_together(first: Any, second: Any) -> bool:
-    """Whether two conditions fit into one batch: alike but for their number of rows, or texts that can be padded."""
-    if not isinstance(first, tuple):
-        return first.shape[1:] == second.shape[1:]
-    if any((a is None) != (b is None) for a, b in zip(first, second, strict=True)):
-        return False
-    first, second = _padded(first, second)
-    return all(a is None or fit_together(a, b) for a, b in zip(first, second, strict=True))
+def cfg_schedule(kind: str, start: float, end: float = 1.0) -> Scale:
+    """A scale over time: `start` at the noise, `end` at the image; "constant" stays at `start`.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind not in CURVES:
+        raise ValueError(f'schedule "{kind}" is not known; there are {", ".join(CURVES)}.')
+    return lambda t: end + (start - end) * CURVES[kind](t)
 
 
-def concatenate(first: Any, second: Any) -> Any:
-    """Rows of two conditions (tensors, or tuples of tensors and None) after one another."""
-    if isinstance(first, tuple):
-        pairs = zip(*_padded(first, second), strict=True)
-        return tuple(None if a is None else torch.cat([a, b]) for a, b in pairs)
-    return torch.cat([first, second])
+def cfg_function(scale: float | Scale, *, rescale: float = 0.0, temperature: float | None = None) -> CFGFunction:
+    """A function (v_cond, v_null, t) -> guided velocity.
+
+    Args:
+        scale: a number, or a function of t such as a `cfg_schedule`.
+        rescale: 0 to 1, how far the contrast is brought back to that of v_cond (Lin et al., arXiv 2305.08891).
+        temperature: weakens guidance, image by image, where the two velocities are far apart: the scale is
+            multiplied by sigmoid(-mean |v_cond - v_null| / temperature), one half at most. None = not at all.
+
+    Raises:
+        ValueError: rescale outside [0, 1], a temperature that is not above 0.
+    """
+    check_rescale(rescale)
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be above 0.")
+
+    def guided(v_cond: Tensor, v_null: Tensor, t: float) -> Tensor:
+        weight: float | Tensor = scale(t) if callable(scale) else scale
+        if temperature is not None:
+            difference = _rows(v_cond - v_null).abs().mean(dim=1)
+            weight = _for_rows(weight * torch.sigmoid(-difference / temperature), v_cond)
+        v = torch.lerp(v_null, v_cond, weight)
+        return match_contrast(v, v_cond, rescale) if rescale else v
+
+    return guided
 
 
-def _padded(first: tuple, second: tuple) -> tuple[tuple, tuple]:
-    """Two texts (states [B, T, D], mask [B, T], ...) at the longer one's length; as they are if there is no mask."""
-    if len(first) < 2 or first[1] is None or first[0].shape[1] == second[0].shape[1]:
-        return first, second
-    length = max(first[0].shape[1], second[0].shape[1])
-    return pad_text(first, length), pad_text(second, length)
+def check_rescale(factor: float) -> float:
+    """The factor of rescaling as a float.
+
+    Raises:
+        ValueError: outside [0, 1].
+    """
+    if not 0 <= factor <= 1:
+        raise ValueError(f"the rescale factor is {factor:g}; it must be from 0 (off) to 1 (all of it).")
+    return float(factor)
 
 
-def pad_text(text: tuple, length: int) -> tuple:
-    """A text (states [B, T, D], mask [B, T], ...) with padding behind it that its mask leaves out."""
-    states, mask, *others = text
-    more = length - states.shape[1]
-    return F.pad(states, (0, 0, 0, more)), F.pad(mask, (0, more)), *others
+def match_contrast(guided: Tensor, v_cond: Tensor, factor: float) -> Tensor:
+    """`guided` with its standard deviation, image by image, brought to that of `v_cond` by the share `factor`."""
+    ratio = _rows(v_cond).std(dim=1) / (_rows(guided).std(dim=1) + 1e-8)
+    return guided * _for_rows(factor * ratio + (1.0 - factor), guided)
+
+
+def _rows(v: Tensor) -> Tensor:
+    return v.float().flatten(1)
+
+
+def _for_rows(values: Tensor, v: Tensor) -> Tensor:
+    """One value per image, in a shape and type that multiplies `v`."""
+    return values.to(v.dtype).view(-1, *[1] * (v.ndim - 1))

@@ -1,21 +1,27 @@
 """ODE solvers: pure functions of a velocity, a start and a grid of times.
 
 Each takes `velocity(x, t)`, the state `x` at `times[0]`, and `times` [N + 1] (0 = noise, 1 = image), and returns the
-state at `times[-1]`. `on_step(i, t, x, v)` is called after step i with the time and state reached and the slope of
-record: the velocity at the step's start, for the Heun solvers the slope of the step.
+state at `times[-1]`. `on_step(i, t, x, v)` is called after step i with the time and state reached and the velocity
+used for the step: that at its start, for the Heun solvers the mean of both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Velocity = Callable[[Tensor, Any], Tensor]
-OnStep = Callable[[int, Any, Tensor, Tensor], None]
+Velocity = Callable[[Tensor, float], Tensor]
+OnStep = Callable[[int, float, Tensor, Tensor], None]
+
+
+class Solver(Protocol):
+    """(velocity, x at times[0], times [N + 1], on_step) -> x at times[-1]."""
+
+    def __call__(self, velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = ...) -> Tensor: ...
 
 
 def euler(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = None) -> Tensor:
@@ -33,7 +39,7 @@ def ab2(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = N
 
     Its weights are those of equal steps, also on a shifted grid, and its first step is Euler's: so it was published.
     """
-    v_before = None
+    v_before: Tensor | None = None
     for i, (t, t_next) in enumerate(_steps(times)):
         v = velocity(x, t)
         step = t_next - t
@@ -48,12 +54,12 @@ def ab2(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = N
 
 
 def heun(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep | None = None, *, exact: bool = False) -> Tensor:
-    """Heun as published: N calls, a step starts with the slope that the step before found at its predicted point.
+    """Heun as published: N calls, a step starts with the velocity that the step before found at its predicted point.
 
-    With `exact` the slope at the start is evaluated anew (2N - 1 calls). Where the next time is 1 the step is
+    With `exact` the velocity at the start is evaluated again (2N - 1 calls). Where the next time is 1 the step is
     Euler's: the network is never asked about a finished image.
     """
-    v_next = None
+    v_next: Tensor | None = None
     for i, (t, t_next) in enumerate(_steps(times)):
         v = velocity(x, t) if v_next is None or exact else v_next
         if t_next < 1:
@@ -75,7 +81,7 @@ def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep 
 
     First and last step are of first order. Not ComfyUI's `dpmpp_2m`, which steps in -ln(1 - t).
     """
-    before, h_before = None, math.inf
+    before, h_before = x, math.inf
     steps = _steps(times)
     for i, (t, t_next) in enumerate(steps):
         v = velocity(x, t)
@@ -97,11 +103,11 @@ def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep 
 
 
 def _steps(times: Tensor) -> list[tuple[float, float]]:
-    values = times.tolist()  # plain numbers once: no synchronisation inside of the loop
+    values = times.tolist()  # plain numbers once: no synchronization inside of the loop
     return list(zip(values[:-1], values[1:], strict=True))
 
 
-SOLVERS: dict[str, Callable[..., Tensor]] = {
+SOLVERS: dict[str, Solver] = {
     "ab2": ab2,
     "euler": euler,
     "heun": heun,

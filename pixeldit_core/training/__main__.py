@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from .. import Model, Recipe, build, save_checkpoint
-from ..networks.pixeldit import PixelDiTParams
+from .. import Model, SamplingSettings, build_model, save_checkpoint
+from ..families.pixeldit.class_to_image import PixelDiTParams
 from .drawings import CLASS_NAMES, cached_drawings
-from .initialise import initialise
+from .initialize import initialize
 from .trainer import Ema, TrainingSettings, train
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ BOX = PixelDiTParams(
     pixel_hidden_size=8,
     num_classes=len(CLASS_NAMES),
 )  # 3.73 M parameters
-BOX_RECIPE = Recipe(steps=20, cfg=3.0, timeshift=1.0, cfg_interval=(0.0, 1.0), solver="ab2", size=(64, 64))
+BUNDLED_SETTINGS = SamplingSettings(
+    steps=20, cfg=3.0, timeshift=1.0, cfg_interval=(0.0, 1.0), solver="ab2", size=(64, 64)
+)
 SETTINGS = TrainingSettings()
 
 
@@ -80,11 +82,11 @@ def main(argv: list[str] | None = None) -> None:
     pictures, labels = cached_drawings(pool, options.pictures, options.seed, 64, options.workers)
     log.info("%d drawings in %s", len(pictures), pool)
 
-    model = build("pixeldit", BOX, device="cpu")
-    model.class_names = [(name,) for name in CLASS_NAMES]
-    model.recipe = BOX_RECIPE
+    model = build_model("pixeldit", BOX, device="cpu")
+    model.spec = replace(model.spec, class_names=[(name,) for name in CLASS_NAMES])
+    model.spec = replace(model.spec, settings=BUNDLED_SETTINGS)
     torch.manual_seed(options.seed)
-    initialise(model.network)
+    initialize(model.network)
     log.info("%.2f M parameters", sum(p.numel() for p in model.network.parameters()) / 1e6)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     losses: list[float] = []

@@ -9,36 +9,36 @@ from random import Random
 
 from PIL import Image, ImageColor, ImageDraw
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 SUPERSAMPLE = 4
 
 
-def _rgb(text: str) -> Colour:
+def _rgb(text: str) -> Color:
     return ImageColor.getrgb(text)[:3]
 
 
-def mix(a: Colour, b: Colour, amount: float) -> Colour:
-    """The colour `amount` of the way from a to b."""
+def mix(a: Color, b: Color, amount: float) -> Color:
+    """The color `amount` of the way from a to b."""
     return tuple(round(x + (y - x) * amount) for x, y in zip(a, b, strict=True))
 
 
 @dataclass(frozen=True)
 class Palette:
-    """One mood: colours that go together wherever they meet."""
+    """One mood: colors that go together wherever they meet."""
 
     name: str
-    sky: tuple[Colour, Colour]  # top, horizon
-    land: tuple[Colour, Colour, Colour]  # far, middle, near
-    sea: tuple[Colour, Colour]  # horizon, near
-    accents: tuple[Colour, ...]  # what the subject wears
-    light: Colour  # sun, snow, sails, petals
-    dark: Colour  # trunks, stripes, shadows
+    sky: tuple[Color, Color]  # top, horizon
+    land: tuple[Color, Color, Color]  # far, middle, near
+    sea: tuple[Color, Color]  # horizon, near
+    accents: tuple[Color, ...]  # what the subject wears
+    light: Color  # sun, snow, sails, petals
+    dark: Color  # trunks, stripes, shadows
 
 
 def _palette(name: str, sky: str, land: str, sea: str, accents: str, light: str, dark: str) -> Palette:
-    def many(text: str) -> tuple[Colour, ...]:
+    def many(text: str) -> tuple[Color, ...]:
         return tuple(_rgb("#" + code) for code in text.split())
 
     return Palette(name, many(sky), many(land), many(sea), many(accents), _rgb("#" + light), _rgb("#" + dark))
@@ -145,14 +145,14 @@ class Pen:
         half = self.image.width / 2
         return (self.x + px * cos - py * sin + 1) * half, (self.y + px * sin + py * cos + 1) * half
 
-    def polygon(self, points: list[Point], colour: Colour, alpha: float = 1.0) -> None:
+    def polygon(self, points: list[Point], color: Color, alpha: float = 1.0) -> None:
         """Fills a polygon; alpha 1 is opaque."""
         draw = self._draw or ImageDraw.Draw(self.image, "RGBA")
-        draw.polygon([self._place(point) for point in points], fill=(*colour, round(255 * alpha)))
+        draw.polygon([self._place(point) for point in points], fill=(*color, round(255 * alpha)))
 
-    def blob(self, points: list[Point], colour: Colour, alpha: float = 1.0) -> None:
+    def blob(self, points: list[Point], color: Color, alpha: float = 1.0) -> None:
         """Fills the smooth closed curve (Catmull-Rom) through the points."""
-        self.polygon(_smooth(points), colour, alpha)
+        self.polygon(_smooth(points), color, alpha)
 
     def ellipse(
         self,
@@ -160,19 +160,19 @@ class Pen:
         y: float,
         rx: float,
         ry: float,
-        colour: Colour,
+        color: Color,
         alpha: float = 1.0,
         arc: tuple[float, float] = (0, 360),
     ) -> None:
         """Fills an ellipse, or the segment of it between two angles (0 = right, 90 = down)."""
-        self.polygon(ellipse_points(x, y, rx, ry, arc), colour, alpha)
+        self.polygon(ellipse_points(x, y, rx, ry, arc), color, alpha)
 
-    def line(self, a: Point, b: Point, width: float, colour: Colour) -> None:
+    def line(self, a: Point, b: Point, width: float, color: Color) -> None:
         """A straight bar from a to b."""
         dx, dy = b[0] - a[0], b[1] - a[1]
         nx, ny = -dy / math.hypot(dx, dy) * width / 2, dx / math.hypot(dx, dy) * width / 2
         self.polygon(
-            [(a[0] + nx, a[1] + ny), (b[0] + nx, b[1] + ny), (b[0] - nx, b[1] - ny), (a[0] - nx, a[1] - ny)], colour
+            [(a[0] + nx, a[1] + ny), (b[0] + nx, b[1] + ny), (b[0] - nx, b[1] - ny), (a[0] - nx, a[1] - ny)], color
         )
 
 
@@ -197,7 +197,7 @@ def _smooth(points: list[Point], pieces: int = 8) -> list[Point]:
     return out
 
 
-def canvas(size: int, top: Colour, bottom: Colour) -> Pen:
+def canvas(size: int, top: Color, bottom: Color) -> Pen:
     """A fresh canvas with a vertical gradient and the pen for it."""
     pixels = size * SUPERSAMPLE
     strip = Image.new("RGB", (1, 16))
@@ -230,11 +230,11 @@ def stars(pen: Pen, palette: Palette, rng: Random, count: int) -> None:
 
 def hills(pen: Pen, palette: Palette, rng: Random, level: float) -> None:
     """Three rolling layers; `level` is where the front one begins."""
-    for layer, colour in enumerate(palette.land):
+    for layer, color in enumerate(palette.land):
         top = level - 0.22 * (2 - layer)
         phase, swing = rng.uniform(0, math.tau), rng.uniform(0.04, 0.1)
         ridge = [(x / 10, top + swing * math.sin(phase + x * 0.27)) for x in range(-11, 12)]
-        pen.polygon([*ridge, (1.1, 1.1), (-1.1, 1.1)], colour)
+        pen.polygon([*ridge, (1.1, 1.1), (-1.1, 1.1)], color)
 
 
 def water(pen: Pen, palette: Palette, level: float) -> None:

@@ -1,7 +1,7 @@
-"""Handwritten digits, drawn on demand: white on black, 28 x 28, normalised as MNIST's are.
+"""Handwritten digits, drawn on demand: white on black, 28 x 28, normalized as MNIST's are.
 
 A digit is a few strokes through control points. Its writer moves the points, slants and stretches the whole, and takes
-up a pen; then it is scaled into a box of 20 x 20 and its centre of mass is put in the middle, give or take a little.
+up a pen; then it is scaled into a box of 20 x 20 and its center of mass is put in the middle, give or take a little.
 Nothing comes from anywhere else.
 """
 

@@ -6,15 +6,16 @@ python -m pixeldit_core.training.digits_model --out models/pixeldit-digits-28.sa
 import argparse
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .. import Recipe, build, save_checkpoint
-from ..networks.xpred import XPredParams
+from .. import SamplingSettings, build_model, save_checkpoint
+from ..families.xpred.network import XPredParams
 from .digits import draw_digits
-from .initialise import initialise_xpred
+from .initialize import initialize_xpred
 from .trainer import Ema, TrainingSettings, train
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ PARAMS = XPredParams(
     pixel_depth=2,
     compress_ratio=4,
 )
-RECIPE = Recipe(steps=20, cfg=2.0, cfg_interval=(0.0, 1.0), solver="ab2", size=(28, 28))
+SETTINGS = SamplingSettings(steps=20, cfg=2.0, cfg_interval=(0.0, 1.0), solver="ab2", size=(28, 28))
 CLOSEST = 0.05  # to the image: where the loss does not grow any more
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command: draw, train, write."""
     parser = argparse.ArgumentParser(
         prog="python -m pixeldit_core.training.digits_model",
-        description="Draws handwritten digits, trains a small x-prediction PixelDiT (28 x 28 grey pixels) on them and "
+        description="Draws handwritten digits, trains a small x-prediction PixelDiT (28 x 28 gray pixels) on them and "
         "writes it as one safetensors file. No downloads; half an hour on a CPU core or two.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -72,11 +73,11 @@ def main(argv: list[str] | None = None) -> None:
         seed=options.seed,
         compile=not options.no_compile,
     )
-    model = build("xpred_pixeldit", PARAMS, device="cpu")
-    model.class_names = [(str(digit),) for digit in range(10)]
-    model.recipe = RECIPE
+    model = build_model("xpred_pixeldit", PARAMS, device="cpu")
+    model.spec = replace(model.spec, class_names=[(str(digit),) for digit in range(10)])
+    model.spec = replace(model.spec, settings=SETTINGS)
     torch.manual_seed(options.seed)
-    initialise_xpred(model.network)
+    initialize_xpred(model.network)
     log.info("%.2f M parameters", sum(p.numel() for p in model.network.parameters()) / 1e6)
     losses: list[float] = []
     started = time.monotonic()

@@ -6,7 +6,7 @@ Small pure functions; the random numbers are the caller's, so that a test or a g
 import torch
 from torch import Tensor
 
-from ..flow.grid import shift_time
+from ..flow.times import shift_time
 
 
 def logit_normal_times(normal: Tensor, timeshift: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised before the step (Jordan et al. 2024; step size of arXiv 2502.16982).
+"""Muon: momentum whose matrices are orthogonalized before the step (Jordan et al. 2024; step size of arXiv 2502.16982).
 
 On this network it needs about a third of the steps that AdamW does, which is what makes an hour on a CPU enough.
 """
@@ -13,7 +13,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # steep at 0: five rounds take singul
 ROUNDS = 5
 
 
-def orthogonalise(matrices: list[Tensor]) -> list[Tensor]:
+def orthogonalize(matrices: list[Tensor]) -> list[Tensor]:
     """Each [m,n] with its singular values moved to about 1; float32.
 
     The Newton-Schulz polynomial of X is X * q(X^T X), so the rounds run on the small Gram matrices alone, all of one
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
                 average = self.state[p]["average"]
                 average.lerp_(p.grad, 1 - group["momentum"])
                 looked_ahead.append(p.grad.lerp(average, group["momentum"]))  # Nesterov
-            for p, update in zip(parameters, orthogonalise(looked_ahead), strict=True):
+            for p, update in zip(parameters, orthogonalize(looked_ahead), strict=True):
                 p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)  # the root mean square of an AdamW step
 
 

@@ -1,4 +1,4 @@
-"""The twelve scenes, each a page with a backdrop and one subject; places, sizes, angles and colours come from `rng`."""
+"""The twelve scenes, each a page with a backdrop and one subject; places, sizes, angles and colors come from `rng`."""
 
 import math
 from random import Random
@@ -15,7 +15,7 @@ def balloon(size: int, palette: Palette, rng: Random) -> Pen:
     for x in (-0.24, 0.24):
         pen.line((x * 1.6, 0.75), (x, 1.2), 0.05, palette.dark)
     pen.polygon([(-0.26, 1.15), (0.26, 1.15), (0.2, 1.5), (-0.2, 1.5)], palette.dark)
-    for width, colour in ((1.0, main), (0.68, other), (0.3, main)):
+    for width, color in ((1.0, main), (0.68, other), (0.3, main)):
         pen.polygon(
             [
                 *ellipse_points(0, 0, width, 1.0, (180, 360)),
@@ -24,7 +24,7 @@ def balloon(size: int, palette: Palette, rng: Random) -> Pen:
                 (-0.3 * width, 1.0),
                 (-width * 0.85, 0.4),
             ],
-            colour,
+            color,
         )
     pen.blob([(-0.62, -0.55), (-0.35, -0.72), (-0.5, -0.1), (-0.72, 0.0)], palette.light, 0.35)
     return page
@@ -53,9 +53,9 @@ def mountain(size: int, palette: Palette, rng: Random) -> Pen:
     far, _, near = palette.land
     side = rng.choice((-1, 1))
     peaks = ((-0.6, rng.uniform(0.55, 0.7), mix(far, near, 0.1)), (0.2, rng.uniform(0.9, 1.05), mix(far, near, 0.4)))
-    for x, height, colour in peaks:
+    for x, height, color in peaks:
         pen = page.at(side * (x + rng.uniform(-0.12, 0.12)), 0.65, height, squeeze=rng.choice((-1, 1)))
-        pen.polygon([(0, -1.25), (0.95, 0.1), (-0.95, 0.1)], colour)
+        pen.polygon([(0, -1.25), (0.95, 0.1), (-0.95, 0.1)], color)
         pen.polygon([(0, -1.25), (0.95, 0.1), (0.15, 0.1), (-0.12, -0.6)], palette.dark, 0.28)
         pen.polygon(
             [(0, -1.25), (0.33, -0.78), (0.12, -0.86), (-0.02, -0.62), (-0.16, -0.84), (-0.34, -0.77)], palette.light
@@ -275,9 +275,9 @@ def umbrella(size: int, palette: Palette, rng: Random) -> Pen:
     main, other = rng.choice(palette.accents[:3]), palette.light
     pen.ellipse(0.3, 1.05, 0.6, 0.08, palette.dark, 0.25)
     pen.line((0, -0.9), (0, 1.05), 0.07, palette.dark)
-    for width, colour in ((1.0, main), (0.62, other), (0.24, main)):
+    for width, color in ((1.0, main), (0.62, other), (0.24, main)):
         pen.polygon(
-            [*ellipse_points(0, 0, width, 0.85, (180, 360)), *ellipse_points(0, 0, width, 0.1, (0, 180))], colour
+            [*ellipse_points(0, 0, width, 0.85, (180, 360)), *ellipse_points(0, 0, width, 0.1, (0, 180))], color
         )
     pen.polygon([*ellipse_points(0, 0, 1.0, 0.85, (300, 360)), (0.3, 0.0)], palette.dark, 0.18)
     return page

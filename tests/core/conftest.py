@@ -1,6 +1,7 @@
 """What the core's tests share: golden data, and small networks with random weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import pixeldit_core as pc
-from pixeldit_core.networks import positions
+from pixeldit_core.layers import embeddings as positions
 
 TESTS = Path(__file__).parents[1]
 SHARED = TESTS.parent.parent / "shared"
@@ -119,10 +120,13 @@ def tiny():
     """A function that builds a small model with random weights and names for its twelve classes."""
 
     def make(params=TINY, seed=0, dtype=torch.float32, **kit):
-        model = pc.build("pixeldit", params, device="cpu", dtype=dtype, **kit)
+        model = pc.build_model("pixeldit", params, device="cpu", dtype=dtype, **kit)
         fill(model.network, seed)
-        model.class_names = NAMES[: params.num_classes]
-        model.recipe = pc.Recipe(steps=4, cfg=2.0, cfg_interval=(0.1, 0.9), size=(16, 16))
+        model.spec = replace(
+            model.spec,
+            class_names=NAMES[: params.num_classes],
+            settings=pc.SamplingSettings(steps=4, cfg=2.0, cfg_interval=(0.1, 0.9), size=(16, 16)),
+        )
         return model
 
     return make
@@ -133,9 +137,12 @@ def tiny_t2i():
     """A function that builds a small text-to-image model with random weights."""
 
     def make(params=TINY_T2I, seed=0, dtype=torch.float32, **kit):
-        model = pc.build("pixeldit_t2i", params, device="cpu", dtype=dtype, **kit)
+        model = pc.build_model("pixeldit_t2i", params, device="cpu", dtype=dtype, **kit)
         fill(model.network, seed, 0.2)  # the text reaches the picture through many a gate
-        model.recipe = pc.Recipe(steps=4, cfg=2.0, timeshift=3.0, solver="flow_dpmpp_2m", size=(16, 16))
+        model.spec = replace(
+            model.spec,
+            settings=pc.SamplingSettings(steps=4, cfg=2.0, timeshift=3.0, solver="flow_dpmpp_2m", size=(16, 16)),
+        )
         return model
 
     return make

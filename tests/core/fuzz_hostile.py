@@ -132,7 +132,7 @@ def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
         "text packed": call("_codecs.encode", text("x"), text("bz2")),
         "a Counter of a Counter": call("collections.Counter", call("collections.Counter", b"}")),
         "sparse": call("torch._utils._rebuild_sparse_tensor", b"N", b"N"),
-        "quantised": call("torch._utils._rebuild_qtensor", b"N"),
+        "quantized": call("torch._utils._rebuild_qtensor", b"N"),
         "meta": call("torch._utils._rebuild_meta_tensor_no_storage", b"N", row(2**50), row(1), b"\x89"),
         "nested tensor": call("torch._utils._rebuild_nested_tensor", b"N"),
         "wrapper": call("torch._utils._rebuild_wrapper_subclass", b"N"),
@@ -258,8 +258,9 @@ def hostile_safetensors(folder: Path) -> Iterator[tuple[str, bytes]]:
             )
     for about in ("[" * 100_000, '{"params":' * 50_000, "1e999", '"family"', "null", '{"family":[]}', '{"params":[1]}',
                   '{"params":{"use_pixel_abs_pos":[]}}', '{"params":{"patch_size":Infinity}}', '{"params":null}',
-                  '{"recipe":{"steps":Infinity,"cfg":1}}', '{"recipe":{"steps":1e400,"cfg":1}}', '{"class_names":7}',
+                  '{"settings":{"steps":Infinity,"cfg":1}}', '{"settings":{"steps":1e400,"cfg":1}}',
+                  '{"class_names":7}',
                   '{"class_names":{"a":1}}', '{"class_names":[[],[],[]]}', '{"class_names":[[1],[{}],null]}',
-                  '{"recipe":{"steps":4,"cfg":2,"size":{"0":1}}}',
-                  '{"recipe":{"steps":' + "9" * 5000 + "}}"):  # fmt: skip
+                  '{"settings":{"steps":4,"cfg":2,"size":{"0":1}}}',
+                  '{"settings":{"steps":' + "9" * 5000 + "}}"):  # fmt: skip
         yield f"safetensors: metadata {about[:60]}", stored(state, about)

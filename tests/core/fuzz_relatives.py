@@ -87,7 +87,7 @@ def pixelhdm_params(dice: random.Random) -> Any:
 
 def weights_of(kind: str, params: Any, dice: random.Random) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(dice.randrange(2**31))
-    shapes = pc.build(kind, params).network.state_dict()
+    shapes = pc.build_model(kind, params).network.state_dict()
     return {key: torch.randn(value.shape, generator=generator) * 0.3 for key, value in shapes.items()}
 
 
@@ -332,9 +332,10 @@ def relative_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
     stored = dict(stored)
     form = dice.choice(("trainer", "trainer", "trainer", "bare", "metadata", "ours"))
     about = {"family": kind, "params": asdict(params)}
-    recipe = pc.Recipe(steps=2, cfg=2.0, solver="euler", size=(8, 8))
+    settings = pc.SamplingSettings(steps=2, cfg=2.0, solver="euler", size=(8, 8))
     if form == "ours":
-        about = json.loads(write_metadata(kind, params, (("a",),) * 3 if "xpred" in kind else None, recipe)["pixeldit"])
+        spec = pc.ModelSpec(pc.FAMILIES[kind], params, (("a",),) * 3 if "xpred" in kind else None, settings)
+        about = json.loads(write_metadata(spec)["pixeldit"])
     ways: list[Callable] = [change_config] * 3 + [change_tensor, change_names] + [change_parts] * (form == "trainer")
     for _ in range(dice.choice((1, 1, 1, 1, 2, 3)) if mutate else 0):
         dice.choice(ways)(dice, stored)

@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,16 @@ def sound_files(folder: Path) -> dict[str, bytes]:
         txt_max_length=2,
         mlp_hidden_size=8,
     )
-    models = {"class": pc.build("pixeldit", params, device="cpu"), "text": pc.build("pixeldit_t2i", text, device="cpu")}
+    models = {
+        "class": pc.build_model("pixeldit", params, device="cpu"),
+        "text": pc.build_model("pixeldit_t2i", text, device="cpu"),
+    }
     files = {}
     for name, model in models.items():
         with torch.no_grad():
             for parameter in model.network.parameters():
                 parameter.fill_(0.5)
-        model.recipe = pc.Recipe(steps=4, cfg=2.0)
+        model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0))
         path = pc.save_checkpoint(model, folder / f"{name}.safetensors")
         files[f"{name}.safetensors"] = path.read_bytes()
         layout = pc.save_checkpoint(model, folder / "comfyui.safetensors", layout="comfyui")
@@ -219,7 +223,11 @@ def attempt_whole(path: Path, marker: Path) -> str:
     model = pc.load_checkpoint(path)
     saved = guarded(path, "save", lambda: pc.save_checkpoint(path, path.with_name("again.safetensors")))
     again = guarded(saved or path, "load again", lambda: pc.load_checkpoint(saved))
-    if not again or (again.params, again.recipe, again.class_names) != (model.params, model.recipe, model.class_names):
+    if not again or (again.params, again.settings, again.class_names) != (
+        model.params,
+        model.settings,
+        model.class_names,
+    ):
         raise Wrong("what was saved is not what was loaded")
     try:
         drawn = draw(model)
@@ -235,19 +243,19 @@ def attempt_whole(path: Path, marker: Path) -> str:
 def draw(model: pc.Model) -> bool:
     """A picture of the model's own size, where that is no large one; else of the smallest."""
     multiple = model.family.size_multiple(model.params)
-    own = model.own_size
+    own = model.spec.default_size
     size = own if max(own) <= 16 else (multiple * 4,) * 2
-    if max(own) > 2**14 or model.recipe_for(None).steps > 10_000 or max(size) > 64:
-        raise Wrong(f"the size {own}, multiple {multiple} or {model.recipe_for(None).steps} steps are absurd")
+    if max(own) > 2**14 or model.spec.settings_for(None).steps > 10_000 or max(size) > 64:
+        raise Wrong(f"the size {own}, multiple {multiple} or {model.spec.settings_for(None).steps} steps are absurd")
     if model.family.condition == "class":
         condition = pc.class_condition(model, [0, model.params.num_classes])
         [names[0] for names in model.class_names or ()]
     else:
         text = torch.zeros(1, 2, model.params.txt_embed_dim)
         condition = pc.text_condition(model, text[:, : model.params.txt_max_length], None, text[:, 0])
-    for rule in ("house", "published"):
-        x = pc.sample(model, condition, size=size, steps=2, rule=rule)
-        pixels = pc.to_uint8(model, x, rule)
+    for convention in ("standard", "reference"):
+        x = pc.sample(model, condition, size=size, steps=2, convention=convention)
+        pixels = pc.to_uint8(model, x, convention)
     return bool(pc.from_image(model, pixels).isfinite().all()) and bool(model.family.summary(model.params))
 
 

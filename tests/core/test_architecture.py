@@ -15,23 +15,28 @@ import pixeldit_core as pc
 ROOT = Path(__file__).parents[2]
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
-CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL"}
+CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
-# inside of the core: a room, and the rooms that it may use
+# inside the core: a room, and the rooms that it may import
+_LEAVES = {"settings", "labels", "sizes", "atomic"}
+_MODEL = {"families", "flow", "spec", "model"}
 ROOMS = {
-    "files": set(),
-    "networks": set(),
+    "layers": set(),
     "flow": set(),
-    "recipes": set(),
+    "settings": set(),
     "labels": set(),
     "sizes": set(),
-    "families": {"networks", "flow", "labels", "recipes", "sizes"},
-    "model": {"families", "labels", "recipes", "sizes"},
-    "images": {"model"},
-    "checkpoints": {"families", "labels", "model", "recipes", "files"},
-    "training": {"", "networks", "flow", "model", "recipes", "checkpoints", "files", "images", "families"},
-    "cli": {"checkpoints", "families", "files", "flow", "images", "labels", "model", "recipes", "sizes"},
+    "atomic": set(),
+    "families": {"layers", "flow", "labels", "settings", "sizes"},
+    "spec": {"families", "settings", "labels", "sizes"},
+    "model": {"families", "settings", "labels", "spec"},
+    "conditions": {"model", "labels"},
+    "sampling": {*_MODEL, "conditions", "sizes"},
+    "images": {*_MODEL},
+    "checkpoints": {*_MODEL, "labels", "settings", "atomic"},
+    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
+    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints"},
     "__main__": {"cli"},
 }
 
@@ -114,8 +119,8 @@ def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
 
 
 PUBLIC = """
-    read_checkpoint inspect_checkpoint load_checkpoint build save_checkpoint class_condition null_condition
-    text_condition apply_lora sample time_grid is_guided noise SOLVERS to_uint8 from_image PRESETS RECIPES
+    read_checkpoint inspect_checkpoint load_checkpoint build_model save_checkpoint class_condition null_condition
+    text_condition apply_lora sample time_grid is_guided unit_noise SOLVERS to_uint8 from_image VARIANTS SETTINGS
 """.split()  # what docs promise
 RELATIVES = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 
@@ -125,12 +130,12 @@ def test_the_public_names_are_there():
         assert name in pc.__all__ and hasattr(pc, name), name
     assert all(hasattr(pc, name) for name in pc.__all__)
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
-    assert set(pc.PRESETS) == {
+    assert set(pc.VARIANTS) == {
         "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelHDM", "PixelHDM-small", "PixelHDM-large",
         *(f"{kind}-tiny/4-{data}" for kind in RELATIVES for data in ("mnist", "cifar10")),
     }  # fmt: skip
     assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm", *(f"xpred_{kind}" for kind in RELATIVES)}
-    assert set(pc.RECIPES) == {
+    assert set(pc.SETTINGS) == {
         "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
         "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm",
     }  # fmt: skip
@@ -147,17 +152,17 @@ def test_signatures_are_the_promised_ones():
     import torch
 
     assert parameters(pc.load_checkpoint) == {
-        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "kit": "",
+        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "factory_kwargs": "",
     }  # fmt: skip
     assert list(parameters(pc.save_checkpoint))[:4] == ["model_or_path", "path", "layout", "dtype"]
     assert parameters(pc.save_checkpoint)["layout"] == "canonical"
     assert parameters(pc.sample) == {
         "model": "", "cond": "", "null": None, "noise": None, "seeds": None, "size": None, "steps": None,
         "solver": None, "cfg": None, "timeshift": None, "cfg_interval": None, "last_step": None, "times": None,
-        "rule": "house", "image": None, "mask": None, "denoise": 1.0, "on_step": None,
+        "convention": "standard", "image": None, "mask": None, "denoise": 1.0, "on_step": None,
     }  # fmt: skip
-    assert list(parameters(pc.time_grid)) == ["model_or_family", "steps", "timeshift", "last_step", "rule"]
-    assert list(parameters(pc.noise)) == ["model", "seeds", "height", "width"]
+    assert list(parameters(pc.time_grid)) == ["model_or_family", "steps", "timeshift", "last_step", "convention"]
+    assert list(parameters(pc.unit_noise)) == ["model", "seeds", "height", "width"]
     assert list(parameters(pc.is_guided)) == ["t", "interval"]
     for solve in pc.SOLVERS.values():
         assert list(parameters(solve))[:4] == ["velocity", "x", "times", "on_step"]

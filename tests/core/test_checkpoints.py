@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
+from pixeldit_core.checkpoints.locate import find_source
 from pixeldit_core.checkpoints.read import read_source_shapes
-from pixeldit_core.checkpoints.sources import find_source
 
 
 def prefixed(prefix, state):
@@ -49,7 +49,7 @@ def test_prefixes(tiny, tmp_path, prefix, weights, suffix):
     state = tiny().network.state_dict()
     path = write(tmp_path / f"file{suffix}", prefixed(prefix, state))
     model = pc.load_checkpoint(path)
-    assert same(model, state) and model.weights == weights and model.source == path.name
+    assert same(model, state) and model.spec.weights == weights and model.spec.source == path.name
     assert model.params == tiny().params
     info = pc.inspect_checkpoint(path)
     assert info.weights == (weights,) and info.layout == (prefix or "canonical") and info.refused is None
@@ -80,7 +80,7 @@ def test_averaged_weights_are_preferred(tiny, tmp_path, raw, ema):
     assert pc.inspect_checkpoint(path).weights == ("ema", "raw")
     for choice, expected in {"auto": "ema", "ema": "ema", "raw": "raw"}.items():
         model = pc.load_checkpoint(path, weights=choice)
-        assert same(model, states[expected]) and model.weights == expected
+        assert same(model, states[expected]) and model.spec.weights == expected
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_bare_pickled_state_dict(tiny, tmp_path):
 def test_a_checkpoint_of_comfyui_with_its_neighbours(tiny, tmp_path):
     state = tiny().network.state_dict()
     path = tmp_path / "comfy.safetensors"
-    neighbours = {"vae.decoder.conv_in.weight": torch.zeros(1), "text_encoders.t5.x": torch.zeros(1)}
-    write(path, prefixed("model.diffusion_model.", state) | neighbours)
+    neighbors = {"vae.decoder.conv_in.weight": torch.zeros(1), "text_encoders.t5.x": torch.zeros(1)}
+    write(path, prefixed("model.diffusion_model.", state) | neighbors)
     assert same(pc.load_checkpoint(path), state)
     assert pc.inspect_checkpoint(path).count == sum(value.numel() for value in state.values())
 
@@ -124,10 +124,10 @@ def test_saved_and_loaded_again(tiny, tmp_path, layout, prefix):
     assert set(load_file(path)) == {prefix + key for key in model.network.state_dict()}
     again = pc.load_checkpoint(path)
     assert same(again, model.network.state_dict())
-    assert again.params == model.params and again.class_names == model.class_names and again.recipe == model.recipe
+    assert again.params == model.params and again.class_names == model.class_names and again.settings == model.settings
     info = pc.inspect_checkpoint(path)
-    assert (info.class_names, info.recipe, info.params) == (model.class_names, model.recipe, model.params)
-    assert (info.family, info.dtype, info.quantisation) == ("pixeldit", torch.float32, None)
+    assert (info.class_names, info.settings, info.params) == (model.class_names, model.settings, model.params)
+    assert (info.family, info.dtype, info.quantization) == ("pixeldit", torch.float32, None)
 
 
 def test_a_variant_and_sizes_come_from_shapes(tiny, tmp_path):
@@ -181,7 +181,7 @@ def test_float8_loads_and_samples(tiny, tmp_path, dtype):
         assert value.dtype == wanted, key
         assert torch.isfinite(value.float()).all(), key
     info = pc.inspect_checkpoint(path)
-    assert info.quantisation == "fp8" and info.refused is None
+    assert info.quantization == "fp8" and info.refused is None
     again = pc.load_checkpoint(path)
     assert same(again, {key: value.float() for key, value in stored.items()})
     assert again.network.patch_blocks[0].attn.qkv.weight[0, 0] == torch.finfo(dtype).max
@@ -219,7 +219,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tiny, tmp_path):
         def keys(self):
             raise KeyboardInterrupt
 
-    from pixeldit_core.files import whole_file
+    from pixeldit_core.atomic import whole_file
 
     with pytest.raises(KeyboardInterrupt), whole_file(path) as part:
         part.write_bytes(b"half")
@@ -277,8 +277,8 @@ def rewrite_metadata(path, change):
         ('{"params": {"hidden_size": 48}}', "its metadata says hidden_size = 48, its tensors say 24"),
         ('{"params": {"magic": 1}}', 'its metadata has "magic"'),
         ('{"params": 3}', 'metadata entry "pixeldit" is not readable'),
-        ('{"recipe": {"steps": "many"}}', 'metadata entry "pixeldit" is not readable'),
-        ('{"recipe": {"steps": 0, "cfg": 1}}', "steps >= 1"),
+        ('{"settings": {"steps": "many"}}', 'metadata entry "pixeldit" is not readable'),
+        ('{"settings": {"steps": 0, "cfg": 1}}', "steps >= 1"),
         ('{"class_names": ["a", "b"]}', "2 class names for 12 classes"),
         ('{"class_names": 5}', 'metadata entry "pixeldit" is not readable'),
         ('{"family": "sd"}', '"sd"'),
@@ -294,7 +294,7 @@ def test_metadata_that_is_wrong_is_told(tiny_file, about, told):
 
 def test_inspecting_reads_the_header_only(tmp_path):
     """A file of gigabytes that has a header and a hole: to read its tensors would take their memory."""
-    model = pc.build("pixeldit", "PixelDiT-XL")
+    model = pc.build_model("pixeldit", "PixelDiT-XL")
     header, end = {}, 0
     for key, value in model.network.state_dict().items():
         size = value.numel() * 4
@@ -307,8 +307,8 @@ def test_inspecting_reads_the_header_only(tmp_path):
         file.truncate(8 + len(text) + end)
     before = peak_memory()
     info = pc.inspect_checkpoint(path)
-    assert info.count == 797_383_203 and info.params == pc.PRESETS["PixelDiT-XL"].params.__class__(
-        **{**vars(pc.PRESETS["PixelDiT-XL"].params), "mlp_hidden_size": 3072, "pixel_attn_hidden_size": 1152,
+    assert info.count == 797_383_203 and info.params == pc.VARIANTS["PixelDiT-XL"].params.__class__(
+        **{**vars(pc.VARIANTS["PixelDiT-XL"].params), "mlp_hidden_size": 3072, "pixel_attn_hidden_size": 1152,
            "pixel_num_groups": 16}
     )  # fmt: skip
     assert info.class_names[207] == pc.inspect_checkpoint(path).class_names[207]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,20 @@ def test_sample_takes_every_class_of_a_small_model_and_the_recipe_of_the_file(ti
     assert len(files(tmp_path / "out")) == 12 + 1
 
 
-def test_options_change_single_values_of_a_recipe(tiny_file, tmp_path, capsys):
+def test_options_change_single_values_of_a_settings(tiny_file, tmp_path, capsys):
     out = str(tmp_path / "out")
-    arguments = ["sample", str(tiny_file), "--classes", "0", "--out", out, "--recipe", "imagenet512", "--size", "24x16"]
+    arguments = [
+        "sample",
+        str(tiny_file),
+        "--classes",
+        "0",
+        "--out",
+        out,
+        "--settings",
+        "imagenet512",
+        "--size",
+        "24x16",
+    ]
     arguments += ["--steps", "3", "--solver", "heun", "--cfg-interval", "0.2", "0.8", "--device", "cpu"]
     assert main(arguments) == 0
     told = capsys.readouterr().out
@@ -86,16 +98,16 @@ def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
     params = pc.FAMILIES["xpred_mmdit"].params(
         dim=16, depth=1, heads=2, dim_head=8, in_channels=1, num_registers=2, image_size=12
     )
-    model = pc.build("xpred_mmdit", params, device="cpu")
+    model = pc.build_model("xpred_mmdit", params, device="cpu")
     generator = torch.Generator().manual_seed(0)
     for weight in model.network.parameters():
         weight.data.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    model.class_names = [(digit,) for digit in "0123456789"]
-    path = pc.save_checkpoint(model, tmp_path / "grey.safetensors")
-    settings = ["--recipe", "xpred", "--steps", "5", "--timeshift", "2", "--classes", "3", "--seeds", "7"]
-    for rule in ("house", "published"):
-        out = tmp_path / rule
-        assert main(["sample", str(path), *settings, "--rule", rule, "--out", str(out)]) == 0
+    model.spec = replace(model.spec, class_names=[(digit,) for digit in "0123456789"])
+    path = pc.save_checkpoint(model, tmp_path / "gray.safetensors")
+    settings = ["--settings", "xpred", "--steps", "5", "--timeshift", "2", "--classes", "3", "--seeds", "7"]
+    for convention in ("standard", "reference"):
+        out = tmp_path / convention
+        assert main(["sample", str(path), *settings, "--convention", convention, "--out", str(out)]) == 0
         picture = Image.open(out / "3_7.png")
         x = pc.sample(
             model,
@@ -106,12 +118,12 @@ def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
             cfg=3.0,
             timeshift=2.0,
             cfg_interval=(0.1, 1.0),
-            rule=rule,
+            convention=convention,
         )
         assert picture.mode == "L" and picture.size == (12, 12)
-        assert np.array_equal(np.asarray(picture), pc.to_uint8(model, x, rule)[0, ..., 0].numpy())
-        assert json.loads(picture.text["pixeldit"])["rule"] == rule
-    house, published = ((tmp_path / rule / "3_7.png").read_bytes() for rule in ("house", "published"))
+        assert np.array_equal(np.asarray(picture), pc.to_uint8(model, x, convention)[0, ..., 0].numpy())
+        assert json.loads(picture.text["pixeldit"])["convention"] == convention
+    house, published = ((tmp_path / convention / "3_7.png").read_bytes() for convention in ("standard", "reference"))
     assert house != published
 
 
@@ -165,7 +177,7 @@ def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys
         ["--size", "big"],
         ["--batch-size", "0"],
         ["--dtype", "fp64"],
-        ["--recipe", "nonsense"],
+        ["--settings", "nonsense"],
         ["--solver", "nonsense"],
     ],
 )
@@ -178,10 +190,10 @@ def test_words_that_are_no_values_are_refused(tiny_file, capsys, arguments):
 
 def test_the_recipe_of_a_file_without_one(tiny, tmp_path, capsys):
     model = tiny()
-    model.recipe = None
+    model.spec = replace(model.spec, settings=None)
     path = pc.save_checkpoint(model, tmp_path / "bare.safetensors")
-    assert main(["sample", str(path), "--recipe", "checkpoint", "--out", str(tmp_path / "out")]) == 2
-    assert "bare.safetensors has no recipe of its own" in capsys.readouterr().err
+    assert main(["sample", str(path), "--settings", "checkpoint", "--out", str(tmp_path / "out")]) == 2
+    assert "bare.safetensors has no settings of its own" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_are_told_and_nothing_is_written(tiny, tmp_path, capsys):
@@ -215,7 +227,7 @@ def test_inspect_tells_of_files_in_words_and_json(tiny_file, tmp_path, capsys):
     assert main(["inspect", "--json", str(tiny_file), str(text)]) == 1
     good, bad = json.loads(capsys.readouterr().out)
     assert good["family"] == "pixeldit" and good["refused"] is None and good["parameters"] == 44775
-    assert good["params"]["hidden_size"] == 24 and good["class_names"][2] == "tabby" and good["recipe"]["steps"] == 4
+    assert good["params"]["hidden_size"] == 24 and good["class_names"][2] == "tabby" and good["settings"]["steps"] == 4
     assert "notes.ckpt is not a checkpoint" in bad["refused"]
 
 
@@ -231,7 +243,7 @@ def test_convert_writes_every_layout_and_precision(tiny_file, tmp_path, capsys):
             assert torch.equal(written[f"model.diffusion_model.{key}"], value.to(kind))
     assert "44,775" in capsys.readouterr().out
     info = pc.inspect_checkpoint(target)
-    assert info.class_names[2] == ("tabby", "tabby cat") and info.recipe.steps == 4
+    assert info.class_names[2] == ("tabby", "tabby cat") and info.settings.steps == 4
 
 
 def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_path, monkeypatch, capsys):

@@ -33,16 +33,16 @@ def test_any_count(count):
 
 
 def test_white_ink_on_black_as_much_as_in_mnist(digits):
-    grey = digits[0][:, 0] / 255
-    assert 0.10 < grey.mean() < 0.16  # MNIST: 0.131
-    assert 0.10 < (grey > 0.5).float().mean() < 0.20
-    assert (grey.amax((1, 2)) > 0.7).all() and (grey == 0).float().mean() > 0.7
-    assert ((grey > 0.1) & (grey < 0.9)).float().mean() > 0.03  # soft edges
+    gray = digits[0][:, 0] / 255
+    assert 0.10 < gray.mean() < 0.16  # MNIST: 0.131
+    assert 0.10 < (gray > 0.5).float().mean() < 0.20
+    assert (gray.amax((1, 2)) > 0.7).all() and (gray == 0).float().mean() > 0.7
+    assert ((gray > 0.1) & (gray < 0.9)).float().mean() > 0.03  # soft edges
 
 
 def test_digits_fill_the_box_and_are_centred_by_mass(digits):
-    grey = digits[0][:, 0] / 255
-    rows, columns = grey.sum(2), grey.sum(1)
+    gray = digits[0][:, 0] / 255
+    rows, columns = gray.sum(2), gray.sum(1)
     places = torch.arange(28) - 13.5
     for ink in (rows, columns):
         assert ((ink @ places) / ink.sum(1)).abs().mean() < 0.6

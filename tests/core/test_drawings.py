@@ -50,14 +50,14 @@ def test_classes_go_round_and_all_pictures_differ():
 
 
 def test_classes_are_distinct():
-    """The nearest class mean of luminance alone, without colour, already tells most drawings apart."""
+    """The nearest class mean of luminance alone, without color, already tells most drawings apart."""
     pictures, labels = draw_many(720, seed=0)
-    grey = pictures.astype(np.float32).mean(3).reshape(720, -1)
-    grey -= grey.mean(1, keepdims=True)
-    grey /= np.linalg.norm(grey, axis=1, keepdims=True)
-    means = np.stack([grey[:480][labels[:480] == k].mean(0) for k in range(12)])
+    gray = pictures.astype(np.float32).mean(3).reshape(720, -1)
+    gray -= gray.mean(1, keepdims=True)
+    gray /= np.linalg.norm(gray, axis=1, keepdims=True)
+    means = np.stack([gray[:480][labels[:480] == k].mean(0) for k in range(12)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    assert (np.argmax(grey[480:] @ means.T, 1) == labels[480:]).mean() > 0.5
+    assert (np.argmax(gray[480:] @ means.T, 1) == labels[480:]).mean() > 0.5
 
 
 def test_cache_is_read_back_and_redrawn_when_it_does_not_fit(tmp_path):

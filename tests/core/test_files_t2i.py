@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints.split import split_tensors
+from pixeldit_core.checkpoints.comfy_adaln import split_tensors
 
 MODULATION = "pixel_blocks.0.adaLN_modulation"
 PROJECTOR = {
@@ -81,7 +81,7 @@ def test_a_file_of_another_program_paints_as_there(golden, system, name, layout,
 
     known = vars(model.params)
     assert {key: known[key] for key in config if key in known} == {k: v for k, v in config.items() if k in known}
-    assert model.family.name == "pixeldit_t2i" and model.weights == "raw"
+    assert model.family.name == "pixeldit_t2i" and model.spec.weights == "raw"
     arguments, expected = velocity_of(case)
     torch.testing.assert_close(model.network(*arguments), expected, atol=tolerance(case), rtol=0)
 
@@ -90,7 +90,7 @@ def test_a_file_of_another_program_paints_as_there(golden, system, name, layout,
     assert (info.weights, info.refused, info.class_names) == (weights, None, None)
     assert info.params == dataclasses.replace(model.params, **{k: getattr(info.params, k) for k in NOT_IN_SHAPES})
     assert info.count == sum(parameter.numel() for parameter in model.network.parameters())
-    assert info.quantisation == ("fp8" if name.endswith("fp8-plain") else None)
+    assert info.quantization == ("fp8" if name.endswith("fp8-plain") else None)
 
 
 def test_what_shapes_do_not_tell_changes_the_picture(golden, tmp_path):
@@ -141,7 +141,7 @@ def test_raw_weights_are_preferred(tiny_t2i, tmp_path, raw, ema):
     assert pc.inspect_checkpoint(path).weights == ("ema", "raw")
     for choice, expected in {"auto": "raw", "raw": "raw", "ema": "ema"}.items():
         model = pc.load_checkpoint(path, weights=choice)
-        assert same(model, states[expected]) and model.weights == expected
+        assert same(model, states[expected]) and model.spec.weights == expected
     saved = pc.save_checkpoint(path, tmp_path / "ema.safetensors", "comfyui", weights="ema")
     assert same(pc.load_checkpoint(saved), states["ema"])
 
@@ -154,7 +154,7 @@ def test_averaged_weights_beside_raw_ones_in_one_dictionary(tiny_t2i, tmp_path):
     assert same(pc.load_checkpoint(path, weights="ema"), states["ema"])
     save_file(prefixed("net_ema.", states["ema"]), path)
     model = pc.load_checkpoint(path)
-    assert same(model, states["ema"]) and model.weights == "ema"
+    assert same(model, states["ema"]) and model.spec.weights == "ema"
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -178,13 +178,13 @@ def test_averaged_weights_beside_raw_ones_in_one_dictionary(tiny_t2i, tmp_path):
 def test_prefixes(tiny_t2i, tmp_path, prefix, split):
     state = tiny_t2i().network.state_dict()
     stored = prefixed(prefix, split_tensors(state) if split else state)
-    beside = prefix.removesuffix("core.")  # the projector of the trainer is the network's neighbour
+    beside = prefix.removesuffix("core.")  # the projector of the trainer is the network's neighbor
     paths = [tmp_path / "file.safetensors", tmp_path / "file.pth"]
     save_file(stored | prefixed(beside, PROJECTOR), paths[0])
     torch.save({"state_dict": stored | prefixed(beside, PROJECTOR)}, paths[1])
     for path in paths:
         model = pc.load_checkpoint(path)
-        assert same(model, state) and model.params == tiny_t2i().params and model.weights == "raw"
+        assert same(model, state) and model.params == tiny_t2i().params and model.spec.weights == "raw"
         info = pc.inspect_checkpoint(path)
         assert (info.layout, info.family, info.params) == (prefix or "canonical", "pixeldit_t2i", model.params)
         assert info.count == sum(value.numel() for value in state.values()) and info.dtype == torch.float32
@@ -237,9 +237,9 @@ def test_saved_for_comfyui_and_loaded_again(tiny_t2i, tmp_path):
     assert set(stored) == names
     assert sum(value.numel() for value in stored.values()) == sum(value.numel() for value in state.values())
     again = pc.load_checkpoint(path)
-    assert same(again, state) and again.params == model.params and again.recipe == model.recipe
+    assert same(again, state) and again.params == model.params and again.settings == model.settings
     info = pc.inspect_checkpoint(path)
-    assert (info.layout, info.params, info.recipe, info.class_names) == ("core.", model.params, model.recipe, None)
+    assert (info.layout, info.params, info.settings, info.class_names) == ("core.", model.params, model.settings, None)
     canonical = pc.save_checkpoint(path, tmp_path / "canonical.safetensors")
     assert set(load_file(canonical)) == set(state) and same(pc.load_checkpoint(canonical), state)
     twice = pc.save_checkpoint(canonical, tmp_path / "twice.safetensors", "comfyui")
@@ -263,7 +263,7 @@ def test_both_layouts_hold_the_same_numbers_in_less_precision(tiny_t2i, tmp_path
     first, second = (pc.load_checkpoint(path) for path in paths)
     assert same(second, first.network.state_dict()) and not same(first, model.network.state_dict())
     infos = [pc.inspect_checkpoint(path) for path in paths]
-    assert infos[0].count == infos[1].count and infos[0].quantisation == infos[1].quantisation
+    assert infos[0].count == infos[1].count and infos[0].quantization == infos[1].quantization
     x = pc.sample(first, torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(0)), steps=2)
     assert torch.isfinite(x).all()
 
@@ -423,6 +423,6 @@ def test_the_published_file_is_known_by_its_header_alone(published_keys, tmp_pat
         file.truncate(8 + len(text) + end)
     info = pc.inspect_checkpoint(path)
     path.unlink()
-    published = pc.PRESETS["PixelDiT-T2I"].params
+    published = pc.VARIANTS["PixelDiT-T2I"].params
     assert info.params == dataclasses.replace(published, mlp_hidden_size=4096) and published.mlp_width == 4096
     assert (info.count, info.dtype, info.layout, info.refused) == (1_302_470_787, torch.bfloat16, layout, None)

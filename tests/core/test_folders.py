@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.recipes import RECIPES
+from pixeldit_core.settings import SETTINGS
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 # golden case of a folder, its family, and what its files say of the sampling
@@ -70,15 +70,15 @@ def test_a_diffusers_folder_loads_as_its_program_reads_it(golden, name):
         config = case.case["config"]
         known = {key: value for key, value in vars(model.params).items() if key in config}
         assert known == {key: config[key] for key in known}, "no params were given: the config beside it was read"
-        assert model.family.name == family and model.source == path.name
+        assert model.family.name == family and model.spec.source == path.name
         (x, time, condition), expected, tolerance = outputs_of(case)
         torch.testing.assert_close(model.network(x, time, condition), expected, atol=tolerance, rtol=0)
         info = pc.inspect_checkpoint(path)
-        assert info.refused is None and info.params == model.params and info.recipe == model.recipe
+        assert info.refused is None and info.params == model.params and info.settings == model.settings
         if sampling is None:
-            assert model.recipe is None, "nothing but what is published for the family"
+            assert model.settings is None, "nothing but what is published for the family"
         else:
-            assert {key: getattr(model.recipe, key) for key in sampling} == sampling
+            assert {key: getattr(model.settings, key) for key in sampling} == sampling
 
 
 def test_labels_of_a_folder_name_its_classes(golden):
@@ -174,7 +174,7 @@ def test_a_config_beside_a_file_tells_what_shapes_do_not(tiny_t2i, tmp_path):
     model = pc.load_checkpoint(path)
     assert (model.params.use_text_rope, model.params.text_rope_theta) == (False, 500)
     assert model.params.use_pixel_abs_pos is True
-    assert model.recipe.timeshift == 2.5 and model.recipe.steps == RECIPES["t2i-1024"].steps
+    assert model.settings.timeshift == 2.5 and model.settings.steps == SETTINGS["t2i-1024"].steps
     told = pc.load_checkpoint(path, params={"use_text_rope": True})
     assert told.params.use_text_rope is True, "the caller knows best"
 
@@ -186,23 +186,23 @@ def test_the_file_s_own_metadata_wins_over_a_config(tiny_t2i, tmp_path):
         json.dumps({"model_type": "pixeldit", "use_text_rope": False, "flow_shift": 9}), encoding="utf-8"
     )
     loaded = pc.load_checkpoint(path)
-    assert loaded.params == model.params and loaded.recipe == model.recipe
+    assert loaded.params == model.params and loaded.settings == model.settings
 
 
 def test_settings_of_the_sampling_in_a_config(tiny_t2i, tmp_path):
     values = {"model_type": "pixeldit", "image_size": 512, "flow_shift": 6, "default_steps": 12, "default_cfg_scale": 4}
-    recipe = pc.load_checkpoint(with_config(tmp_path, tiny_t2i(), **values)).recipe
-    assert (recipe.steps, recipe.cfg, recipe.timeshift, recipe.size) == (12, 4, 6.0, (512, 512))
+    settings = pc.load_checkpoint(with_config(tmp_path, tiny_t2i(), **values)).settings
+    assert (settings.steps, settings.cfg, settings.timeshift, settings.size) == (12, 4, 6.0, (512, 512))
 
 
 def test_the_trained_size_of_a_class_model(tiny, tmp_path):
     values = {"_class_name": "PixelDiTTransformer2DModel", "sample_size": 512}
-    assert pc.load_checkpoint(with_config(tmp_path, tiny(), **values)).recipe == RECIPES["imagenet512"]
+    assert pc.load_checkpoint(with_config(tmp_path, tiny(), **values)).settings == SETTINGS["imagenet512"]
 
 
 def test_a_config_that_lies_there_by_chance(tiny, tmp_path):
     for values in ({"_class_name": "FluxTransformer2DModel", "hidden_size": 7}, {"architectures": 3}, {}):
-        assert pc.load_checkpoint(with_config(tmp_path, tiny(), **values)).recipe is None
+        assert pc.load_checkpoint(with_config(tmp_path, tiny(), **values)).settings is None
     other = {"_class_name": "PixelDiTModel", "hidden_size": 1536, "use_pixel_abs_pos": False}
     model = pc.load_checkpoint(with_config(tmp_path, tiny(), **other))
     assert model.params.use_pixel_abs_pos is True, "of another checkpoint in the same folder"

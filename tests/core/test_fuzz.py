@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints import outline, pickled
+from pixeldit_core.checkpoints.pickle import reader as pickled
+from pixeldit_core.checkpoints.pickle import verifier as outline
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,7 +187,7 @@ def test_an_attribute_in_the_way_of_a_dictionary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "about", ['{"recipe":{"steps":1e999,"cfg":1}}', "[" * 100_000, '{"class_names":[[],[7],[{}]]}']
+    "about", ['{"settings":{"steps":1e999,"cfg":1}}', "[" * 100_000, '{"class_names":[[],[7],[{}]]}']
 )
 def test_metadata_that_is_not_readable(tiny, tmp_path, about):
     path = tmp_path / "odd.safetensors"

@@ -5,8 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from pixeldit_core.networks.layers import scaled_dot_product
-from pixeldit_core.networks.pixelhdm import PixelHDM, PixelHDMParams, grid_positions, joint_positions, params_from
+from pixeldit_core.families.pixelhdm.network import (
+    PixelHDM,
+    PixelHDMParams,
+    grid_positions,
+    joint_positions,
+    params_from,
+)
+from pixeldit_core.layers.attention import scaled_dot_product
 
 FORWARD = (
     "02_forward_square_masked",
@@ -16,7 +22,7 @@ FORWARD = (
     "06_forward_gate_elementwise",
     "07_forward_patch16_raw",
 )
-PRESETS = ("default", "default-bottleneck256", "small", "large", "for_testing")
+VARIANTS = ("default", "default-bottleneck256", "small", "large", "for_testing")
 TINY = PixelHDMParams(
     hidden_dim=16,
     pixel_dim=4,
@@ -191,7 +197,7 @@ def test_bfloat16_stays_near_float32(golden):
     assert off(case.outputs["v_bf16"], case.outputs["v_float32"]) > 0.05
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_keys_and_parameter_counts_of_the_presets(published_keys, name):
     expected = published_keys(f"pixelhdm-{name}")
     with torch.device("meta"):
@@ -202,7 +208,7 @@ def test_keys_and_parameter_counts_of_the_presets(published_keys, name):
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["param_count"]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_shapes_tell_the_sizes_of_the_presets(published_keys, name):
     expected = published_keys(f"pixelhdm-{name}")
     told = params_from({key: tuple(shape) for key, shape in canonical(expected["keys"]).items()})
@@ -278,8 +284,8 @@ def test_large_images_are_the_same_in_groups(monkeypatch):
     """What is done a group of rows or tokens at a time, against all at once."""
     network, arguments = tiny(), (randn(2, 16, 24, 3), torch.tensor([0.1, 0.9]), randn(2, 5, 16), torch.ones(2, 5))
     whole = network(*arguments)
-    monkeypatch.setattr("pixeldit_core.networks.layers.TOGETHER", 64)
-    monkeypatch.setattr("pixeldit_core.networks.pixel_path.GROUP", 64)
+    monkeypatch.setattr("pixeldit_core.layers.chunking.TOKENS_CHUNK", 64)
+    monkeypatch.setattr("pixeldit_core.layers.chunking.ROWS_CHUNK", 64)
     torch.testing.assert_close(network(*arguments), whole)
 
 

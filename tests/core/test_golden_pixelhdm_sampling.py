@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
-from pixeldit_core.sizes import advise, pixelhdm_buckets
+from pixeldit_core.families.pixelhdm.sizes import pixelhdm_buckets
+from pixeldit_core.sizes import advise
 
 SAMPLERS = (
     "10_sampler_euler_cfg",
@@ -62,7 +63,7 @@ def walk(model, cond, null, **settings):
     """The states of a published walk, the first one included, and how many rows each call had."""
     states, rows = [], []
     hook = model.network.register_forward_hook(lambda _, arguments, output: rows.append(len(output)))
-    settings.setdefault("rule", "published")
+    settings.setdefault("convention", "reference")
     final = pc.sample(model, cond, null, on_step=lambda i, t, x, v: states.append(x.clone()), **settings)
     hook.remove()
     return final, torch.stack(states), rows
@@ -75,7 +76,7 @@ def test_published_samplers(golden, name):
     times = case.outputs["timesteps"]
     null = condition(model, case.inputs, "null_") if "null_text_embed" in case.inputs else None
     if settings["t_start"] is None:
-        assert torch.equal(pc.time_grid(model, settings["num_steps"], rule="published"), times)
+        assert torch.equal(pc.time_grid(model, settings["num_steps"], convention="reference"), times)
     final, states, rows = walk(
         model,
         condition(model, case.inputs),
@@ -139,7 +140,7 @@ def test_text_to_image_pipeline(golden):
     assert off(states, first(outputs["intermediates"])) < tolerance(case)
     assert off(final.clamp(-1, 1), first(outputs["tensor"])) < tolerance(case)
     assert off((final.clamp(-1, 1) + 1) / 2, first(outputs["numpy"])) < tolerance(case)
-    difference = pc.to_uint8(model, final, "published").int() - outputs["uint8"].int()
+    difference = pc.to_uint8(model, final, "reference").int() - outputs["uint8"].int()
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
 
 
@@ -165,14 +166,14 @@ def test_image_to_image_pipelines(golden, name):
         cfg=call["guidance_scale"],
     )
     assert off(final, first(outputs["raw"])) < tolerance(case)
-    difference = pc.to_uint8(model, final, "published").int() - outputs["uint8"].int()
+    difference = pc.to_uint8(model, final, "reference").int() - outputs["uint8"].int()
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
 
 
 def test_pictures_are_cut_as_published_and_rounded_otherwise(golden):
     case = find(golden, "33_image_io")
-    model, x = pc.build("pixelhdm", "PixelHDM-small"), first(case.inputs["post_in"])
-    cut, rounded = pc.to_uint8(model, x, "published"), pc.to_uint8(model, x)
+    model, x = pc.build_model("pixelhdm", "PixelHDM-small"), first(case.inputs["post_in"])
+    cut, rounded = pc.to_uint8(model, x, "reference"), pc.to_uint8(model, x)
     assert torch.equal(cut, case.outputs["post_uint8"])
     assert torch.equal(rounded, ((x.clamp(-1, 1) + 1) / 2 * 255 + 0.5).floor().byte().movedim(1, -1))
     assert not torch.equal(cut, rounded)
@@ -189,7 +190,7 @@ def test_a_trainer_s_checkpoint(golden, layout, weights):
     assert off(v, case.outputs[f"v_{weights}"]) < tolerance(case)
     inside = (arguments[0] >= 0.05) & (arguments[0] <= 0.95)
     assert torch.allclose(ours[inside], first(v)[inside], atol=1e-5)
-    assert model.weights == weights and model.params.mlp_ratio == 2.0 and model.params.text_max_length == 15
+    assert model.spec.weights == weights and model.params.mlp_ratio == 2.0 and model.params.text_max_length == 15
 
 
 @pytest.mark.parametrize(
@@ -273,20 +274,20 @@ def test_a_config_beside_a_bare_state_dict_is_read(golden, tmp_path):
 def test_the_correct_walk_ends_on_the_image(golden):
     """The house goes on from the last trained time to the image, where the published walk leaves 5 % of the noise."""
     model = pc.load_checkpoint(find(golden, "10_sampler_euler_cfg").path)
-    noise = pc.noise(model, range(2), 8, 8)
+    noise = pc.unit_noise(model, range(2), 8, 8)
     image = torch.linspace(-1, 1, noise.numel()).view_as(noise)
     for steps in (2, 5, 20):
         times = pc.time_grid(model, steps)
         assert len(times) == steps + 1 and times[-1] == 1
         assert torch.equal(times[:-1], torch.linspace(0.05, 0.95, steps))
         ends = {}
-        for rule in ("house", "published"):
-            grid = pc.time_grid(model, steps, rule=rule)
+        for convention in ("standard", "reference"):
+            grid = pc.time_grid(model, steps, convention=convention)
             x = noise
             for t, t_next in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
                 x = x + (image - x) / (1 - t) * (t_next - t)
-            ends[rule] = (x - image).abs().max()
-        assert ends["house"] < 1e-6 and ends["published"] > 0.05
+            ends[convention] = (x - image).abs().max()
+        assert ends["standard"] < 1e-6 and ends["reference"] > 0.05
 
 
 def test_times_beyond_training_are_never_told_to_the_network(golden, calls):
@@ -335,5 +336,5 @@ def test_buckets(golden):
             told.get("min_resolution", 256), most, told.get("patch_size", 16), told.get("max_aspect_ratio", 2.0)
         )
         assert [(width, height) for height, width in found] == [tuple(size) for size in table["buckets_wh"]]
-    model = pc.build("pixelhdm", "PixelHDM")
-    assert advise((512, 512), model.trained_sizes) is None and advise((512, 2048), model.trained_sizes)
+    model = pc.build_model("pixelhdm", "PixelHDM")
+    assert advise((512, 512), model.spec.trained_sizes) is None and advise((512, 2048), model.spec.trained_sizes)

@@ -5,6 +5,7 @@ import torch
 
 import pixeldit_core as pc
 from pixeldit_core.flow.guidance import guided_velocity
+from pixeldit_core.sampling import condition_velocities
 
 SOLVERS = {"EulerSampler": "euler", "FlowDPMSolverSampler": "ab2", "HeunSampler": "heun"}
 CASES = [
@@ -115,9 +116,8 @@ def test_solvers_alone_are_the_same(golden, name):
     model = pc.load_checkpoint(case.checkpoint)
     how = settings(case)
     labels = case.inputs["labels"]
-    velocity = guided_velocity(
-        model.velocity, labels, pc.null_condition(model, len(labels)), how["cfg"], how["cfg_interval"]
-    )
+    velocities = condition_velocities(model.velocity, labels, pc.null_condition(model, len(labels)))
+    velocity = guided_velocity(*velocities, how["cfg"], how["cfg_interval"])
     times = pc.time_grid(model, how["steps"], how["timeshift"])
     close(pc.SOLVERS[how["solver"]](velocity, case.inputs["noise"], times), case.outputs["final"], 5e-5)
 
@@ -126,7 +126,7 @@ def test_both_rules_are_the_same_for_the_official_models(golden):
     case = golden("c2i_sample_flowdpm_ts2")
     model = pc.load_checkpoint(case.checkpoint)
     runs = [
-        pc.sample(model, case.inputs["labels"], noise=case.inputs["noise"], rule=rule, **settings(case))
-        for rule in ("house", "published")
+        pc.sample(model, case.inputs["labels"], noise=case.inputs["noise"], convention=convention, **settings(case))
+        for convention in ("standard", "reference")
     ]
     assert torch.equal(*runs)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.flow.grid import sigma_grid
 from pixeldit_core.flow.solvers import flow_dpmpp_2m
+from pixeldit_core.flow.times import sigma_grid
 
 pytestmark = pytest.mark.usefixtures("reference_processor")
 
@@ -44,7 +44,7 @@ def record(network):
 @pytest.mark.parametrize("name", FORWARD)
 def test_forward_and_every_intermediate(golden, name):
     case = golden(name)
-    model = pc.load_checkpoint(case.checkpoint)
+    model = pc.load_checkpoint(case.checkpoint, full_last_block=True)
     for key, value in case.case["config"].items():
         assert key in UNUSED or getattr(model.params, key) == value, key
     found = record(model.network)
@@ -76,13 +76,13 @@ def test_velocity_is_the_network_in_the_common_language(golden, name):
 def test_the_authors_take_the_raw_weights(golden, weights, output):
     case = golden("t2i_forward_p8_24x32_ddp")
     model = pc.load_checkpoint(case.checkpoint, weights=weights)
-    assert model.weights == ("ema" if weights == "ema" else "raw")
+    assert model.spec.weights == ("ema" if weights == "ema" else "raw")
     close(model.network(case.inputs["x"], case.inputs["t"], case.inputs["y"]), case.outputs[output], 2e-5)
     assert (case.outputs["output"] - case.outputs["output_if_ema_weights_were_used"]).abs().max() > 0.1
 
 
 def test_keys_and_parameter_count_are_the_published_ones(published_keys):
-    model = pc.build("pixeldit_t2i", "PixelDiT-T2I")
+    model = pc.build_model("pixeldit_t2i", "PixelDiT-T2I")
     assert sum(parameter.numel() for parameter in model.network.parameters()) == 1_302_470_787
     expected = published_keys("pixeldit-t2i-1300m-core")
     assert {key: list(value.shape) for key, value in model.network.state_dict().items()} == expected["keys"]
@@ -157,8 +157,8 @@ def test_both_rules_are_the_same_for_the_official_models(golden):
     model = pc.load_checkpoint(case.checkpoint)
     cond, null = conditions(model, case)
     runs = [
-        pc.sample(model, cond, null, noise=case.inputs["noise"], rule=rule, **settings(case))
-        for rule in ("house", "published")
+        pc.sample(model, cond, null, noise=case.inputs["noise"], convention=convention, **settings(case))
+        for convention in ("standard", "reference")
     ]
     assert torch.equal(*runs)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.networks.positions import apply_rope, rope_1d, rope_2d, sincos_2d, time_features
+from pixeldit_core.layers.embeddings import sincos_2d, time_features
+from pixeldit_core.layers.rope import apply_rope, rope_1d, rope_2d
 
 
 def close(actual, expected, tolerance):

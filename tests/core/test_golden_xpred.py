@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from xpred_cases import DATASETS, FILES, TABLES, case_params, find, preset_params, weights_of
 
-from pixeldit_core.networks import layers
-from pixeldit_core.networks.layers import scaled_dot_product
-from pixeldit_core.networks.positions import rope_grid
-from pixeldit_core.networks.xpred import (
+from pixeldit_core.families.xpred.layers import add_positions
+from pixeldit_core.families.xpred.network import (
     XPredDiT,
     XPredMMDiT,
     XPredMMPixelDiT,
@@ -23,14 +21,16 @@ from pixeldit_core.networks.xpred import (
     network_class,
     params_from,
 )
-from pixeldit_core.networks.xpred_layers import add_positions
-from pixeldit_core.networks.xpred_pixels import Compress, Expand
+from pixeldit_core.families.xpred.pixel_pathway import Compress, Expand
+from pixeldit_core.layers import chunking
+from pixeldit_core.layers.attention import scaled_dot_product
+from pixeldit_core.layers.rope import rope_grid
 
 CLASSES = {"DiT": XPredDiT, "MMDiT": XPredMMDiT, "PixelDiT": XPredPixelDiT, "MMPixelDiT": XPredMMPixelDiT}
-PRESETS = ("dit-tiny-4", "mmdit-tiny-4", "pixeldit-tiny-4", "mmpixeldit-tiny-4")
+VARIANTS = ("dit-tiny-4", "mmdit-tiny-4", "pixeldit-tiny-4", "mmpixeldit-tiny-4")
 LEGACY = ("legacy-pixeldit", "legacy-mmpixeldit")
 NETWORKS = [
-    *((preset, dataset) for preset in PRESETS for dataset in DATASETS),
+    *((preset, dataset) for preset in VARIANTS for dataset in DATASETS),
     *((preset, dataset) for preset in LEGACY for dataset in ("mnist", "cifar10")),
 ]
 
@@ -102,7 +102,7 @@ def off(actual, expected):
     return ((actual - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in PRESETS)))
+@pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
 def test_every_forward_and_every_intermediate(name):
     found = find(name)
     tests = [test for test in found.case["tests"] if test["kind"] == "forward"]
@@ -118,13 +118,13 @@ def test_every_forward_and_every_intermediate(name):
             assert far(seen[key], found.outputs[place]) <= test["suggested_atol"], f"{test['name']}: {key}"
 
 
-@pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in PRESETS)))
+@pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
 def test_parameter_counts_of_the_cases(name):
     found = find(name)
     assert sum(value.numel() for value in weights_of(found).values()) == found.case["param_count"]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VARIANTS)
 def test_the_recipe_makes_the_weights_that_were_recorded(preset):
     found = find(f"preset-{preset}-mnist")
     weights = weights_of(found)
@@ -151,7 +151,7 @@ def test_keys_and_parameter_counts_of_the_presets(published_keys, preset, datase
         network = network_class(params)(params)
     found = {key: list(value.shape) for key, value in network.state_dict().items()}
     assert found == expected["keys"]
-    assert list(found) == list(expected["keys"])  # the order of an optimiser's state
+    assert list(found) == list(expected["keys"])  # the order of an optimizer's state
     assert [name for name, _ in network.named_parameters()] == list(found)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["param_count"]
 
@@ -284,7 +284,7 @@ def test_no_label_is_the_last_row_and_one_time_is_for_all(params):
 def test_groups_of_tokens_change_nothing(params, monkeypatch):
     network = tiny(params)
     output = network(X, TIME, LABELS)
-    monkeypatch.setattr(layers, "TOGETHER", 64)
+    monkeypatch.setattr(chunking, "TOKENS_CHUNK", 64)
     assert off(network(X, TIME, LABELS), output) < 2e-5
 
 

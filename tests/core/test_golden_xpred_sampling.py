@@ -9,8 +9,8 @@ from PIL import Image
 from xpred_cases import FILES, case_params, find, preset_params, weights_of
 
 import pixeldit_core as pc
-from pixeldit_core.flow.rules import Rule
-from pixeldit_core.networks.xpred import network_class
+from pixeldit_core.families.xpred.network import network_class
+from pixeldit_core.flow.convention import Convention
 
 KINDS = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 
@@ -21,9 +21,9 @@ def family_of(params):
 
 
 def built(found):
-    """The model of a case without a file: its weights follow from a recipe."""
+    """The model of a case without a file: its weights follow from a settings."""
     params = case_params(found.case)
-    model = pc.build(family_of(params).name, params, device="cpu")
+    model = pc.build_model(family_of(params).name, params, device="cpu")
     model.network.load_state_dict(weights_of(found))
     return model
 
@@ -36,7 +36,7 @@ def settings_of(test):
         "timeshift": told["shift"],
         "cfg_interval": tuple(told["cfg_interval"]),
         "solver": told["solver"],
-        "rule": "published",
+        "convention": "reference",
     }
 
 
@@ -74,20 +74,22 @@ def test_published_walks(name):
 def test_grids_of_the_published_walk():
     """Times, divisors and guided steps of every row, and the states of a network that answers 0."""
     found = find("grid-table")
-    rule = pc.FAMILIES["xpred_dit"].published
+    convention = pc.FAMILIES["xpred_dit"].reference
     assert len(found.case["rows"]) > 20
     for row in found.case["rows"]:
         tag, interval, cfg, shift = row["tag"], tuple(row["cfg_interval"]), row["cfg_scale"], row["shift"]
-        times = rule.grid(row["steps"], shift).tolist()
-        clock = [rule.clock(t, shift) for t in times[:-1]]
+        times = convention.grid(row["steps"], shift).tolist()
+        clock = [convention.network_time(t, shift) for t in times[:-1]]
         values = {key: found.outputs[f"{tag}.{key}"] for key in ("t_val", "t_shifted", "divisor", "cfg")}
         assert times[:-1] == values["t_val"].tolist()
         assert clock == pytest.approx(values["t_shifted"].tolist(), abs=1e-15)
-        assert [max(1 - t, rule.floor) for t in clock] == pytest.approx(values["divisor"].tolist(), abs=1e-15)
-        assert [rule.guided(t, interval, cfg) for t in times[:-1]] == values["cfg"].bool().tolist()
+        assert [max(1 - t, convention.min_noise_level) for t in clock] == pytest.approx(
+            values["divisor"].tolist(), abs=1e-15
+        )
+        assert [convention.guided(t, interval, cfg) for t in times[:-1]] == values["cfg"].bool().tolist()
         trajectory = found.outputs[f"{tag}.traj_zero_model"]
         states = [trajectory[0]]
-        velocity = rule.velocity(lambda x, t, condition: -x / (1 - t), shift)
+        velocity = convention.velocity(lambda x, t, condition: -x / (1 - t), shift)
         pc.SOLVERS["euler"](
             lambda x, t, velocity=velocity: velocity(x, t, None),
             trajectory[0],
@@ -123,7 +125,7 @@ def test_pictures_of_the_authors_command_line(name):
     display = (final * 0.5 + 0.5).clamp(0, 1)
     assert (display - found.outputs["final_display"]).abs().max() <= 1e-4
     picture = np.asarray(Image.open(found.folder / "ref_generated_samples.png"), dtype=np.int16)
-    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "published"), columns) - picture).max() <= 1
+    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "reference"), columns) - picture).max() <= 1
     movie = found.folder / "ref_sampling_process.gif"
     if movie.exists():
         frames = Image.open(movie)
@@ -131,8 +133,8 @@ def test_pictures_of_the_authors_command_line(name):
         for index, state in enumerate(states):
             frames.seek(index)
             theirs = np.asarray(frames.convert("RGB"), dtype=np.int16)
-            ours = torchvision_grid(pc.to_uint8(model, state, "published"), columns)
-            assert np.abs(ours - theirs).mean() < 2  # a palette of 256 colours lies between
+            ours = torchvision_grid(pc.to_uint8(model, state, "reference"), columns)
+            assert np.abs(ours - theirs).mean() < 2  # a palette of 256 colors lies between
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -148,8 +150,8 @@ def test_files_tell_everything(name, tmp_path):
         key: getattr(params, key) or {"pixel_mlp_hidden_dim": None}.get(key, getattr(params, key)) for key in same
     }
     model = pc.load_checkpoint(found.checkpoint)
-    assert model.recipe_for(None).size == model.own_size == (params.image_size,) * 2
-    assert model.trained_sizes == ((params.image_size,) * 2,)
+    assert model.spec.settings_for(None).size == model.spec.default_size == (params.image_size,) * 2
+    assert model.spec.trained_sizes == ((params.image_size,) * 2,)
     if info.params.num_classes == 10 and case["dataset_config"]["name"] == "mnist":
         assert [names[0] for names in info.class_names] == list("0123456789")
     for form in ("canonical", "comfyui"):
@@ -167,15 +169,15 @@ def test_networks_of_the_reference_s_names():
             continue
         kind = row["class"].lower()
         params = preset_params(f"{'legacy-' if row['patch'] == 16 else ''}{kind}-tiny-4", row["dataset"])
-        model = pc.build(f"xpred_{kind}", params)
+        model = pc.build_model(f"xpred_{kind}", params)
         shapes = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
         assert sum(weight.numel() for weight in model.network.parameters()) == row["param_count"]
-        told = model.family.params_from(shapes) | model.family.guesses(shapes)
+        told = model.family.params_from(shapes) | model.family.default_params(shapes)
         assert model.family.params(**told) == dataclasses.replace(
             params, image_mean=model.family.params(**told).image_mean
         )
-        if (preset := pc.PRESETS.get(f"{kind}-tiny/4-{row['dataset']}")) and row["patch"] == 4:
-            made = pc.build(preset.family, preset.params).network.state_dict()
+        if (preset := pc.VARIANTS.get(f"{kind}-tiny/4-{row['dataset']}")) and row["patch"] == 4:
+            made = pc.build_model(preset.family, preset.params).network.state_dict()
             assert {key: tuple(value.shape) for key, value in made.items()} == shapes
         seen += 1
     assert seen == 31
@@ -204,7 +206,7 @@ def edited(tmp_path, name, **changes):
         ("dit-r1", {"model": {"mlp_ratio": 1e400}}, "not readable"),
         ("dit-r1", {"dataset": {"in_channels": 4}}, "says in_channels = 4"),
         ("dit-r1", {"dataset": {"normalize_std": [0.0, 0.5, 0.5]}}, "image_std"),
-        ("dit-r1", {"dataset": {"normalize_mean": "grey"}}, "image_mean"),
+        ("dit-r1", {"dataset": {"normalize_mean": "gray"}}, "image_mean"),
         ("dit-r1", {"dataset": {"image_size": 400}}, "pos_embedding is"),
         ("dit-r1", {"dataset": {"image_size": "big"}}, "image_size"),
     ],
@@ -241,13 +243,13 @@ def test_mean_and_spread_are_the_file_s_own(tmp_path):
 
 def test_memory_in_terms_of_the_official_networks():
     """Measured at 256 x 256, batch 2, float32: 253 MiB with a pixel path, 53 without; factor 1 holds 157."""
-    told = {name: pc.FAMILIES[pc.PRESETS[name].family].memory(pc.PRESETS[name].params) for name in pc.PRESETS}
+    told = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
     assert 1.6 < told["mmpixeldit-tiny/4-cifar10"] == told["pixeldit-tiny/4-cifar10"] < 2.2
     assert {value for name, value in told.items() if "pixeldit-tiny" not in name} == {1.0}
 
 
 def test_grey_in_from_rgb():
-    model = pc.build("xpred_dit", "dit-tiny/4-mnist")
+    model = pc.build_model("xpred_dit", "dit-tiny/4-mnist")
     picture = Image.new("RGB", (28, 28), (255, 0, 0))
     state = pc.from_image(model, picture)
     assert state.shape == (1, 1, 28, 28) and pc.to_uint8(model, state).unique().tolist() == [76]
@@ -269,26 +271,28 @@ def test_the_correct_walk_ends_on_the_image_where_the_published_one_does_not(ste
     family = pc.FAMILIES["xpred_mmpixeldit"]
     image, noise = torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64), torch.ones(1, 1, 4, 4, dtype=torch.float64)
     left = {}
-    for name in ("house", "published"):
-        rule = family.rule(name)
-        velocity = rule.velocity(Perfect(image), shift)
-        times = rule.grid(steps, shift)
+    for name in ("standard", "reference"):
+        convention = family.convention(name)
+        velocity = convention.velocity(Perfect(image), shift)
+        times = convention.grid(steps, shift)
         end = pc.SOLVERS["euler"](lambda x, t, velocity=velocity: velocity(x, t, None), noise, times)
         left[name] = ((end - image) / (noise - image)).abs().max().item()
-    assert left["house"] < 1e-6
+    assert left["standard"] < 1e-6
     if (steps, shift) == (100, 1.0):
-        assert left["published"] == pytest.approx(0.016, abs=1e-3)
+        assert left["reference"] == pytest.approx(0.016, abs=1e-3)
     if (steps, shift) == (10, 2.0):
-        assert left["published"] == pytest.approx(0.09, abs=0.01)
+        assert left["reference"] == pytest.approx(0.09, abs=0.01)
 
 
 def test_the_rules_differ_only_where_the_authors_program_is_wrong():
     for family in pc.FAMILIES.values():
-        assert isinstance(family.rule("house"), Rule) and family.rule("house").floor == 0
+        assert (
+            isinstance(family.convention("standard"), Convention) and family.convention("standard").min_noise_level == 0
+        )
         same = family.name.startswith("pixeldit")
-        assert (family.published is None) == same
-    with pytest.raises(ValueError, match='rule "right" is not known; there are house, published'):
-        pc.FAMILIES["xpred_dit"].rule("right")
+        assert (family.reference is None) == same
+    with pytest.raises(ValueError, match='convention "right" is not known; there are standard, reference'):
+        pc.FAMILIES["xpred_dit"].convention("right")
 
 
 def test_sizes_other_than_the_trained_one():

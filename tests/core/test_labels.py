@@ -128,5 +128,5 @@ def test_a_checkpoint_has_its_own_names(tiny):
 
 
 def test_a_thousand_classes_without_names_are_imagenet_s():
-    assert pc.build("pixeldit", "PixelDiT-B").class_names == NAMES
-    assert pc.build("pixeldit", pc.PixelDiTParams(24, 2, 1, 1, num_classes=10)).class_names is None
+    assert pc.build_model("pixeldit", "PixelDiT-B").class_names == NAMES
+    assert pc.build_model("pixeldit", pc.PixelDiTParams(24, 2, 1, 1, num_classes=10)).class_names is None

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
+from pixeldit_core.checkpoints.comfy_adaln import split_tensors
 from pixeldit_core.checkpoints.lora import merge_lora, read_lora
-from pixeldit_core.checkpoints.pairs import Lora, Pair, split_pair
-from pixeldit_core.checkpoints.split import split_tensors
+from pixeldit_core.checkpoints.lora_delta import Lora, Pair, split_pair
 
 RANK, ALPHA = 3, 2.0
 PATHS = ("patch_blocks.0.attn.qkv_x", "patch_blocks.1.mlp_y.w2", "patch_blocks.1.adaLN_modulation_img.0")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.networks.positions import apply_rope, rope_2d, sincos_2d, time_features
+from pixeldit_core.layers.embeddings import sincos_2d, time_features
+from pixeldit_core.layers.rope import apply_rope, rope_2d
 
 LOW = [torch.bfloat16, torch.float16]
 
@@ -22,7 +23,7 @@ LOW = [torch.bfloat16, torch.float16]
 def test_keys_and_parameter_counts_are_the_published_ones(preset, name, count, request):
     path = request.config.rootpath / "tests" / "golden" / "keys" / f"keys-pixeldit-{name}-c2i.json"
     expected = json.loads(path.read_text(encoding="utf-8"))
-    model = pc.build("pixeldit", preset)
+    model = pc.build_model("pixeldit", preset)
     state = {key: list(value.shape) for key, value in model.network.state_dict().items()}
     assert state == expected["keys"]
     assert sum(value.numel() for value in model.network.parameters()) == expected["param_count"] == count
@@ -123,8 +124,8 @@ def test_sizes_that_no_network_can_have(change, told):
 
 def test_build_names_what_there_is():
     with pytest.raises(ValueError, match='"PixelDiT-XXL" is not known.*PixelDiT-B, PixelDiT-L, PixelDiT-XL'):
-        pc.build("pixeldit", "PixelDiT-XXL")
+        pc.build_model("pixeldit", "PixelDiT-XXL")
     with pytest.raises(ValueError, match='family "sd" is not known; there are pixeldit'):
-        pc.build("sd", "PixelDiT-XL")
+        pc.build_model("sd", "PixelDiT-XL")
     with pytest.raises(ValueError, match="takes PixelDiTParams, not dict"):
-        pc.build("pixeldit", {})
+        pc.build_model("pixeldit", {})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pixeldit_core import PixelDiT, PixelDiTParams
-from pixeldit_core.networks import pixel_path, positions
+from pixeldit_core.layers import chunking, rope
 
 
 @pytest.fixture(params=[False, True], ids=["pre", "post"])
@@ -38,7 +38,7 @@ def assert_same(results, expected):
 
 def test_groups_of_rows_change_neither_output_nor_gradients(network, monkeypatch):
     whole = run(network)
-    monkeypatch.setattr(pixel_path, "GROUP", 7 * 64 * 16)  # 7 rows of P x C values: four groups and a rest
+    monkeypatch.setattr(chunking, "ROWS_CHUNK", 7 * 64 * 16)  # 7 rows of P x C values: four groups and a rest
     groups = run(network)
     assert (whole[2], groups[2]) == (1, 5)
     assert_same(groups, whole)
@@ -46,7 +46,7 @@ def test_groups_of_rows_change_neither_output_nor_gradients(network, monkeypatch
 
 def test_the_way_for_gpus_and_compilers_gives_the_same(network, monkeypatch):
     eager = run(network)
-    for module in (pixel_path, positions):
+    for module in (chunking, rope):
         monkeypatch.setattr(module, "runs_eagerly_on_cpu", lambda x: False)
     assert_same(run(network), eager)
 
@@ -54,15 +54,15 @@ def test_the_way_for_gpus_and_compilers_gives_the_same(network, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_complex_rotation_is_bit_for_bit_the_plain_one(dtype, monkeypatch):
     x = torch.randn(2, 16, 3, 72, generator=torch.Generator().manual_seed(0)).to(dtype)
-    tables = positions.rope_2d(4, 4, 72)
-    fast = positions.apply_rope(x, *tables)
-    monkeypatch.setattr(positions, "runs_eagerly_on_cpu", lambda x: False)
-    assert torch.equal(fast, positions.apply_rope(x, *tables))
+    tables = rope.rope_2d(4, 4, 72)
+    fast = rope.apply_rope(x, *tables)
+    monkeypatch.setattr(rope, "runs_eagerly_on_cpu", lambda x: False)
+    assert torch.equal(fast, rope.apply_rope(x, *tables))
 
 
 def test_a_group_of_float32_leaves_its_input_alone(network):
     before = torch.randn(30, 64, 16, generator=torch.Generator().manual_seed(2))
     z, s_cond = before.clone(), torch.ones(30, 32)
     with torch.no_grad():
-        network.pixel_blocks[0](z, s_cond, 2, positions.rope_2d(3, 5, 16))
+        network.pixel_blocks[0](z, s_cond, 2, rope.rope_2d(3, 5, 16))
     assert torch.equal(z, before)

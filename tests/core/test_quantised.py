@@ -1,4 +1,4 @@
-"""Quantised files: what is found in a header, exact numbers, pictures as from plain weights, and broken ones."""
+"""Quantized files: what is found in a header, exact numbers, pictures as from plain weights, and broken ones."""
 
 import json
 import math
@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
+from pixeldit_core.checkpoints.comfy_adaln import split_tensors
 from pixeldit_core.checkpoints.load import read_weights
-from pixeldit_core.checkpoints.quantised import companions, dequantise, find_quantised, real_shapes
-from pixeldit_core.checkpoints.split import split_tensors
+from pixeldit_core.checkpoints.quantized import companions, dequantize, find_quantized, real_shapes
 
 STYLES = {
     "fp8-scaled": "fp8",
@@ -37,20 +37,20 @@ def header(tensors):
 def test_every_number_is_exact(golden, style, kind):
     case, path = file_of(golden, style)
     tensors, metadata = pc.read_checkpoint(path)
-    found = find_quantised(*header(tensors), metadata)
+    found = find_quantized(*header(tensors), metadata)
     assert found == {f"core.{layer}.weight": kind for layer in case.case["quantized_layers"]}
     wanted = {key.removeprefix("dequant."): value for key, value in case.outputs.items() if key.startswith("dequant.")}
     assert len(wanted) == 6
     for key, value in wanted.items():
-        got = dequantise("core." + key, tensors, metadata, tuple(value.shape))
+        got = dequantize("core." + key, tensors, metadata, tuple(value.shape))
         assert got.dtype == torch.float32 and torch.equal(got, value), key
-        half = dequantise("core." + key, tensors, metadata, tuple(value.shape), torch.bfloat16)
+        half = dequantize("core." + key, tensors, metadata, tuple(value.shape), torch.bfloat16)
         assert torch.equal(half, value.to(torch.bfloat16))
 
 
 @pytest.mark.usefixtures("reference_processor")
 @pytest.mark.parametrize("style, kind", STYLES.items())
-def test_a_quantised_file_paints_as_its_plain_numbers(golden, style, kind):
+def test_a_quantized_file_paints_as_its_plain_numbers(golden, style, kind):
     case, path = file_of(golden, style)
     model = pc.load_checkpoint(path)
     given = case.inputs
@@ -58,23 +58,23 @@ def test_a_quantised_file_paints_as_its_plain_numbers(golden, style, kind):
     tolerance = case.case["suggested_atol_velocity"]
     torch.testing.assert_close(velocity, case.outputs["velocity"], atol=tolerance, rtol=0)
     info = pc.inspect_checkpoint(path)
-    assert (info.quantisation, info.refused, info.dtype, info.params) == (kind, None, torch.float32, model.params)
+    assert (info.quantization, info.refused, info.dtype, info.params) == (kind, None, torch.float32, model.params)
     assert info.count == sum(parameter.numel() for parameter in model.network.parameters())
 
 
-def quantise_fp8(weight):
+def quantize_fp8(weight):
     scale = weight.abs().max() / 448
     stored = (weight / scale).to(torch.float8_e4m3fn)
     return {"weight": stored, "weight_scale": scale}, "float8_e4m3fn", stored.float() * scale
 
 
-def quantise_int8(weight):
+def quantize_int8(weight):
     scale = weight.abs().amax(dim=1, keepdim=True) / 127
     stored = (weight / scale).round().to(torch.int8)
     return {"weight": stored, "weight_scale": scale}, "int8_tensorwise", stored.float() * scale
 
 
-def quantise_mxfp8(weight):
+def quantize_mxfp8(weight):
     """As the description says it, index by index: padded to 32, exponents in tiles of 128 rows and 4 columns."""
     rows, columns = (-(-size // 32) * 32 for size in weight.shape)
     whole = torch.zeros(rows, columns)
@@ -93,7 +93,7 @@ def quantise_mxfp8(weight):
     return {"weight": stored, "weight_scale": scale}, "mxfp8", plain
 
 
-QUANTISE = {"fp8": quantise_fp8, "int8": quantise_int8, "mxfp8": quantise_mxfp8}
+QUANTISE = {"fp8": quantize_fp8, "int8": quantize_int8, "mxfp8": quantize_mxfp8}
 
 
 def bytes_of(about):
@@ -101,8 +101,8 @@ def bytes_of(about):
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
-def quantise_state(state, kind, chosen):
-    """What a quantised file holds, and the plain numbers of it."""
+def quantize_state(state, kind, chosen):
+    """What a quantized file holds, and the plain numbers of it."""
     stored, plain = {}, {}
     for key, value in state.items():
         plain[key] = stored[key] = value.contiguous()
@@ -130,29 +130,29 @@ CHOICES = {
 @pytest.mark.parametrize("chosen", CHOICES)
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("kind", QUANTISE)
-def test_whatever_is_quantised_comes_back(tiny_t2i, tmp_path, kind, split, chosen):
+def test_whatever_is_quantized_comes_back(tiny_t2i, tmp_path, kind, split, chosen):
     """Sizes here are no multiples of 32, and the halves of a modulation join after they are plain numbers."""
     model = tiny_t2i()
     state = model.network.state_dict()
-    stored, plain = quantise_state(split_tensors(state) if split else state, kind, CHOICES[chosen])
-    save_file(stored, tmp_path / "quantised.safetensors")
+    stored, plain = quantize_state(split_tensors(state) if split else state, kind, CHOICES[chosen])
+    save_file(stored, tmp_path / "quantized.safetensors")
     save_file({key: value.contiguous() for key, value in plain.items()}, tmp_path / "plain.safetensors")
-    again = pc.load_checkpoint(tmp_path / "quantised.safetensors")
+    again = pc.load_checkpoint(tmp_path / "quantized.safetensors")
     expected = pc.load_checkpoint(tmp_path / "plain.safetensors")
     assert again.params == model.params and same(again, expected.network.state_dict())
     changed = len(stored) > len(plain)
     assert changed != same(again, state) and changed == (split or "half" not in chosen)
-    info = pc.inspect_checkpoint(tmp_path / "quantised.safetensors")
-    assert info.quantisation == (kind if changed else None) and info.refused is None
+    info = pc.inspect_checkpoint(tmp_path / "quantized.safetensors")
+    assert info.quantization == (kind if changed else None) and info.refused is None
     assert info.params == model.params and info.count == sum(value.numel() for value in state.values())
 
 
 @pytest.mark.parametrize("kind", QUANTISE)
 def test_a_class_network_too_and_its_averaged_weights(tiny, tmp_path, kind):
     model = tiny()
-    stored, plain = quantise_state(model.network.state_dict(), kind, CHOICES["blocks"])
+    stored, plain = quantize_state(model.network.state_dict(), kind, CHOICES["blocks"])
     raw = {f"denoiser.{key}": value for key, value in tiny(seed=3).network.state_dict().items()}
-    path = tmp_path / "quantised.safetensors"
+    path = tmp_path / "quantized.safetensors"
     save_file(raw | {f"ema_denoiser.{key}": value for key, value in stored.items()}, path)
     assert same(pc.load_checkpoint(path), plain)
     assert not same(pc.load_checkpoint(path, weights="raw"), plain)
@@ -161,8 +161,8 @@ def test_a_class_network_too_and_its_averaged_weights(tiny, tmp_path, kind):
 
 def test_looked_at_one_by_one_and_in_the_precision_of_the_rest(tiny_t2i, tmp_path):
     state = {key: value.bfloat16() for key, value in tiny_t2i().network.state_dict().items()}
-    stored, plain = quantise_state(state, "int8", CHOICES["blocks"])
-    path = tmp_path / "quantised.safetensors"
+    stored, plain = quantize_state(state, "int8", CHOICES["blocks"])
+    path = tmp_path / "quantized.safetensors"
     save_file(stored, path)
     found, full = read_weights(path), read_weights(path, compute_dtype=torch.float32)
     assert set(found.tensors) == set(state) and len(found.tensors) == len(state)
@@ -171,7 +171,7 @@ def test_looked_at_one_by_one_and_in_the_precision_of_the_rest(tiny_t2i, tmp_pat
     assert all(value.dtype == torch.bfloat16 for value in found.tensors.values())
     assert torch.equal(found.tensors.pop(key), plain[key].bfloat16()) and key not in found.tensors
     saved = pc.save_checkpoint(path, tmp_path / "plain.safetensors", "comfyui")
-    assert pc.inspect_checkpoint(saved).quantisation is None
+    assert pc.inspect_checkpoint(saved).quantization is None
     assert same(pc.load_checkpoint(saved), {key: value.bfloat16().float() for key, value in plain.items()})
 
 
@@ -197,11 +197,11 @@ def test_sizes_without_padding_where_the_header_tells():
         "core.patch_blocks.0.attn.proj_x.bias": (24,),
         "core.patch_blocks.0.attn.qkv_x.weight": (96, 32),
     }
-    quantised = {key: "mxfp8" for key in shapes if key.endswith(".weight")}
+    quantized = {key: "mxfp8" for key in shapes if key.endswith(".weight")}
     told = {"core.patch_blocks.0.attn.proj_x.weight": (24, 32)}
-    assert real_shapes(shapes, quantised) == shapes | told
+    assert real_shapes(shapes, quantized) == shapes | told
     wide = shapes | {"core.s_embedder.proj.bias": (25,), "core.patch_blocks.0.mlp_x.w1.weight": (96, 32)}
-    assert real_shapes(wide, quantised)["core.patch_blocks.0.mlp_x.w1.weight"] == (66, 32)
+    assert real_shapes(wide, quantized)["core.patch_blocks.0.mlp_x.w1.weight"] == (66, 32)
     assert real_shapes(shapes, {}) == shapes
 
 
@@ -211,9 +211,9 @@ def test_a_rotation_undoes_itself(group):
     for _ in range(round(math.log(group, 4))):
         turn = torch.kron(turn, torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]]) / 2)
     weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
-    parts, form, rotated = quantise_int8((weight.view(-1, group) @ turn).view(8, 128))
+    parts, form, rotated = quantize_int8((weight.view(-1, group) @ turn).view(8, 128))
     about = bytes_of({"format": form, "convrot": True, "convrot_groupsize": group})
-    got = dequantise("a.weight", {f"a.{key}": value for key, value in parts.items()} | {"a.comfy_quant": about}, {})
+    got = dequantize("a.weight", {f"a.{key}": value for key, value in parts.items()} | {"a.comfy_quant": about}, {})
     torch.testing.assert_close(got, weight, atol=0.05, rtol=0)
     torch.testing.assert_close((got.view(-1, group) @ turn).view(8, 128), rotated, atol=1e-5, rtol=0)
 
@@ -279,7 +279,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("kind, change, text, header_tells", BROKEN)
 def test_a_broken_layer_is_named(tiny_t2i, tmp_path, kind, change, text, header_tells):
-    stored, _ = quantise_state(tiny_t2i().network.state_dict(), kind, lambda key: key == f"{LAYER}.weight")
+    stored, _ = quantize_state(tiny_t2i().network.state_dict(), kind, lambda key: key == f"{LAYER}.weight")
     parts = {key.removeprefix(f"{LAYER}."): stored.pop(key) for key in list(stored) if key.startswith(f"{LAYER}.")}
     path = tmp_path / "broken.safetensors"
     save_file(stored | {f"{LAYER}.{part}": value.contiguous() for part, value in change(parts).items()}, path)
@@ -318,7 +318,7 @@ def test_what_a_header_tells_of_others_is_not_about_us(tiny_t2i, tmp_path):
     packed = {f"{encoder}.weight": torch.zeros(4, 2, dtype=torch.uint8), f"{encoder}.weight_scale_2": torch.ones(())}
     layers = {encoder: {"format": "nvfp4"}, "nowhere": {"format": "nvfp4"}}
     path = with_layers(tmp_path / "whole.safetensors", state | packed, layers)
-    assert same(pc.load_checkpoint(path), state) and pc.inspect_checkpoint(path).quantisation is None
+    assert same(pc.load_checkpoint(path), state) and pc.inspect_checkpoint(path).quantization is None
 
 
 def test_weights_packed_in_four_bits_are_refused_with_a_way_out(tiny_t2i, tmp_path):
@@ -332,11 +332,11 @@ def test_weights_packed_in_four_bits_are_refused_with_a_way_out(tiny_t2i, tmp_pa
 
 
 @pytest.mark.parametrize("key", [
-    f"{LAYER}.weight_scale",  # of a weight that is not quantised
+    f"{LAYER}.weight_scale",  # of a weight that is not quantized
     "patch_blocks.0.attn.qkv_z.weight_scale",
     f"{LAYER}.comfy_quant",
 ])  # fmt: skip
-def test_a_scale_that_belongs_to_nothing_quantised_is_left_over(tiny_t2i, tmp_path, key):
+def test_a_scale_that_belongs_to_nothing_quantized_is_left_over(tiny_t2i, tmp_path, key):
     path = tmp_path / "left.safetensors"
     save_file(tiny_t2i().network.state_dict() | {key: torch.ones(())}, path)
     with pytest.raises(ValueError, match=f"1 tensors do not belong to PixelDiT, text-to-image: {key}"):
@@ -381,12 +381,12 @@ def test_a_golden_file_without_a_tensor_or_with_one_more(golden, tmp_path):
 
 
 def test_a_weight_by_itself():
-    parts, _, plain = quantise_mxfp8(torch.randn(40, 300, generator=torch.Generator().manual_seed(0)))
+    parts, _, plain = quantize_mxfp8(torch.randn(40, 300, generator=torch.Generator().manual_seed(0)))
     tensors = {f"a.{key}": value for key, value in parts.items()}
-    assert torch.equal(dequantise("a.weight", tensors, {}, (40, 300)), plain)
-    assert dequantise("a.weight", tensors, {}).shape == (64, 320)
+    assert torch.equal(dequantize("a.weight", tensors, {}, (40, 300)), plain)
+    assert dequantize("a.weight", tensors, {}).shape == (64, 320)
     for shape in ((40, 200), (40,), (65, 320), (40, 300, 1)):
         with pytest.raises(ValueError, match=r"a.weight is \[64, 320\], expected"):
-            dequantise("a.weight", tensors, {}, shape)
-    with pytest.raises(ValueError, match="b.weight is float32, which is not quantised"):
-        dequantise("b.weight", {"b.weight": plain}, {})
+            dequantize("a.weight", tensors, {}, shape)
+    with pytest.raises(ValueError, match="b.weight is float32, which is not quantized"):
+        dequantize("b.weight", {"b.weight": plain}, {})

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_size_that_is_no_number_of_a_network(tmp_path, value):
     refused(xpred_file(tmp_path / "odd.pt", {"image_size": value}, use_abs_pe=False), "image_size", "should be like 32")
 
 
-@pytest.mark.parametrize("value", [0.5, 7, "grey", {"a": 1}, [[0.5]], [None], ["0.5"], [HUGE], [True, True, True]])
+@pytest.mark.parametrize("value", [0.5, 7, "gray", {"a": 1}, [[0.5]], [None], ["0.5"], [HUGE], [True, True, True]])
 def test_a_mean_that_is_no_row_of_numbers(tmp_path, value):
     refused(xpred_file(tmp_path / "odd.pt", {"normalize_mean": value}), "image_mean")
 
@@ -62,13 +63,13 @@ def test_whole_numbers_may_be_written_as_others(tmp_path):
 @pytest.mark.parametrize("part, key, value", [
     ("params", "image_size", "é" * 10**6), ("params", "image_size", 8.5), ("params", "image_mean", 7),
     ("params", "é" * 10**6, 1), ("params", "depth", "9" * 10**6), (None, "family", "x" * 10**6),
-    (None, "recipe", "x" * 10**6),
+    (None, "settings", "x" * 10**6),
 ])  # fmt: skip
 def test_values_of_our_own_metadata_are_checked_and_not_told_at_length(tmp_path, part, key, value):
     model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", use_abs_pe=False))
-    model.recipe = pc.Recipe(steps=2, cfg=1.0)
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=2, cfg=1.0))
     path = pc.save_checkpoint(model, tmp_path / "odd.safetensors")
-    about = json.loads(relatives.write_metadata("xpred_dit", model.params, None, model.recipe)["pixeldit"])
+    about = json.loads(relatives.write_metadata(model.spec)["pixeldit"])
     (about[part] if part else about)[key] = value
     save_file(dict(model.network.state_dict()), path, {"pixeldit": json.dumps(about)})
     refused(path)
@@ -126,13 +127,13 @@ def test_a_config_beside_cannot_ask_for_a_picture_without_end(tmp_path, beside):
     refused(path, "config.json")
 
 
-@pytest.mark.parametrize("recipe", [
+@pytest.mark.parametrize("settings", [
     {"steps": 10**9}, {"steps": "9" * 4000}, {"size": [10**9, 8]}, {"size": [0, 8]}, {"cfg": float("nan")},
     {"timeshift": float("nan")}, {"timeshift": float("inf")}, {"solver": "x" * 10**6, "steps": 0},
 ])  # fmt: skip
-def test_a_recipe_that_no_sampling_can_follow_is_refused(tmp_path, recipe):
+def test_a_recipe_that_no_sampling_can_follow_is_refused(tmp_path, settings):
     model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt"))
-    about = {"family": "xpred_dit", "recipe": {"steps": 2, "cfg": 1.0} | recipe}
+    about = {"family": "xpred_dit", "settings": {"steps": 2, "cfg": 1.0} | settings}
     state = dict(model.network.state_dict())
     save_file(state, tmp_path / "odd.safetensors", {"pixeldit": json.dumps(about)})
     refused(tmp_path / "odd.safetensors")

@@ -1,14 +1,16 @@
 """Behaviour of sampling: cost, batches, precision, image to image, masks, mistakes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.flow.grid import sigma_grid
 from pixeldit_core.flow.guidance import guided_velocity
 from pixeldit_core.flow.solvers import SOLVERS
+from pixeldit_core.flow.times import sigma_grid
+from pixeldit_core.sampling import condition_velocities
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -20,7 +22,7 @@ def rows(calls):
 
 
 @pytest.mark.parametrize(
-    "recipe, evaluations",
+    "settings, evaluations",
     [
         ("imagenet256-epoch320", 179),
         ("imagenet256-epoch160", 189),
@@ -28,9 +30,9 @@ def rows(calls):
         ("imagenet512", 181),
     ],
 )
-def test_a_picture_costs_no_evaluation_too_many(tiny, calls, recipe, evaluations):
+def test_a_picture_costs_no_evaluation_too_many(tiny, calls, settings, evaluations):
     model = tiny()
-    model.recipe = pc.RECIPES[recipe]
+    model.spec = replace(model.spec, settings=pc.SETTINGS[settings])
     made = calls(model)
     pc.sample(model, pc.class_condition(model, 3), seeds=0, size=(4, 4))
     assert len(made) == 100 and rows(made) == evaluations
@@ -128,9 +130,9 @@ def test_the_same_picture_alone_and_in_a_batch(tiny):
 
 def test_noise_belongs_to_its_seed(tiny):
     model = tiny()
-    batch = pc.noise(model, [4, 5], 8, 12)
+    batch = pc.unit_noise(model, [4, 5], 8, 12)
     assert batch.shape == (2, 3, 8, 12) and batch.dtype == torch.float32
-    assert torch.equal(batch[1:], pc.noise(model, 5, 8, 12))
+    assert torch.equal(batch[1:], pc.unit_noise(model, 5, 8, 12))
     expected = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(4))
     assert torch.equal(batch[0], expected)
 
@@ -188,7 +190,7 @@ def test_guidance_takes_tuples_of_tensors_with_gaps():
         seen.append(condition)
         return condition[0]
 
-    v = guided_velocity(velocity, cond, null, 2.0, (0, 1))(torch.zeros(2, 3), 0.5)
+    v = guided_velocity(*condition_velocities(velocity, cond, null), 2.0, (0, 1))(torch.zeros(2, 3), 0.5)
     assert seen[0][0].shape == (4, 3) and seen[0][1] is None
     close(v, torch.full((2, 3), 2.0))
 
@@ -215,7 +217,7 @@ def test_image_to_image_walks_the_last_part_of_the_way(tiny, calls):
     model = tiny()
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     made = calls(model)
-    start = pc.noise(model, 3, 16, 16)
+    start = pc.unit_noise(model, 3, 16, 16)
     x = pc.sample(model, pc.class_condition(model, 2), seeds=3, image=image, denoise=0.5, steps=4, cfg=1)
     grid = pc.time_grid(model, 8)[4:]
     assert [float(call.time[0]) for call in made] == grid[:-1].tolist()
@@ -274,7 +276,7 @@ def test_pictures_and_states_are_inverse(tiny):
 
 def test_time_grid_is_the_recipe_s_unless_told(tiny):
     model = tiny()
-    model.recipe = pc.RECIPES["imagenet512"]
+    model.spec = replace(model.spec, settings=pc.SETTINGS["imagenet512"])
     assert torch.equal(pc.time_grid(model, 10), pc.time_grid(pc.FAMILIES["pixeldit"], 10, 2.0))
     assert torch.equal(pc.time_grid(pc.FAMILIES["pixeldit"], 10), pc.time_grid(model, 10, 1.0))
     grid = pc.time_grid(model, 10)
@@ -283,7 +285,7 @@ def test_time_grid_is_the_recipe_s_unless_told(tiny):
 
 def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
     model = tiny()
-    model.recipe = pc.Recipe(steps=1, cfg=1.0)
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=1, cfg=1.0))
     assert pc.sample(model, pc.class_condition(model, 0)).shape == (1, 3, 256, 256)
 
 
@@ -302,7 +304,7 @@ def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
         ({"cfg_interval": (0.5, 0.5)}, "the guidance interval is 0.5 to 0.5"),
         ({"cfg_interval": (-0.1, 0.5)}, "the guidance interval is -0.1 to 0.5"),
         ({"solver": "dpm"}, 'solver "dpm" is not known; there are ab2, euler, heun, heun_exact, flow_dpmpp_2m'),
-        ({"rule": "mine"}, 'rule "mine" is not known'),
+        ({"convention": "mine"}, 'convention "mine" is not known'),
         ({"size": (18, 16)}, "size 16 x 18 .width x height.*nearest that does is 16 x 16"),
         ({"size": (2, 16)}, "nearest that does is 16 x 4"),
         ({"noise": torch.zeros(1, 3, 15, 16)}, "nearest that does is 16 x 16"),
@@ -313,7 +315,7 @@ def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
         ({"times": torch.tensor([0.0, 1.5])}, "times need at least two.* 0 to 1"),
         ({"mask": torch.ones(1, 1, 16, 16)}, "mask needs an image"),
         ({"image": torch.zeros(1, 3, 16, 16), "mask": torch.ones(1, 1, 8, 8)}, "the mask has shape"),
-        ({"image": torch.zeros(3, 3, 16, 16)}, "there are 3 images to start from for 2 pictures"),
+        ({"image": torch.zeros(3, 3, 16, 16)}, "there are 3 images to start from for 2 images"),
         ({"denoise": 0.5}, "denoise is 0.5, and there is no image"),
     ],
 )
@@ -327,7 +329,7 @@ def test_mistakes_are_named(tiny, calls, settings, told):
 
 def test_weights_that_are_not_finite_are_told_once_after_sampling(tiny, calls):
     model = tiny()
-    model.source = "broken.safetensors"
+    model.spec = replace(model.spec, source="broken.safetensors")
     model.network.final_layer.linear.bias.data[0] = float("inf")
     made = calls(model)
     with pytest.raises(ValueError, match="broken.safetensors: .* not finite .*float32 or bfloat16.*get the file again"):
@@ -336,7 +338,7 @@ def test_weights_that_are_not_finite_are_told_once_after_sampling(tiny, calls):
 
 
 def test_recipes_are_the_published_ones():
-    told = {name: (r.steps, r.cfg, r.timeshift, r.cfg_interval, r.solver, r.size) for name, r in pc.RECIPES.items()}
+    told = {name: (r.steps, r.cfg, r.timeshift, r.cfg_interval, r.solver, r.size) for name, r in pc.SETTINGS.items()}
     assert told == {
         "imagenet256-epoch80": (100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),
         "imagenet256-epoch160": (100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),
@@ -348,13 +350,13 @@ def test_recipes_are_the_published_ones():
         "xpred": (100, 3.0, 1.0, (0.1, 1.0), "euler", None),
         "pixelhdm": (50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
     }
-    for recipe in pc.RECIPES.values():
-        assert pc.Recipe.from_dict(recipe.to_dict()) == recipe
-    model = pc.build("pixeldit", "PixelDiT-B")
-    assert model.recipe_for((256, 256)) == model.recipe_for(None) == pc.RECIPES["imagenet256-epoch320"]
-    assert model.recipe_for((512, 512)) == pc.RECIPES["imagenet512"]
-    assert all(name.startswith("imagenet") for name in model.family.recipes)
-    assert set(pc.FAMILIES["pixeldit_t2i"].recipes) == {"t2i-1024", "t2i-1024-fast", "t2i-512"}
+    for settings in pc.SETTINGS.values():
+        assert pc.SamplingSettings.from_dict(settings.to_dict()) == settings
+    model = pc.build_model("pixeldit", "PixelDiT-B")
+    assert model.spec.settings_for((256, 256)) == model.spec.settings_for(None) == pc.SETTINGS["imagenet256-epoch320"]
+    assert model.spec.settings_for((512, 512)) == pc.SETTINGS["imagenet512"]
+    assert all(name.startswith("imagenet") for name in model.family.settings)
+    assert set(pc.FAMILIES["pixeldit_t2i"].settings) == {"t2i-1024", "t2i-1024-fast", "t2i-512"}
 
 
 def test_conditions(tiny):

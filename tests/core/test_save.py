@@ -63,7 +63,7 @@ def test_what_it_was_made_from_is_told(tiny, tiny_file, tmp_path):
         "loras": [{lora.name: sums[lora.name], "strength": 0.5}],
     }
     assert "origin" not in about(pc.save_checkpoint(tiny(), tmp_path / "own.safetensors"))
-    assert pc.load_checkpoint(path).recipe == tiny().recipe
+    assert pc.load_checkpoint(path).settings == tiny().settings
 
 
 def test_a_folder_of_peft_is_merged(golden, tmp_path):
@@ -144,7 +144,7 @@ def test_any_readable_layout_is_converted(golden, tmp_path, case, family, layout
     path = pc.save_checkpoint(source, tmp_path / "plain.safetensors", layout, torch.float32)
     model, again = pc.load_checkpoint(source), pc.load_checkpoint(path)
     assert again.family.name == family and again.params == model.params
-    assert (again.class_names, again.recipe) == (model.class_names, model.recipe)
+    assert (again.class_names, again.settings) == (model.class_names, model.settings)
     state, found = model.network.state_dict(), again.network.state_dict()
     assert all(torch.equal(state[key], found[key]) for key in state)
-    assert pc.inspect_checkpoint(path).quantisation is None
+    assert pc.inspect_checkpoint(path).quantization is None

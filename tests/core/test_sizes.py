@@ -1,12 +1,14 @@
 """Trained sizes: the published buckets, the nearest of them, and what goes by them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.sizes import BUCKETS, FAR, advise, bucket, distance, nearest
+from pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
+from pixeldit_core.sizes import FAR, advise, distance, nearest
 
 EVERY = [(resolution, size) for resolution, sizes in BUCKETS.items() for size in sizes]
 
@@ -92,45 +94,48 @@ def test_far_is_about_a_quarter():
 
 @pytest.mark.parametrize("resolution, size", EVERY)
 def test_every_bucket_has_the_settings_of_its_resolution(resolution, size):
-    model = pc.build("pixeldit_t2i", SMALL)
+    model = pc.build_model("pixeldit_t2i", SMALL)
     name = {1024: "t2i-1024", 512: "t2i-512"}[resolution]
-    assert model.recipe_for(size) == pc.RECIPES[name]
-    assert model.recipe_for(size).timeshift == {1024: 4.0, 512: 3.0}[resolution]
+    assert model.spec.settings_for(size) == pc.SETTINGS[name]
+    assert model.spec.settings_for(size).timeshift == {1024: 4.0, 512: 3.0}[resolution]
 
 
 SMALL = pc.PixelDiTT2IParams(24, 2, 1, 1, 16, 2, patch_size=4, pixel_hidden_size=4, txt_embed_dim=12, txt_max_length=6)
 
 
 def test_without_a_size_the_settings_are_those_of_the_published_checkpoint():
-    model = pc.build("pixeldit_t2i", "PixelDiT-T2I")
-    assert model.recipe_for() == pc.RECIPES["t2i-1024"]
+    model = pc.build_model("pixeldit_t2i", "PixelDiT-T2I")
+    assert model.spec.settings_for() == pc.SETTINGS["t2i-1024"]
     assert torch.equal(pc.time_grid(model, 10), pc.time_grid(model, 10, 4.0))
 
 
 def test_trained_sizes_are_the_family_s_or_the_checkpoint_s_own():
-    model = pc.build("pixeldit_t2i", SMALL)
-    assert model.trained_sizes == BUCKETS[1024] + BUCKETS[512]
-    model.recipe = pc.Recipe(steps=4, cfg=2.0, size=(64, 48))
-    assert model.trained_sizes == ((64, 48),)
-    assert model.recipe_for((1024, 1024)) is model.recipe
-    assert advise((1024, 1024), model.trained_sizes).endswith("the nearest is 48 x 64")
-    model.recipe = pc.Recipe(steps=4, cfg=2.0)
-    assert model.trained_sizes == BUCKETS[1024] + BUCKETS[512]
-    classes = pc.build("pixeldit", "PixelDiT-B")
-    assert classes.trained_sizes == ((256, 256), (512, 512)) and advise((256, 288), classes.trained_sizes) is None
+    model = pc.build_model("pixeldit_t2i", SMALL)
+    assert model.spec.trained_sizes == BUCKETS[1024] + BUCKETS[512]
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0, size=(64, 48)))
+    assert model.spec.trained_sizes == ((64, 48),)
+    assert model.spec.settings_for((1024, 1024)) is model.settings
+    assert advise((1024, 1024), model.spec.trained_sizes).endswith("the nearest is 48 x 64")
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0))
+    assert model.spec.trained_sizes == BUCKETS[1024] + BUCKETS[512]
+    classes = pc.build_model("pixeldit", "PixelDiT-B")
+    assert (
+        classes.spec.trained_sizes == ((256, 256), (512, 512))
+        and advise((256, 288), classes.spec.trained_sizes) is None
+    )
 
 
 def test_a_size_of_the_checkpoint_goes_with_its_file(tiny_t2i, tmp_path):
     model = tiny_t2i()
-    model.recipe = pc.Recipe(steps=4, cfg=2.0, size=(64, 48))
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0, size=(64, 48)))
     for layout in ("canonical", "comfyui"):
         again = pc.load_checkpoint(pc.save_checkpoint(model, tmp_path / f"{layout}.safetensors", layout))
-        assert again.trained_sizes == ((64, 48),) and again.recipe == model.recipe
+        assert again.spec.trained_sizes == ((64, 48),) and again.settings == model.settings
 
 
 def test_a_recipe_without_a_size_samples_a_square(tiny_t2i):
     model = tiny_t2i()
-    model.recipe = pc.Recipe(steps=2, cfg=1.0, solver="flow_dpmpp_2m")
+    model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=2, cfg=1.0, solver="flow_dpmpp_2m"))
     asked = []
 
     class Stop(Exception):

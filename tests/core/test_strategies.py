@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.flow.guidance import guided_velocity
+from pixeldit_core.flow.guidance import CURVES, guided_velocity, match_contrast
 from pixeldit_core.flow.solvers import euler, heun_exact
-from pixeldit_core.flow.strategies import SHAPES, match_contrast
+from pixeldit_core.sampling import condition_velocities
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -22,7 +22,7 @@ RUNS = ("standard", "rescaled", "interval", "interval_rescaled", "perplexity", "
 
 def named(entry):
     """A strategy of the reference; its interval is half open, ours is not: told by the time here."""
-    strategy = pc.combine(
+    strategy = pc.cfg_function(
         entry["guidance_scale"], rescale=entry.get("rescale_factor", 0.0), temperature=entry.get("temperature")
     )
     if entry["strategy"] != "interval":
@@ -44,14 +44,14 @@ def test_every_function_of_the_reference(golden):
 def test_every_schedule_of_the_reference(golden):
     case = find(golden, "20_cfg_functions").case
     told = case["scheduler"]
-    assert set(told["t_to_scale"]) == set(SHAPES)
+    assert set(told["t_to_scale"]) == set(CURVES)
     for kind, pairs in told["t_to_scale"].items():
-        scale = pc.schedule(kind, told["max_scale"], told["min_scale"])
+        scale = pc.cfg_schedule(kind, told["max_scale"], told["min_scale"])
         for t, expected in pairs:
             assert scale(t) == pytest.approx(expected, rel=1e-12)
     sequence = case["guidance_scale_sequence"]
     for kind, expected in sequence["values"].items():
-        scale = pc.schedule(kind, sequence["start_scale"], sequence["end_scale"])
+        scale = pc.cfg_schedule(kind, sequence["start_scale"], sequence["end_scale"])
         times = torch.linspace(0, 1, sequence["num_steps"]).tolist()
         assert [scale(t) for t in times] == pytest.approx(expected, rel=1e-6)
 
@@ -74,14 +74,14 @@ def test_one_call_of_the_network(golden):
     apart = network(x, time, null_text, null_mask, null_pooled)
     scale, limits = case.case["guidance_scale"], case.case["scheduler"]
     found = {
-        "standard": pc.combine(scale)(v_cond, v_null, 0.0),
-        "rescaled": pc.combine(scale, rescale=case.case["rescale_factor"])(v_cond, v_null, 0.0),
-        "perplexity": pc.combine(scale, temperature=1.0)(v_cond, v_null, 0.0),
-        "scale1_cond_only": pc.combine(1.0)(v_cond, v_null, 0.0),
-        "forward_with_cfg": pc.combine(scale)(v_cond, apart, 0.0),
+        "standard": pc.cfg_function(scale)(v_cond, v_null, 0.0),
+        "rescaled": pc.cfg_function(scale, rescale=case.case["rescale_factor"])(v_cond, v_null, 0.0),
+        "perplexity": pc.cfg_function(scale, temperature=1.0)(v_cond, v_null, 0.0),
+        "scale1_cond_only": pc.cfg_function(1.0)(v_cond, v_null, 0.0),
+        "forward_with_cfg": pc.cfg_function(scale)(v_cond, apart, 0.0),
     }
     for kind in ("linear", "cosine", "quadratic"):
-        scheduled = pc.combine(pc.schedule(kind, limits["max_scale"], limits["min_scale"]))
+        scheduled = pc.cfg_function(pc.cfg_schedule(kind, limits["max_scale"], limits["min_scale"]))
         found[f"sched_{kind}"] = scheduled(v_cond, v_null, time[0].item())
     assert set(found) == set(case.outputs)
     for key, value in found.items():
@@ -96,9 +96,9 @@ def test_trajectories(golden, name, run):
     told, scale = case.case, case.case["guidance_scale"]
     limits = told["schedule_cosine"]
     cfg = {
-        "perplexity": pc.combine(scale, temperature=told["perplexity_temperature"]),
-        "schedule_cosine": pc.combine(pc.schedule("cosine", limits["max_scale"], limits["min_scale"])),
-    }.get(run, pc.combine(scale, rescale=told["rescale_factor"] if run.endswith("rescaled") else 0.0))
+        "perplexity": pc.cfg_function(scale, temperature=told["perplexity_temperature"]),
+        "schedule_cosine": pc.cfg_function(pc.cfg_schedule("cosine", limits["max_scale"], limits["min_scale"])),
+    }.get(run, pc.cfg_function(scale, rescale=told["rescale_factor"] if run.endswith("rescaled") else 0.0))
     steps, eps = told["sampler"]["num_steps"], told["sampler"]["t_eps"]
     times = torch.linspace(eps, 1 - eps, steps + 1)
     # no time of these grids lies on a limit, where the reference's half open interval and ours differ
@@ -110,7 +110,7 @@ def test_trajectories(golden, name, run):
     start = case.inputs["z_0"]
     states = [start]
     solve = {"euler": euler, "heun": heun_exact}[told["sampler"]["method"]]
-    guided = guided_velocity(velocity, *conditions(case.inputs), cfg, interval)
+    guided = guided_velocity(*condition_velocities(velocity, *conditions(case.inputs)), cfg, interval)
     solve(guided, start, times, lambda i, t, x, v: states.append(x))
     expected = case.outputs[f"trajectory_{run}"]
     assert len(states) == len(expected) == steps + 1
@@ -128,11 +128,11 @@ def test_sample_takes_them(golden):
     options = {"size": (16, 16), "steps": 10, "solver": "euler", "timeshift": 1.0, "cfg_interval": (0.2, 0.8)}
     both = {"cond": torch.tensor([3, 7]), "seeds": [1, 2], **options}
     plain = pc.sample(model, cfg=3.0, **both)
-    assert torch.equal(pc.sample(model, cfg=pc.combine(scale), **both), plain)
+    assert torch.equal(pc.sample(model, cfg=pc.cfg_function(scale), **both), plain)
     assert seen == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
-    rescaled = pc.sample(model, cfg=pc.combine(scale, rescale=0.7), **both)
+    rescaled = pc.sample(model, cfg=pc.cfg_function(scale, rescale=0.7), **both)
     assert off(rescaled, plain) > 1e-3
-    alone = pc.sample(model, torch.tensor([7]), seeds=2, cfg=pc.combine(3.0, rescale=0.7), **options)
+    alone = pc.sample(model, torch.tensor([7]), seeds=2, cfg=pc.cfg_function(3.0, rescale=0.7), **options)
     torch.testing.assert_close(rescaled[1:], alone)
 
 
@@ -151,7 +151,7 @@ def test_contrast_is_that_of_the_condition_image_by_image():
 def test_any_number_of_axes_and_half_precision():
     for shape in ((2, 3, 4, 8, 8), (2, 60)):
         v_cond, v_null = randn(*shape), randn(*shape, seed=2)
-        every = pc.combine(pc.schedule("linear", 4.0), rescale=0.5, temperature=2.0)
+        every = pc.cfg_function(pc.cfg_schedule("linear", 4.0), rescale=0.5, temperature=2.0)
         exact = every(v_cond, v_null, 0.25)
         low = every(v_cond.bfloat16(), v_null.bfloat16(), 0.25)
         assert low.dtype == torch.bfloat16 and off(low.float(), exact) < 0.02
@@ -160,24 +160,24 @@ def test_any_number_of_axes_and_half_precision():
 def test_perplexity_weakens_what_is_far_apart():
     v_null = torch.zeros(2, 3, 4, 4)
     v_cond = torch.tensor([0.0, 4.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
-    guided = pc.combine(2.0, temperature=1.0)(v_cond, v_null, 0.5)
+    guided = pc.cfg_function(2.0, temperature=1.0)(v_cond, v_null, 0.5)
     torch.testing.assert_close(guided, v_cond * 2.0 / (1.0 + math.exp(4.0)))
 
 
 def test_schedules_end_exactly_where_told():
-    for kind in SHAPES:
-        scale = pc.schedule(kind, 5.0)
+    for kind in CURVES:
+        scale = pc.cfg_schedule(kind, 5.0)
         assert scale(0.0) == 5.0
         assert scale(1.0) == (5.0 if kind == "constant" else 1.0)
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: pc.schedule("cubic", 3.0), 'schedule "cubic" is not known; there are constant, linear, cosine, quadratic'),
-    (lambda: pc.combine(3.0, rescale=1.1), "rescale factor is 1.1"),
-    (lambda: pc.combine(3.0, rescale=-0.1), "from 0 .off. to 1"),
-    (lambda: pc.combine(3.0, rescale=math.nan), "rescale factor is nan"),
-    (lambda: pc.combine(3.0, temperature=0.0), "temperature is 0.0; it must be above 0"),
-    (lambda: pc.combine(3.0, temperature=math.nan), "temperature is nan"),
+    (lambda: pc.cfg_schedule("cubic", 3.0), '"cubic" is not known; there are constant, linear, cosine, quadratic'),
+    (lambda: pc.cfg_function(3.0, rescale=1.1), "rescale factor is 1.1"),
+    (lambda: pc.cfg_function(3.0, rescale=-0.1), "from 0 .off. to 1"),
+    (lambda: pc.cfg_function(3.0, rescale=math.nan), "rescale factor is nan"),
+    (lambda: pc.cfg_function(3.0, temperature=0.0), "temperature is 0.0; it must be above 0"),
+    (lambda: pc.cfg_function(3.0, temperature=math.nan), "temperature is nan"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(make, words):
     with pytest.raises(ValueError, match=words):

@@ -1,5 +1,7 @@
 """Text conditions, and sampling from them: cost, guidance, batches, image to image, masks, mistakes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -111,10 +113,10 @@ def test_guidance_is_one_call_of_null_and_text(tiny_t2i, calls):
     assert torch.equal(made[0].labels, torch.cat([null, null, cond]))
 
 
-@pytest.mark.parametrize("recipe, evaluations", [("t2i-1024", 100), ("t2i-1024-fast", 50), ("t2i-512", 100)])
-def test_a_picture_costs_what_is_published(tiny_t2i, calls, recipe, evaluations):
+@pytest.mark.parametrize("settings, evaluations", [("t2i-1024", 100), ("t2i-1024-fast", 50), ("t2i-512", 100)])
+def test_a_picture_costs_what_is_published(tiny_t2i, calls, settings, evaluations):
     model = tiny_t2i()
-    model.recipe = pc.RECIPES[recipe]
+    model.spec = replace(model.spec, settings=pc.SETTINGS[settings])
     made = calls(model)
     pc.sample(model, states(), states(seed=1), size=(4, 4))
     assert len(made) == evaluations // 2 and sum(call.rows for call in made) == evaluations
@@ -123,7 +125,7 @@ def test_a_picture_costs_what_is_published(tiny_t2i, calls, recipe, evaluations)
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_a_null_of_another_length_takes_two_calls(tiny_t2i, calls, solver):
     model, cond, null = tiny_t2i(), states(2, 6), states(1, 3, seed=1)
-    start, times = pc.noise(model, [1, 2], 16, 16), pc.time_grid(model, 5)
+    start, times = pc.unit_noise(model, [1, 2], 16, 16), pc.time_grid(model, 5)
 
     def guided(x, t):
         v_null, v_cond = model.velocity(x, t, null), model.velocity(x, t, cond)
@@ -178,7 +180,7 @@ def test_image_to_image_walks_the_last_part_of_the_way(tiny_t2i, calls):
     x = pc.sample(model, cond, seeds=3, image=image, denoise=0.5, steps=4)
     grid = pc.time_grid(model, 8)[4:]
     close(torch.stack([call.time[0] for call in made]), 1000 * (1 - grid[:-1]), 1e-3)
-    start = torch.lerp(pc.noise(model, 3, 16, 16), image, float(grid[0]))
+    start = torch.lerp(pc.unit_noise(model, 3, 16, 16), image, float(grid[0]))
     with torch.inference_mode():
         close(x, SOLVERS["flow_dpmpp_2m"](lambda x, t: model.velocity(x, t, cond), start, grid))
     little = pc.sample(model, cond, seeds=3, image=image, denoise=0.1, steps=4)
@@ -224,7 +226,7 @@ def test_pictures_and_states_are_inverse(tiny_t2i):
         ({"timeshift": -1.0}, "timeshift is -1.0"),
         ({"size": (18, 16)}, "nearest that does is 16 x 16"),
         ({"solver": "dpmpp_2m"}, 'solver "dpmpp_2m" is not known; there are .*flow_dpmpp_2m'),
-        ({"rule": "mine"}, 'rule "mine" is not known; there are house, published'),
+        ({"convention": "mine"}, 'convention "mine" is not known; there are standard, reference'),
         ({"image": picture(), "mask": torch.ones(1, 1, 8, 8)}, "the mask has shape"),
     ],
 )

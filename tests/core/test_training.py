@@ -1,4 +1,4 @@
-"""Losses against golden data, time sampling, the average, initialisation and a tiny run."""
+"""Losses against golden data, time sampling, the average, initialization and a tiny run."""
 
 import math
 from pathlib import Path
@@ -8,16 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pixeldit_core.flow.grid import shift_time
-from pixeldit_core.networks.pixeldit import PixelDiT, PixelDiTParams
+from pixeldit_core.families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
+from pixeldit_core.flow.times import shift_time
 from pixeldit_core.training.drawings import draw_many
-from pixeldit_core.training.initialise import initialise
-from pixeldit_core.training.losses import (
-    drop_labels,
-    flow_matching_loss,
-    logit_normal_times,
-    noisy_sample,
-)
+from pixeldit_core.training.initialize import initialize
+from pixeldit_core.training.losses import drop_labels, flow_matching_loss, logit_normal_times, noisy_sample
 from pixeldit_core.training.trainer import Ema, TrainingSettings, learning_rate_at, train
 
 CASE = Path(__file__).parents[1] / "golden" / "official" / "c2i_training_loss"
@@ -29,7 +24,7 @@ TINY = PixelDiTParams(
 def tiny_network(seed=0):
     torch.manual_seed(seed)
     network = PixelDiT(TINY)
-    initialise(network)
+    initialize(network)
     return network
 
 
@@ -97,7 +92,7 @@ def test_initial_network_predicts_zero_and_only_the_right_tensors_are_zero():
     assert not network(torch.randn(1, 3, 16, 16), torch.rand(1), torch.tensor([12])).any()
 
 
-def test_initialise_fills_unfilled_memory_the_same_way_each_time():
+def test_initialize_fills_unfilled_memory_the_same_way_each_time():
     first = tiny_network(3)
     with torch.no_grad():
         second = PixelDiT(TINY)
@@ -106,9 +101,9 @@ def test_initialise_fills_unfilled_memory_the_same_way_each_time():
     torch.manual_seed(3)
     PixelDiT(TINY)  # what building draws must not matter once the seed is set again
     torch.manual_seed(3)
-    initialise(second)
+    initialize(second)
     torch.manual_seed(3)
-    initialise(first)
+    initialize(first)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     table = torch.cat([tiny_network(s).y_embedder.embedding_table.weight.flatten() for s in range(8)])

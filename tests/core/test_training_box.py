@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.networks.xpred import XPredParams
-from pixeldit_core.training.__main__ import BOX, BOX_RECIPE
+from pixeldit_core.families.xpred.network import XPredParams
+from pixeldit_core.training.__main__ import BOX, BUNDLED_SETTINGS
+from pixeldit_core.training.classifier import Judge, confusion, report
 from pixeldit_core.training.digits import draw_digits
-from pixeldit_core.training.digits_model import RECIPE as DIGITS_RECIPE
+from pixeldit_core.training.digits_model import SETTINGS as DIGITS_SETTINGS
 from pixeldit_core.training.digits_model import velocity
 from pixeldit_core.training.drawings import CLASS_NAMES
-from pixeldit_core.training.initialise import initialise_xpred
-from pixeldit_core.training.judge import Judge, confusion, report
+from pixeldit_core.training.initialize import initialize_xpred
 from pixeldit_core.training.trainer import TrainingSettings, train
 
 DIGITS = Path(__file__).parents[2] / "models" / "xpred-digits-28.safetensors"
@@ -25,7 +25,7 @@ def test_the_file_is_at_most_8_megabytes():
     assert FILE.stat().st_size <= 8_000_000
 
 
-def test_the_file_tells_its_params_class_names_and_recipe():
+def test_the_file_tells_its_params_class_names_and_settings():
     model = pc.load_checkpoint(FILE)
     assert model.family.name == "pixeldit"
     for size in (
@@ -39,7 +39,7 @@ def test_the_file_tells_its_params_class_names_and_recipe():
     ):
         assert getattr(model.params, size) == getattr(BOX, size)
     assert [entry[0] for entry in model.class_names] == list(CLASS_NAMES)
-    assert model.recipe == BOX_RECIPE
+    assert model.settings == BUNDLED_SETTINGS
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
 
 
@@ -79,7 +79,7 @@ def test_the_digits_in_the_box_are_what_they_shall_be():
     """Nine of ten samples have, among a thousand drawn digits, a nearest one of their class."""
     model = pc.load_checkpoint(DIGITS)
     assert DIGITS.stat().st_size <= 3_000_000
-    assert model.family.name == "xpred_pixeldit" and model.recipe == DIGITS_RECIPE
+    assert model.family.name == "xpred_pixeldit" and model.settings == DIGITS_SETTINGS
     assert [entry[0] for entry in model.class_names] == list("0123456789")
     labels = torch.arange(10).repeat_interleave(6)
     made = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, labels.tolist()), seeds=range(60), steps=10))
@@ -92,9 +92,9 @@ def test_the_digits_in_the_box_are_what_they_shall_be():
 def test_a_few_steps_of_training_teach_an_x_prediction_network():
     params = XPredParams(dim=16, depth=1, in_channels=1, heads=2, dim_head=8, image_size=28, pixel_dim=4,
                          pixel_depth=1, compress_ratio=4)  # fmt: skip
-    model = pc.build("xpred_pixeldit", params, device="cpu")
+    model = pc.build_model("xpred_pixeldit", params, device="cpu")
     torch.manual_seed(0)
-    initialise_xpred(model.network)
+    initialize_xpred(model.network)
     assert model.network(torch.randn(1, 1, 28, 28), torch.zeros(1)).abs().max() == 0  # as the authors start
     pictures, labels = draw_digits(0, 64)
     losses = []

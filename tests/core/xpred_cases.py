@@ -1,4 +1,4 @@
-"""Golden cases of the x-prediction networks: sizes and weights, of a file or of the recipe in the specification."""
+"""Golden cases of the x-prediction networks: sizes and weights, of a file or of the settings in the specification."""
 
 import math
 import zlib
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from conftest import find_golden
 
-from pixeldit_core.networks.xpred import XPredParams, network_class
+from pixeldit_core.families.xpred.network import XPredParams, network_class
 
 FILES = (
     "dit-r1",
@@ -75,7 +75,7 @@ def find(name):
     return find_golden(name, "xpred")
 
 
-def recipe_value(key, shape, tag="preset-ema/"):
+def settings_value(key, shape, tag="preset-ema/"):
     """A tensor of the golden data's synthetic weights (spec: xpred, section 9)."""
     a = np.random.RandomState(zlib.crc32((tag + key).encode())).standard_normal(shape).astype(np.float32)
     if key in TABLES or key == "class_embed.weight":
@@ -89,11 +89,11 @@ def recipe_value(key, shape, tag="preset-ema/"):
 
 
 def weights_of(found, kind="ema"):
-    """Tensors of a case's file, or of its recipe."""
+    """Tensors of a case's file, or of its settings."""
     if "preset" in found.case:
         with torch.device("meta"):
             shapes = network_class(case_params(found.case))(case_params(found.case)).state_dict()
-        return {key: recipe_value(key, tuple(value.shape)) for key, value in shapes.items()}
+        return {key: settings_value(key, tuple(value.shape)) for key, value in shapes.items()}
     stored = torch.load(found.checkpoint, weights_only=True)
     ema = stored.get("ema_model_state_dict") if kind == "ema" else None
     return stored["model_state_dict"] if ema is None else ema

@@ -32,7 +32,7 @@ def prompt(checkpoint: str = BOX, label: dict[str, Any] | None = None, **setting
     """Loader, label, sampler and save, in the form of ComfyUI's API."""
     values = {
         "seed": 1,
-        "recipe": "as set below",
+        "settings": "as set below",
         "steps": 4,
         "solver": "ab2",
         "cfg": 2.0,

@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def write_text_model(path: Path) -> None:
-    model = pc.build("pixeldit_t2i", TEXT, device="cpu")
+    model = pc.build_model("pixeldit_t2i", TEXT, device="cpu")
     for name, parameter in model.network.named_parameters():
         parameter.data.normal_(1.0 if "norm" in name else 0.0, 0.1)
     pc.save_checkpoint(model, path, layout="comfyui")
@@ -128,7 +128,7 @@ def test_masks_that_do_not_fit_are_told(server: Server) -> None:
 
 
 def test_sizes_travel_over_links(server: Server) -> None:
-    graph = prompt(width=["6", 0], height=["6", 1], steps=1, recipe="as set below")
+    graph = prompt(width=["6", 0], height=["6", 1], steps=1, settings="as set below")
     graph["6"] = {
         "class_type": "PixelDiTSize",
         "inputs": {"resolution": "512", "aspect": "4:1", "orientation": "portrait", "batch_size": 1},

@@ -38,8 +38,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def write_models(folder: Path) -> None:
     """A trainer's file as it should be, one that contradicts itself, and a PixelHDM."""
-    model = pc.build("xpred_dit", pc.FAMILIES["xpred_dit"].params(**SIZES), device="cpu")
-    hdm = pc.build("pixelhdm", pc.FAMILIES["pixelhdm"].params(**TINY_HDM), device="cpu")
+    model = pc.build_model("xpred_dit", pc.FAMILIES["xpred_dit"].params(**SIZES), device="cpu")
+    hdm = pc.build_model("pixelhdm", pc.FAMILIES["pixelhdm"].params(**TINY_HDM), device="cpu")
     for network in (model.network, hdm.network):
         for name, parameter in network.named_parameters():
             parameter.data.normal_(1.0 if "norm" in name else 0.0, 0.1)
@@ -87,8 +87,8 @@ def test_an_animation_is_saved(server: Server) -> None:
 
 
 def test_a_trainer_s_file_works_as_it_is_and_by_both_rules(server: Server) -> None:
-    for rule in ("house", "published"):
-        graph = digits("dit_mnist_epoch_1.pt", rule=rule, recipe="xpred", steps=3)
+    for convention in ("standard", "reference"):
+        graph = digits("dit_mnist_epoch_1.pt", convention=convention, settings="xpred", steps=3)
         (path,) = files_of(server, server.run(graph))
         assert Image.open(path).size == (12, 12)
 

@@ -135,8 +135,8 @@ def check_transparency_is_dropped_with_a_note():
     require(torch.equal(with_alpha, without))
     note = module("nodes.host.pixels").ALPHA
     require("transparency" in note and "dropped" in note)
-    grey = photograph(channels=1)
-    require(torch.equal(run("PixelDiTEncode", pixels=grey)[0]["samples"][:, 0], grey[..., 0] * 2 - 1))
+    gray = photograph(channels=1)
+    require(torch.equal(run("PixelDiTEncode", pixels=gray)[0]["samples"][:, 0], gray[..., 0] * 2 - 1))
 
 
 def check_several_images_and_masks_each_keep_their_own():

@@ -101,7 +101,7 @@ def check_imagenet_labels():
     """A network of 1,000 classes knows their names; both cranes and both maillots are told apart."""
     pc = core()
     params = pc.PixelDiTParams(16, 2, 1, 1, patch_size=4, pixel_hidden_size=4)
-    model = pc.build("pixeldit", params, device="cpu")
+    model = pc.build_model("pixeldit", params, device="cpu")
     for parameter in model.network.parameters():
         parameter.data.normal_(0, 0.02)
     path = out_of("models") / "diffusion_models" / "thousand.safetensors"

@@ -1,4 +1,4 @@
-"""Checkpoints of many files and quantised ones, through the loader's list and its node."""
+"""Checkpoints of many files and quantized ones, through the loader's list and its node."""
 
 import json
 import shutil
@@ -48,9 +48,9 @@ def check_a_diffusers_folder_is_one_entry():
     names = [name for name in listed() if "pipe" in name]
     require(names == ["authors/pipe/"], names)
     model = loads("authors/pipe/")
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     require(known.class_names[1] == ("goldfish", "Carassius auratus") and known.source == "pipe")
-    require(known.recipe.size == (32, 32), "sample_size of its config")
+    require(known.settings.size == (32, 32), "sample_size of its config")
     file = "authors/pipe/transformer/diffusion_pytorch_model.safetensors"
     require(loads(file) is not None, "as older workflows and other loaders name it")
 
@@ -79,7 +79,7 @@ def check_names_do_not_lead_out_of_the_folders():
         raises(ValueError, "is not in models/", loads, name)
 
 
-def check_quantised_files_give_the_golden_velocity():
+def check_quantized_files_give_the_golden_velocity():
     for name in QUANTISED:
         case, inputs, outputs = golden(f"comfy-t2i-{name}", "peers")
         model = load(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
@@ -89,12 +89,12 @@ def check_quantised_files_give_the_golden_velocity():
         close(velocity, outputs["velocity"], case["suggested_atol_velocity"])
 
 
-def check_quantised_files_suit_every_precision():
+def check_quantized_files_suit_every_precision():
     path = golden_folder("comfy-t2i-int8", "peers") / "checkpoint.safetensors"
     exact = load(path)
     for dtype, tolerance in (("default", 0.05), ("bf16", 0.05)):
         model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
-        told = module("nodes.loader").describe(module("nodes.host.model").about(model))
+        told = module("nodes.loader").describe(module("nodes.host.model").find_spec(model), model.model.loaded)
         require(
             "2 + 1 blocks of 64, patch 8" in told and "layout core., raw weights, " in told and " from int8, " in told,
             told,
@@ -122,7 +122,7 @@ def check_scaled_fp8_stays_compact_where_the_host_can():
         close(apply(model)[1], apply(exact)[1], 1e-4)
 
 
-def check_a_lora_and_saving_on_a_quantised_model():
+def check_a_lora_and_saving_on_a_quantized_model():
     import checks_lora
 
     path = golden_folder("comfy-t2i-fp8-scaled", "peers") / "checkpoint.safetensors"

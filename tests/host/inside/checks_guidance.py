@@ -18,7 +18,7 @@ def scheduled(model, shape="cosine", end=1.0):
 
 
 def in_core(factor=0.0, shape="constant", end=1.0, cfg=2.5):
-    return core().combine(core().schedule(shape, cfg, end), rescale=factor)
+    return core().cfg_function(core().cfg_schedule(shape, cfg, end), rescale=factor)
 
 
 def check_ksampler_gives_the_cores_result():

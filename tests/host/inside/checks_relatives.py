@@ -55,8 +55,8 @@ def text(inputs, prefix="", rows=slice(None)):
 def walked(model, positive, negative, noise, **settings):
     """What PixelDiT Sampler does, from given noise, in the model's own range."""
     sampling = module("nodes.host.sampling")
-    rule, shift = settings.pop("rule", "house"), settings.pop("timeshift", 1.0)
-    times = sampling.make_times(model, settings.pop("steps"), shift, rule=rule)
+    convention, shift = settings.pop("convention", "standard"), settings.pop("timeshift", 1.0)
+    times = sampling.make_times(model, settings.pop("steps"), shift, convention=convention)
     samples = sampling.sample(
         model,
         positive,
@@ -67,7 +67,7 @@ def walked(model, positive, negative, noise, **settings):
         seed=0,
         times=times,
         timeshift=shift,
-        rule=rule,
+        convention=convention,
         **{"interval": (0.0, 1.0), **settings},
     )
     return model.model.process_latent_in(samples)
@@ -79,7 +79,7 @@ def check_published_walks_of_the_x_prediction_networks():
         if case["dataset_config"]["normalize_mean"][0] != 0.5:
             continue  # an empty latent is not zero in its range, and only our sampler from an image starts elsewhere
         model = xpred(name)
-        require(module("nodes.host.model").about(model).family.title == title)
+        require(module("nodes.host.model").find_spec(model).family.title == title)
         for test in case["tests"]:
             if test["kind"] != "sample" or test["inputs"].get("y") is None or test["weights"] != "ema":
                 continue
@@ -94,7 +94,7 @@ def check_published_walks_of_the_x_prediction_networks():
                 cfg=told["cfg_scale"],
                 interval=tuple(told["cfg_interval"]),
                 timeshift=told["shift"],
-                rule="published",
+                convention="reference",
             )
             expected = outputs[test["outputs"].get("final", test["outputs"].get("traj"))]
             close(x, expected[-1] if expected.ndim == 5 else expected, 1e-4)
@@ -112,14 +112,14 @@ def check_published_walks_of_pixelhdm():
             steps=case["sampler"]["num_steps"],
             solver=solver,
             cfg=case["sampler"]["guidance_scale"],
-            rule="published",
+            convention="reference",
         )
         expected = outputs["final"].movedim(-1, 1)
         require(((x - expected).norm() / expected.norm()) < 2e-4, "the published walk differs")
 
 
 def sampler_inputs(model, known, **options):
-    size = known.own_size
+    size = known.default_size
     return {
         "model": model,
         "seed": 3,
@@ -157,21 +157,21 @@ def unit(count, params, size, seed=3):
 def check_sampler_node_gives_the_cores_pictures_in_the_loader_s_own_size():
     for name in XPRED:
         model = xpred(name)
-        known = module("nodes.host.model").about(model)
+        known = module("nodes.host.model").find_spec(model)
         label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2")
-        for rule in ("house", "published"):
-            inputs = sampler_inputs(model, known, width=0, height=0, positive=label[0], rule=rule)
+        for convention in ("standard", "reference"):
+            inputs = sampler_inputs(model, known, width=0, height=0, positive=label[0], convention=convention)
             picture = run("PixelDiTSampler", **inputs)[0]
             core_model, x = core_picture(
                 checkpoint(name),
                 lambda model: core().class_condition(model, [0, 1, 2]),
                 None,
-                unit(3, known.params, known.own_size),
+                unit(3, known.params, known.default_size),
                 steps=5,
                 solver="ab2",
                 cfg=2.0,
                 cfg_interval=(0.1, 0.9),
-                rule=rule,
+                convention=convention,
             )
             within(picture, core_model, x)
 
@@ -179,7 +179,7 @@ def check_sampler_node_gives_the_cores_pictures_in_the_loader_s_own_size():
 def check_pixelhdm_through_the_sampler_node():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     parts = ("text_embed", "text_mask", "pooled_text_embed")
     one = {"positive": text(inputs, rows=slice(1)), "negative": text(inputs, "null_", slice(1)), "batch_size": 2}
     for solver in core().SOLVERS:
@@ -200,7 +200,7 @@ def check_pixelhdm_through_the_sampler_node():
 def check_other_sizes_than_the_trained_one():
     for name, size in ((GREY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
         model = xpred(name)
-        known = module("nodes.host.model").about(model)
+        known = module("nodes.host.model").find_spec(model)
         inputs = sampler_inputs(model, known, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
         picture = run("PixelDiTSampler", **inputs)[0]
         core_model, x = core_picture(
@@ -218,7 +218,7 @@ def check_other_sizes_than_the_trained_one():
 
 def check_ksampler_paints_grey_digits():
     model = xpred(GREY)
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, class_name="3")
     require(label[0][0][1]["pixeldit_class"].tolist() == [3])
     settings = {"model": model, "seed": 1, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple"}
@@ -226,19 +226,19 @@ def check_ksampler_paints_grey_digits():
     latent = run("KSampler", latent_image=empty((2, 3, 12, 12)), **settings)[0]  # any empty pixels will do
     require(latent["samples"].shape == (2, 1, 12, 12))
     picture = run("PixelDiTDecode", samples=latent)[0]
-    require(picture.shape == (2, 12, 12, 3) and torch.equal(picture[..., 0], picture[..., 2]), "a grey picture in RGB")
-    colour = torch.rand(1, 12, 12, 3, generator=torch.Generator().manual_seed(0))
-    encoded = run("PixelDiTEncode", pixels=colour, model=model)[0]
+    require(picture.shape == (2, 12, 12, 3) and torch.equal(picture[..., 0], picture[..., 2]), "a gray picture in RGB")
+    color = torch.rand(1, 12, 12, 3, generator=torch.Generator().manual_seed(0))
+    encoded = run("PixelDiTEncode", pixels=color, model=model)[0]
     weights = torch.tensor([0.299, 0.587, 0.114])
-    close(encoded["samples"], ((colour * weights).sum(-1) * 2 - 1)[:, None], 1e-6)
+    close(encoded["samples"], ((color * weights).sum(-1) * 2 - 1)[:, None], 1e-6)
     back = run("PixelDiTDecode", samples=encoded)[0]
-    close(back[..., 0], (colour * weights).sum(-1), 0.51 / 255)
+    close(back[..., 0], (color * weights).sum(-1), 0.51 / 255)
     again = run("KSampler", latent_image=encoded, **{**settings, "denoise": 0.5})[0]["samples"]
     require(again.shape == (1, 1, 12, 12) and torch.isfinite(again).all())
     raises(
         ValueError, "needs 1 channels", run, "KSampler", latent_image={"samples": torch.ones(1, 3, 12, 12)}, **settings
     )
-    touched = run("PixelDiTSampler", **sampler_inputs(model, known, positive=label[0], image=colour, denoise=0.3))[0]
+    touched = run("PixelDiTSampler", **sampler_inputs(model, known, positive=label[0], image=color, denoise=0.3))[0]
     require(touched.shape == (3, 12, 12, 3))
 
 
@@ -249,14 +249,14 @@ def check_mean_and_spread_of_a_file_stay_inside_of_the_model():
     out_of("files").mkdir(exist_ok=True)
     torch.save(stored, out_of("files") / "imagenet-mean.pt")
     model = load(out_of("files") / "imagenet-mean.pt")
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     require(known.params.image_mean == mean)
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1
     inside = model.model.process_latent_in(pixels)
     expected = ((pixels + 1) / 2 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     close(inside, expected, 1e-5)
     close(model.model.process_latent_out(inside), pixels, 1e-5)
-    size = known.own_size
+    size = known.default_size
     label = run("PixelDiTClassLabel", model=model, classes="1")
     picture = run("PixelDiTSampler", **sampler_inputs(model, known, positive=label[0], batch_size=1))[0]
     core_model, x = core_picture(
@@ -278,7 +278,7 @@ def check_mean_and_spread_of_a_file_stay_inside_of_the_model():
 
 def check_frames_of_the_process():
     model = xpred(GREY)
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2, 3, 4")
     inputs = sampler_inputs(model, known, positive=label[0], batch_size=5, steps=8)
     plain = run("PixelDiTSampler", **inputs)
@@ -310,7 +310,7 @@ def _first_estimate(noise):
 
 def check_interval_rows_and_both_rules():
     model, calls = record_calls(xpred(GREY))
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="1")
     inputs = sampler_inputs(
         model, known, positive=label[0], batch_size=1, steps=10, solver="euler", timeshift=2.0, cfg_interval_end=1.0
@@ -318,7 +318,7 @@ def check_interval_rows_and_both_rules():
     run("PixelDiTSampler", **inputs)
     house = [len(call["x"]) for call in calls]
     calls.clear()
-    run("PixelDiTSampler", **inputs, rule="published")
+    run("PixelDiTSampler", **inputs, convention="reference")
     published = [len(call["x"]) for call in calls]
     require(house == [1, 1] + [2] * 8, f"{house}")  # shifted times 0, 0.053, 0.111 ...
     require(published == [1] + [2] * 9, f"{published}")  # unshifted ones, the limits included
@@ -351,7 +351,7 @@ def check_texts_without_mask_or_pooled_vector_are_completed():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
     full = inputs["text_embed"][:1]
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     bare = run("PixelDiTSampler", positive=[[full, {}]], **settings)[0]
     told = [[full, {"attention_mask": torch.ones(1, full.shape[1]), "pooled_output": full[:, -1]}]]
@@ -361,7 +361,7 @@ def check_texts_without_mask_or_pooled_vector_are_completed():
 def check_a_mask_of_zeros_is_no_text():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.model").about(model)
+    known = module("nodes.host.model").find_spec(model)
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     pooled = inputs["pooled_text_embed"][:1]
     pictures = [
@@ -404,8 +404,8 @@ def check_a_lora_and_a_saved_file_of_each_family():
 
 def check_the_host_reserves_what_a_pixel_path_needs():
     pc, loader = core(), module("nodes.host.model")
-    preset = pc.PRESETS["mmpixeldit-tiny/4-cifar10"]
-    model = pc.build(preset.family, preset.params, device="cpu")
+    preset = pc.VARIANTS["mmpixeldit-tiny/4-cifar10"]
+    model = pc.build_model(preset.family, preset.params, device="cpu")
     for parameter in model.network.parameters():
         parameter.data.zero_()
     out_of("files").mkdir(exist_ok=True)
@@ -421,21 +421,21 @@ def check_mistakes_are_told():
     out_of("files").mkdir(exist_ok=True)
     torch.save(stored, out_of("files") / "contradicts.pt")
     raises(ValueError, "the config inside of it says dim = 4096", load, out_of("files") / "contradicts.pt")
-    model, known = pixelhdm(), module("nodes.host.model").about(pixelhdm())
+    model, known = pixelhdm(), module("nodes.host.model").find_spec(pixelhdm())
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     raises(ValueError, "31 wide", run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 31), {}]], **settings)
     raises(ValueError, "Load Qwen3-0.6B", run, "PixelDiTSampler", positive=labels([1]), **settings)
     mask = {"attention_mask": torch.ones(1, 3)}
     raises(ValueError, "its mask 3", run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), mask]], **settings)
     raises(ValueError, "has no classes", run, "PixelDiTClassLabel", model=model, class_name="3")
-    grey = xpred(GREY)
-    known = module("nodes.host.model").about(grey)
-    settings = sampler_inputs(grey, known, positive=[[torch.zeros(1, 4, 32), {}]])
+    gray = xpred(GREY)
+    known = module("nodes.host.model").find_spec(gray)
+    settings = sampler_inputs(gray, known, positive=[[torch.zeros(1, 4, 32), {}]])
     raises(ValueError, "is a class-conditional model", run, "PixelDiTSampler", **settings)
-    settings = sampler_inputs(grey, known, positive=labels([1]), width=15)
+    settings = sampler_inputs(gray, known, positive=labels([1]), width=15)
     raises(ValueError, "nearest that does", run, "PixelDiTSampler", **settings)
-    settings = sampler_inputs(grey, known, positive=labels([1]), rule="wrong")
-    raises(ValueError, 'rule "wrong" is not known', run, "PixelDiTSampler", **settings)
+    settings = sampler_inputs(gray, known, positive=labels([1]), convention="wrong")
+    raises(ValueError, 'convention "wrong" is not known', run, "PixelDiTSampler", **settings)
 
 
 def check_half_precision_of_every_family():

@@ -271,10 +271,10 @@ def check_odd_sizes_are_padded_and_cropped_by_the_ksampler_path():
 
 def check_recipes():
     model = load_tiny()
-    raises(ValueError, "no recipe", pixeldit, model, recipe="the checkpoint's own")
-    named = pixeldit(model, recipe="imagenet256-epoch320", steps=3, cfg=9.0)
-    same = pixeldit(model, steps=100, solver="ab2", cfg=2.75, timeshift=1.0, recipe="as set below")
-    require(torch.equal(named, same), "a recipe takes the place of the settings")
+    raises(ValueError, "no settings", pixeldit, model, settings="the checkpoint's own")
+    named = pixeldit(model, settings="imagenet256-epoch320", steps=3, cfg=9.0)
+    same = pixeldit(model, steps=100, solver="ab2", cfg=2.75, timeshift=1.0, settings="as set below")
+    require(torch.equal(named, same), "a settings takes the place of the settings")
 
 
 def check_previews_and_progress_each_step():

@@ -1,0 +1,1 @@
+"""Files of torch.save: verified opcode by opcode, then read without executing pickled code."""

@@ -1,0 +1,214 @@
+"""Files of torch.save, in both of its containers (zip, and the older row of pickles), read as data alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .verifier import ForeignClass, Outline
+
+# Dictionaries of tensors inside of a pickled file. The first is what everybody means by a checkpoint and gives its
+# keys as they are; the others keep their name as a prefix. Whatever else lies in the file is not about weights.
+CONTAINERS = (
+    "state_dict",
+    "state_dict_ema",
+    "model",
+    "ema",
+    "model_ema",
+    "model_state_dict",
+    "ema_model_state_dict",
+)
+
+_LARGEST_PICKLE = 64 * 2**20
+_MOST_MEMBERS = 200_000
+_DEEPEST = 16  #         dictionaries within dictionaries
+_MOST_ENTRIES = 500_000  # of all dictionaries together: one that is shared counts every time
+_MOST_VALUES = 10_000  #   of a configuration
+_LONGEST_TEXT = 1_000
+
+
+def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and plain values of a file by torch.save. A zip file is memory-mapped; no code of a file is run.
+
+    With `headers_only`, the tensors of a file that cannot be mapped have their shapes, but no content.
+
+    Raises:
+        ValueError: damaged, truncated, not a dictionary; wants more than plain tensors and values.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    # torch takes a path that ends so for safetensors, whatever is inside; a file that it cannot map goes by handle
+    mapped = zipped and path.suffix != ".safetensors"
+    skip = getattr(torch.serialization, "skip_data", contextlib.nullcontext)
+    try:
+        (_check_zip if zipped else _check_legacy)(path)
+        with contextlib.ExitStack() as stack:
+            if headers_only and not mapped:
+                stack.enter_context(skip())
+            stack.enter_context(torch.serialization.safe_globals(_NUMPY_STATE))
+            source = path if mapped else stack.enter_context(path.open("rb"))
+            stored = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+    except ForeignClass as error:
+        raise ValueError(
+            f'{path.name} is a pickled file that wants to load "{error}". That could run code, so it is refused; '
+            "nothing of it was run. Get the weights as .safetensors, or convert them where the file was written."
+        ) from error
+    except Exception as error:  # damaged bytes make readers raise nearly anything
+        raise ValueError(
+            f"{path.name} is damaged or truncated, or no file of plain tensors ({_first_line(error)}). "
+            "Nothing of it was run. Get the file again, best as .safetensors."
+        ) from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path.name} holds a {type(stored).__name__}, not a dictionary of tensors. Choose another.")
+    return _flatten(stored, path.name), _plain_values(stored)
+
+
+def _numpy_state() -> list[Any]:
+    """What a numpy random state, saved by a trainer beside its weights, is made of: arrays of plain numbers."""
+    reconstruct = np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct
+    names = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+    return [np.ndarray, np.dtype, type(np.dtype(np.uint32)), *((reconstruct, name) for name in names)]
+
+
+_NUMPY_STATE = _numpy_state()
+
+
+def _check_zip(path: Path) -> None:
+    """Sizes of a zip file's members, and what its pickle asks for, before torch sees any of it.
+
+    Raises:
+        ValueError: not as torch writes it. (Others, from zipfile, mean damage.)
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        _check_end(file, size)
+        members = archive.infolist()
+        if len(members) > _MOST_MEMBERS:
+            raise ValueError(f"{len(members):,} members, more than {_MOST_MEMBERS:,}")
+        names = {member.filename.casefold() for member in members}
+        top = members[0].filename.split("/", 1)[0] + "/" if members else ""
+        if len(names) < len(members) or any(not member.filename.startswith(top) for member in members):
+            raise ValueError("two members of one name, or members outside of one folder")
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise ValueError(f"{member.filename[:80]!r} is compressed, which torch never does")
+            if _end_of(file, member) > archive.start_dir:
+                raise ValueError(f"{member.filename[:80]!r} reaches beyond the end of the file")
+        sizes = {member.filename.removeprefix(top): member.file_size for member in members}
+        if sum(sizes.values()) > size:
+            raise ValueError("members that overlap")
+        if sizes.get("data.pkl", _LARGEST_PICKLE + 1) > _LARGEST_PICKLE:
+            raise ValueError(f"no data.pkl of at most {_LARGEST_PICKLE >> 20} MiB in it")
+        outline = Outline()
+        outline.follow(io.BytesIO(archive.read(f"{top}data.pkl")))
+    for key, wanted in outline.storages.items():
+        if sizes.get(f"data/{key}", -1) < wanted:  # torch would read on, into what happens to lie behind
+            raise ValueError(f"storage {key[:80]!r} has less than its {wanted:,} bytes")
+
+
+def _check_end(file: io.BufferedReader, size: int) -> None:
+    """The directory's own record comes last, so that every reader of zip files finds the same one."""
+    file.seek(max(0, size - 22))
+    if not (end := file.read(22)).startswith(b"PK\x05\x06") or end[20:] != b"\0\0":
+        raise ValueError("its zip directory is not at the end")
+
+
+def _end_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
+    """Where a member's data ends, by its local header, which is what torch goes by."""
+    file.seek(member.header_offset)
+    mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
+    if mark != b"PK\x03\x04":
+        raise ValueError(f"{member.filename[:80]!r} is not where the directory says")
+    return member.header_offset + 30 + name + extra + member.file_size
+
+
+def _check_legacy(path: Path) -> None:
+    """The same for the older container: five pickles (the fourth is the content), then each storage and its length.
+
+    Raises:
+        ValueError: not as torch writes it.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        stream = io.BytesIO(file.read(_LARGEST_PICKLE))
+    outline = Outline()
+    outline.follow(stream)
+    if outline.result != torch.serialization.MAGIC_NUMBER:
+        raise ValueError("a pickle, but not by torch.save")
+    for _ in range(4):
+        outline.follow(stream)
+    needed = stream.tell() + sum(8 + storage for storage in outline.storages.values())
+    if needed > size:
+        raise ValueError(f"{size:,} bytes, where its tensors need {needed:,}")
+
+
+def _flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
+    """Tensors by name. Known containers are opened; without any, the dictionary itself is the state dict."""
+    found = {key: dict.get(stored, key) for key in CONTAINERS if isinstance(dict.get(stored, key), dict)}
+    tensors: dict[str, Tensor] = {}
+    budget = iter(range(_MOST_ENTRIES))
+    for container, content in found.items() or [("state_dict", stored)]:
+        for key, value in _leaves(content, "" if container == "state_dict" else f"{container}.", name, budget):
+            if key in tensors:
+                raise ValueError(f"{name} has two tensors of the name {key[:80]}. Get it again, best as .safetensors.")
+            tensors[key] = value
+    return tensors
+
+
+def _leaves(
+    content: dict[Any, Any], prefix: str, name: str, budget: Iterator[int], depth: int = 0
+) -> Iterator[tuple[str, Tensor]]:
+    if depth > _DEEPEST:
+        raise ValueError(f"{name} holds dictionaries within dictionaries without an end. Choose another file.")
+    for key, value in dict.items(content):  # not content.items(): a pickle may give it an attribute of that name
+        if next(budget, None) is None:
+            raise ValueError(f"{name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
+        if not isinstance(key, str):
+            continue  # of an optimizer: the weights of a network have names
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.", name, budget, depth + 1)
+
+
+def _plain_values(stored: dict[Any, Any]) -> dict[str, str]:
+    """Texts and numbers of the outermost dictionary, and as JSON the training configuration that lies beside them."""
+    found = {
+        key: str(value) for key, value in dict.items(stored) if type(key) is str and type(value) in (str, int, float)
+    }
+    config = dict.get(stored, "config")
+    if isinstance(config, dict):
+        found["config"] = json.dumps(_plain(config, iter(range(_MOST_VALUES))))
+    return found
+
+
+def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
+    """What JSON has of a value; None for anything else, and for what is too much."""
+    if next(budget, None) is None or depth > _DEEPEST:
+        return None
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if type(value) is str:
+        return value[:_LONGEST_TEXT]
+    if type(value) in (list, tuple):
+        return [_plain(part, budget, depth + 1) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part, budget, depth + 1) for key, part in dict.items(value) if type(key) is str}
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """What was found, without torch's advice to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if "weights_only" not in line]
+    return (lines or [type(error).__name__])[0][:200]

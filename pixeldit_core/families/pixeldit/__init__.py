@@ -1,0 +1,1 @@
+"""The official families: class-conditional and text-to-image PixelDiT."""

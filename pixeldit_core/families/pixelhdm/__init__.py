@@ -1,0 +1,1 @@
+"""PixelHDM, text-to-image."""

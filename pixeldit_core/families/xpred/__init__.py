@@ -1,0 +1,1 @@
+"""The four x-prediction networks."""

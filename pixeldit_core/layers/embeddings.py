@@ -1,0 +1,85 @@
+"""Embeddings of time, class, patches and pixels, and the absolute position table of pixels.
+
+Legend: B batch, L tokens, D width, H x W image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .rope import Device
+
+TIME_FEATURES = 256
+
+
+def time_frequencies(count: int, max_period: float, device: Device = None) -> Tensor:
+    """float32 [count], from 1 down to almost 1 / max_period. The last bit of exp differs between processors."""
+    index = torch.arange(count, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(max_period) * index / count)
+
+
+def time_features(time: Tensor, dim: int = 256, max_period: float = 10.0) -> Tensor:
+    """Sinusoidal features of the network time: [B] -> float32 [B, dim], cosines first.
+
+    Period 10 is the published value for every official model, also where times go up to 1000.
+    """
+    angles = time.float()[:, None] * time_frequencies(dim // 2, max_period, time.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tensor:
+    """Absolute pixel position table, float32 [height, width, dim]: the first half tells the column, the second the row.
+
+    `dim` must be a multiple of 4. Computed in float64, as the published models did.
+    """
+    quarter = dim // 4
+    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+
+    def axis(length: int) -> Tensor:
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)  # [length, dim/2]
+
+    columns = axis(width)[None].expand(height, width, -1)
+    rows = axis(height)[:, None].expand(height, width, -1)
+    return torch.cat([columns, rows], dim=-1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Network time [B] -> [B, D]."""
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            operations.Linear(TIME_FEATURES, width, **factory),
+            nn.SiLU(),
+            operations.Linear(width, width, **factory),
+        )
+
+    def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.mlp(time_features(time, TIME_FEATURES).to(dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Class index [B] -> [B, D]; the last of the num_classes + 1 rows stands for no class."""
+
+    def __init__(self, num_classes: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.embedding_table = operations.Embedding(num_classes + 1, width, **factory)
+
+    def forward(self, label: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embedding_table(label).to(dtype)  # a host may keep the table in another dtype
+
+
+class LinearEmbedder(nn.Module):
+    """An affine map under the key `proj`: of patches, and of pixels."""
+
+    def __init__(self, in_features: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(in_features, width, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)

@@ -1,0 +1,38 @@
+"""Feed-forward layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def swiglu_size(width: int, ratio: float = 4.0) -> int:
+    """Hidden size of the SwiGLU of a patch block: truncated twice and not rounded to a multiple (32 -> 85)."""
+    return int(2 * int(width * ratio) / 3)
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), without biases."""
+
+    def __init__(self, width: int, hidden: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.w1 = operations.Linear(width, hidden, bias=False, **factory)
+        self.w3 = operations.Linear(width, hidden, bias=False, **factory)
+        self.w2 = operations.Linear(hidden, width, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class GeluMLP(nn.Module):
+    """Two affine maps with an exact GELU between them."""
+
+    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.fc1 = operations.Linear(width, 4 * width, **factory)
+        self.fc2 = operations.Linear(4 * width, width, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))

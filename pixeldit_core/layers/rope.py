@@ -1,0 +1,99 @@
+"""Rotary position tables and the rotation itself (float32, whatever the network's dtype).
+
+Legend: e head size, Hs x Ws grid of patches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chunking import runs_eagerly_on_cpu
+
+Device = torch.device | str | None
+Rope = tuple[Tensor, Tensor]
+
+
+def rope_2d(
+    height: int,
+    width: int,
+    head_dim: int,
+    device: Device = None,
+    *,
+    theta: float = 10000.0,
+    extent: float = 16.0,
+) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a grid of patches, each float32 [height*width, head_dim/2], tokens row-major.
+
+    Both axes span [0, extent] whatever the resolution; column and row angles are interleaved per frequency.
+    `head_dim` must be a multiple of 4.
+    """
+    exponents = torch.arange(0, head_dim, 4, dtype=torch.float32, device=device) / head_dim
+    frequencies = 1.0 / theta**exponents  # e/4
+    columns = torch.linspace(0, extent, width, dtype=torch.float32, device=device)[:, None] * frequencies
+    rows = torch.linspace(0, extent, height, dtype=torch.float32, device=device)[:, None] * frequencies
+    size = (height, width, frequencies.numel())
+
+    def interleave(function) -> Tensor:
+        # sin and cos of each axis alone, then spread: H + W evaluations in place of H * W
+        pair = [function(columns)[None].expand(size), function(rows)[:, None].expand(size)]
+        return torch.stack(pair, dim=-1).reshape(height * width, head_dim // 2)
+
+    return interleave(torch.cos), interleave(torch.sin)
+
+
+def rope_1d(length: int, head_dim: int, device: Device = None, *, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a sequence of text tokens, each float32 [length, head_dim/2]."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    positions = torch.arange(length, dtype=torch.float32, device=device)
+    angles = positions[:, None] * (1.0 / theta**exponents)
+    return angles.cos(), angles.sin()
+
+
+def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of tokens with several coordinates: [..., L, axes] -> each float32 [..., L, sum(sizes)/2].
+
+    A head is cut into consecutive runs of `sizes` channels, one for each axis, with frequencies of its own. Sizes must
+    be even.
+    """
+    angles = []
+    for axis, size in enumerate(sizes):
+        exponents = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
+        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
+    joined = torch.cat(angles, dim=-1)
+    return joined.cos(), joined.sin()
+
+
+def rope_grid(
+    height: int, width: int, head_dim: int, device: Device = None, theta: float = 10000.0
+) -> tuple[Tensor, Tensor]:
+    """Rotary (cos, sin) of a grid of tokens by their integer row and column, each float32 [height*width, head_dim/2].
+
+    All angles of the row, then all of the column, cut to head_dim/2 where its half is odd (spec: xpred, section 1).
+    `head_dim` must be even.
+    """
+    half = head_dim // 2
+    frequencies = 1.0 / theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
+    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * frequencies
+    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * frequencies
+    size = (height, width, frequencies.numel())
+
+    def join(function) -> Tensor:
+        pair = [function(rows)[:, None].expand(size), function(columns)[None].expand(size)]
+        return torch.cat(pair, dim=-1).flatten(0, 1)[:, :half]
+
+    return join(torch.cos), join(torch.sin)
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the adjacent channel pairs (2j, 2j+1) of [B, L, heads, e] by tables of [L, e/2] or [B, L, e/2].
+
+    Computed in float32, returned in the dtype of `x`.
+    """
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    if not runs_eagerly_on_cpu(x):
+        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+    # There, every second channel at a time takes five times as long. Two products and a sum, rounded as those above.
+    numbers = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(numbers * cos + numbers * (1j * sin)).flatten(-2).to(x.dtype)
