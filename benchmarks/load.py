@@ -80,7 +80,7 @@ def steps(in_host: bool) -> dict[str, Callable[[Path], Any]]:
     from native import start_host
 
     start_host("cpu", "host")
-    module = next(value for key, value in sys.modules.items() if key.endswith(".nodes.host.model"))
+    module = next(value for key, value in sys.modules.items() if key.endswith(".nodes.host.load"))
     return {"PixelDiT Loader": lambda path: module.load_model(str(path), weight_dtype="bf16")}
 
 

@@ -3,12 +3,16 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.families import CONVENTIONS
+from ..pixeldit_core.flow.solvers import SOLVERS
 from ..pixeldit_core.settings import SETTINGS
-from .host import sampling
 from .host.compat import advanced, searchable, show_text
-from .host.render import AS_SET, OWN, render
+from .host.guidance import with_interval
+from .host.render import render
+from .host.request import AS_SET, OWN, Request
+from .host.solver import make_solver
+from .host.spec import find_spec
+from .host.times import auto_timeshift, find_convention, make_times
 
-SOLVERS = list(sampling.SOLVERS)
 SOLVER_TIP = (
     "ab2: the published one for classes, one network call per step, best for its cost. flow_dpmpp_2m: the published "
     "one for text-to-image, costs as much. euler: plain, softer at few steps. heun: reuses the slope of the step "
@@ -68,7 +72,7 @@ class PixelDiTSampler(io.ComfyNode):
                     tooltip="More steps, cleaner detail, more time. 20 for a look, 50 good; published: 100 for "
                     "ImageNet, 50 for text (25 fast).",
                 ),
-                io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP),
+                io.Combo.Input("solver", options=list(SOLVERS), default="ab2", tooltip=SOLVER_TIP),
                 io.Float.Input(
                     "cfg",
                     default=2.75,
@@ -190,9 +194,9 @@ class PixelDiTSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative=None, image=None, mask=None, **settings) -> io.NodeOutput:
-        images, used = render(model, positive, negative, image, mask, **settings)
-        show_text(cls, used)
-        return io.NodeOutput(*images)
+        result = render(model, positive, negative, image, mask, Request(**settings))
+        show_text(cls, result.text)
+        return io.NodeOutput(result.images, result.states, result.estimates)
 
 
 class PixelDiTCFGInterval(io.ComfyNode):
@@ -230,7 +234,7 @@ class PixelDiTCFGInterval(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, start: float, end: float) -> io.NodeOutput:
-        return io.NodeOutput(sampling.with_interval(model, start, end))
+        return io.NodeOutput(with_interval(model, start, end))
 
 
 class PixelDiTScheduler(io.ComfyNode):
@@ -282,8 +286,9 @@ class PixelDiTScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, timeshift, denoise, last_step, latent=None) -> io.NodeOutput:
-        size = tuple(latent["samples"].shape[-2:]) if latent else None
-        return io.NodeOutput(1.0 - sampling.make_times(model, steps, timeshift, denoise, last_step, size))
+        spec, size = find_spec(model), tuple(latent["samples"].shape[-2:]) if latent else None
+        timeshift = timeshift or auto_timeshift(model, spec, size)
+        return io.NodeOutput(1.0 - make_times(spec, find_convention(spec), steps, timeshift, denoise, last_step))
 
 
 class PixelDiTSolver(io.ComfyNode):
@@ -294,11 +299,11 @@ class PixelDiTSolver(io.ComfyNode):
             display_name="PixelDiT Solver",
             category="PixelDiT",
             description="The published solvers as SAMPLER for SamplerCustomAdvanced. For flow models.",
-            inputs=[io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP)],
+            inputs=[io.Combo.Input("solver", options=list(SOLVERS), default="ab2", tooltip=SOLVER_TIP)],
             outputs=[io.Sampler.Output(display_name="SAMPLER", tooltip="For SamplerCustomAdvanced.")],
         )
         return searchable(schema, "ksamplerselect", "adams-bashforth", "heun", "flowdpmsolver", "dpm-solver")
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
-        return io.NodeOutput(sampling.make_solver(solver))
+        return io.NodeOutput(make_solver(solver))
