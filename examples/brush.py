@@ -1,6 +1,6 @@
 """Palettes, a pen in local coordinates and the backdrops that the drawings share.
 
-Everything is a filled polygon on a canvas four times larger than the picture; reducing it is the anti-aliasing.
+Everything is a filled polygon on a canvas four times larger than the image; reducing it is the anti-aliasing.
 """
 
 import math
@@ -9,7 +9,7 @@ from random import Random
 
 from PIL import Image, ImageColor, ImageDraw
 
-Color = tuple[int, int, int]
+Color = tuple[int, ...]  # red, green, blue: 0 to 255
 Point = tuple[float, float]
 
 SUPERSAMPLE = 4
@@ -26,12 +26,12 @@ def mix(a: Color, b: Color, amount: float) -> Color:
 
 @dataclass(frozen=True)
 class Palette:
-    """One mood: colors that go together wherever they meet."""
+    """Colors of one mood that go together."""
 
     name: str
-    sky: tuple[Color, Color]  # top, horizon
-    land: tuple[Color, Color, Color]  # far, middle, near
-    sea: tuple[Color, Color]  # horizon, near
+    sky: tuple[Color, ...]  # top, horizon
+    land: tuple[Color, ...]  # far, middle, near
+    sea: tuple[Color, ...]  # horizon, near
     accents: tuple[Color, ...]  # what the subject wears
     light: Color  # sun, snow, sails, petals
     dark: Color  # trunks, stripes, shadows
@@ -115,7 +115,7 @@ PALETTES = (
 class Pen:
     """Draws polygons given in the local coordinates of a subject: y downwards, the subject within about -1..1.
 
-    `x, y` is the place of the local origin on the picture, itself -1..1; `size` and `turn` scale and rotate.
+    `x, y` is the position of the local origin in the image, itself -1..1; `size` and `turn` scale and rotate.
     """
 
     image: Image.Image

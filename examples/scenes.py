@@ -1,9 +1,9 @@
-"""The twelve scenes, each a page with a backdrop and one subject; places, sizes, angles and colors come from `rng`."""
+"""The twelve scenes, each a backdrop with one subject; positions, sizes, angles and colors come from `rng`."""
 
 import math
 from random import Random
 
-from .brush import Palette, Pen, backdrop, canvas, ellipse_points, hills, mix, stars, water
+from brush import Palette, Pen, backdrop, canvas, ellipse_points, hills, mix, stars, water
 
 
 def balloon(size: int, palette: Palette, rng: Random) -> Pen:
@@ -141,8 +141,8 @@ def butterfly(size: int, palette: Palette, rng: Random) -> Pen:
         page.ellipse(rng.uniform(-1, 1), rng.uniform(-1, 1), 0.4, 0.4, palette.light, 0.18)
     upper, lower = rng.sample(palette.accents[:3], 2)
     pen = page.at(rng.uniform(-0.12, 0.12), rng.uniform(-0.1, 0.1), rng.uniform(0.75, 0.9), rng.uniform(-25, 25))
-    spread = rng.uniform(0.85, 1.0)
-    for side in (-spread, spread):
+    width = rng.uniform(0.85, 1.0)
+    for side in (-width, width):
         wing = pen.at(squeeze=side)
         wing.blob([(0.03, 0.0), (0.35, 0.12), (0.75, 0.35), (0.68, 0.8), (0.35, 0.85), (0.08, 0.3)], lower)
         wing.ellipse(0.5, 0.55, 0.15, 0.15, palette.light, 0.9)
@@ -196,7 +196,7 @@ def sunflower(size: int, palette: Palette, rng: Random) -> Pen:
 
 
 def rocket(size: int, palette: Palette, rng: Random) -> Pen:
-    """A rocket on its way up, among stars."""
+    """A rocket taking off, among stars."""
     page = canvas(size, mix(palette.sky[0], palette.dark, 0.75), mix(palette.land[1], palette.sky[1], 0.2))
     stars(page, palette, rng, rng.randint(5, 9))
     trim, flame = palette.accents[0], palette.accents[1]

@@ -1,19 +1,24 @@
-"""Handwritten digits, drawn on demand: white on black, 28 x 28, normalized as MNIST's are.
+"""A toy data set: handwritten digits, white on black, 28 x 28, as an image folder, OUT/<digit>/<number>.png.
 
-A digit is a few strokes through control points. Its writer moves the points, slants and stretches the whole, and takes
-up a pen; then it is scaled into a box of 20 x 20 and its center of mass is put in the middle, give or take a little.
-Nothing comes from anywhere else.
+python examples/digits.py data/digits --count 60000 --seed 28
+
+A digit is a few strokes through control points. The points are jittered, the whole is slanted and stretched and drawn
+with a pen; then, as in MNIST, it is scaled to 20 x 20 pixels and its center of mass is moved to about the middle.
 """
 
+import argparse
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 SIZE = 28
-BOX = 20.0  # the longer side of a digit with its ink, in pixels
-CHUNK = 256  # digits drawn at a time: what fits the cache
-INK = 0.6  # how far ink spreads, in pixels: rounds corners and fills narrow angles
+EXTENT = 20.0  # the longer side of a digit with its ink, in pixels
+CHUNK = 256  # digits drawn at a time: fits the cache
+INK = 0.6  # std of the ink's blur, in pixels: rounds corners and fills narrow angles
 
 # The hands: "x,y x,y ..." with y downwards, 100 high; "|" ends a smooth stroke (a corner, or the pen is lifted).
 HANDS: tuple[tuple[str, ...], ...] = (
@@ -85,7 +90,7 @@ HANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def _spline(stroke: list[tuple[float, float]], names: list[int], width: int) -> tuple[Tensor, Tensor]:
+def _spline(stroke: Sequence[tuple[float, ...]], names: list[int], width: int) -> tuple[Tensor, Tensor]:
     """Centripetal Catmull-Rom through a stroke, as matrices [S,width]: from control points to points and to steps."""
     points = torch.tensor(stroke)
     chords = (points[1:] - points[:-1]).norm(dim=1)
@@ -115,15 +120,15 @@ def _hand(text: str) -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(points) / 100, curve, steps
 
 
-def _pile(matrices: list[Tensor], repeat: bool = False) -> Tensor:
-    """Matrices of several sizes in one tensor: zeros beyond each, or its last row again."""
+def _stack(matrices: Sequence[Tensor], repeat: bool = False) -> Tensor:
+    """Matrices of several sizes in one tensor, padded with zeros, or below with their last row."""
     high, wide = (max(sizes) for sizes in zip(*(m.shape for m in matrices), strict=True))
-    pile = torch.zeros(len(matrices), high, wide)
-    for page, m in zip(pile, matrices, strict=True):
-        page[: len(m), : m.shape[1]] = m
+    stack = torch.zeros(len(matrices), high, wide)
+    for rows, m in zip(stack, matrices, strict=True):
+        rows[: len(m), : m.shape[1]] = m
         if repeat:
-            page[len(m) :, : m.shape[1]] = m[-1]
-    return pile
+            rows[len(m) :, : m.shape[1]] = m[-1]
+    return stack
 
 
 def _write(hands: tuple[Tensor, ...], which: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,17 +154,17 @@ def _write(hands: tuple[Tensor, ...], which: Tensor, rng: torch.Generator) -> tu
     way = lengths.cumsum(1)
     pressure = uniform(0.0, 0.16) * (way * uniform(1.0, 4.0) + uniform(0, math.tau)).sin()
     sides = curve.amax(1) - curve.amin(1)
-    scale = (BOX * uniform(0.92, 1.0) - 2 * radius) / sides.amax(1, keepdim=True)
+    scale = (EXTENT * uniform(0.92, 1.0) - 2 * radius) / sides.amax(1, keepdim=True)
     curve, lengths = curve * scale[..., None], lengths * scale
     mass = (curve * lengths[..., None]).sum(1) / lengths.sum(1, keepdim=True)
     shift = SIZE / 2 - mass + normal(0.35, 2)
-    rim = 1.2 * radius + 1.5  # with pressure and the soft edge
+    rim = 1.2 * radius + 1.5  # including pressure and the soft edge
     shift = shift.clamp(rim - curve.amin(1), SIZE - rim - curve.amax(1))
     return curve + shift[:, None], lengths, radius * (1 + pressure)
 
 
-def _paint(curve: Tensor, lengths: Tensor, radii: Tensor, softness: Tensor) -> Tensor:
-    """Pictures [N,28,28], 0..1. The distance to the curve is a soft minimum, so that a matrix product finds it."""
+def _render(curve: Tensor, lengths: Tensor, radii: Tensor, softness: Tensor) -> Tensor:
+    """Images [N, 28, 28] in [0, 1]; the distance to the curve is a soft minimum, so that it is a matrix product."""
     pixels = torch.arange(SIZE) + 0.5
     across, down = ((-((curve[..., k, None] - pixels) ** 2) / (2 * INK**2)).exp() for k in (0, 1))  # [N,S,28]
     radius = radii.mean(1)[:, None, None]
@@ -170,17 +175,40 @@ def _paint(curve: Tensor, lengths: Tensor, radii: Tensor, softness: Tensor) -> T
 
 
 def draw_digits(seed: int | torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Pictures [count,1,28,28] uint8 and labels [count] int64; picture i shows i modulo 10. A seed decides all."""
+    """Images [count, 1, 28, 28] uint8 and labels [count] int64; image i shows i modulo 10, all decided by the seed."""
     rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     points, curves, steps = zip(*(_hand(text) for hands in HANDS for text in hands), strict=True)
-    hands = _pile(points), _pile(curves, repeat=True), _pile(steps)
+    hands = _stack(points), _stack(curves, repeat=True), _stack(steps)
     numbers = torch.tensor([len(hands) for hands in HANDS])
     first = numbers.cumsum(0) - numbers
     labels = torch.arange(count) % 10
-    pictures = torch.empty(count, 1, SIZE, SIZE, dtype=torch.uint8)
-    for page, label in zip(pictures.split(CHUNK), labels.split(CHUNK), strict=True):
+    images = torch.empty(count, 1, SIZE, SIZE, dtype=torch.uint8)
+    for part, label in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
         which = first[label] + (torch.rand(len(label), generator=rng) * numbers[label]).long()
         curve, lengths, radii = _write(hands, which, rng)
         softness = 1.1 + 0.7 * torch.rand(len(label), 1, generator=rng)
-        page[:, 0] = (_paint(curve, lengths, radii, softness) * 255).round().to(torch.uint8)
-    return pictures, labels
+        part[:, 0] = (_render(curve, lengths, radii, softness) * 255).round().to(torch.uint8)
+    return images, labels
+
+
+def save_digits(out: Path, count: int, seed: int) -> None:
+    """Write `count` digits below `out`."""
+    for digit in range(10):
+        (out / str(digit)).mkdir(parents=True, exist_ok=True)
+    images, labels = draw_digits(seed, count)
+    for number, (image, digit) in enumerate(zip(images, labels.tolist(), strict=True)):
+        Image.fromarray(image[0].numpy()).save(out / str(digit) / f"{number:06}.png", compress_level=1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
+    parser.add_argument("--count", type=int, default=60_000, help="number of digits (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=28, help="decides all digits (%(default)s)")
+    options = parser.parse_args(argv)
+    save_digits(options.out, options.count, options.seed)
+
+
+if __name__ == "__main__":
+    main()
