@@ -1,6 +1,7 @@
 """What the core's tests share: golden data, and small networks with random weights."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,7 +55,16 @@ NAMES = (
 
 def pytest_configure(config):
     torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(1)  # the networks here are tiny: threads only wait for one another
+    if "OMP_NUM_THREADS" not in os.environ:  # given by `make test-portable`; see the header of a run for what holds
+        torch.set_num_threads(1)  # the networks here are tiny: threads only wait for one another
+
+
+def pytest_report_header(config):
+    """What decides the last bits of a result, so that a run says which machine it stands for."""
+    told = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "OMP_NUM_THREADS")
+    given = [f"{name}={os.environ[name]}" for name in told if name in os.environ]
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, {kernels} kernels, {torch.get_num_threads()} threads {' '.join(given)}".strip()
 
 
 def find_golden(name, system="official"):
