@@ -24,8 +24,8 @@ SAMPLES = {
 # The reference divides by 1 - s, 2.5e-4 at the first step, and its rounding is in the data: up to 5e-4 in states and
 # 3e-3 in images (spec: official, section 6.3). On top of that comes what two processors differ.
 NOISE, SUGGESTED = (5e-4, 3e-3), (2e-3, 1e-2)
-# Plain kernels differ by 1.5e-4 in one of the tables: linspace rounds a share of almost 1 to the next number, 6e-8 away,
-# and a shift of 4 makes 2.4e-7 of that, a thousandth of which is the unit here.
+# Plain kernels differ by 1.5e-4 in one of the tables: linspace rounds a share of almost 1 to its neighbour, 6e-8 away,
+# a shift of 4 makes 2.4e-7 of that, and the network's time is 1000 times as much.
 NETWORK_TIME = 2.5e-4
 
 
