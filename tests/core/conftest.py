@@ -67,6 +67,13 @@ def pytest_report_header(config):
     return f"torch {torch.__version__}, {kernels} kernels, {torch.get_num_threads()} threads {' '.join(given)}".strip()
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever asks for golden data is of the golden tests, wherever it stands."""
+    for item in items:
+        if "golden" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.golden)
+
+
 def find_golden(name, system="official"):
     """A golden case: folder, case (its JSON), inputs, outputs, and a path to its checkpoint."""
     for place in PLACES:

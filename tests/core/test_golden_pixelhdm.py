@@ -8,6 +8,8 @@ import torch
 from pixeldit_core.networks.layers import scaled_dot_product
 from pixeldit_core.networks.pixelhdm import PixelHDM, PixelHDMParams, grid_positions, joint_positions, params_from
 
+pytestmark = pytest.mark.golden
+
 FORWARD = (
     "02_forward_square_masked",
     "03_forward_nonsquare_nomask",

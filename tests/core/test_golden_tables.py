@@ -6,6 +6,8 @@ import torch
 import pixeldit_core as pc
 from pixeldit_core.networks.positions import apply_rope, rope_1d, rope_2d, sincos_2d, time_features
 
+pytestmark = pytest.mark.golden
+
 
 def close(actual, expected, tolerance):
     assert actual.dtype == torch.float32
