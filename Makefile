@@ -1,5 +1,7 @@
 # make demo    pictures from the model in the box, on the CPU, into output/
 # make test    ruff, then every test
+# make test-portable   the golden tests again with other kernels and numbers of threads: other processors' last bits
+# make fuzz    damaged and hostile files by the thousand, where make test has some hundred
 # make format  ruff's fixes and formatting
 # make clean   removes the environment and output/
 #
@@ -10,7 +12,8 @@
 #   make demo TORCH=torch                    the newest torch; or TORCH=torch==2.8.0, another version; or a wheel
 #   make demo PIP_ARGS="--index-url ..."     more for pip: a mirror, the builds without CUDA
 #   make demo ARGS="--classes 3 --seeds 0-7" more for the sampler
-#   make test ARGS="-k golden"               more for pytest
+#   make test ARGS="-m golden"               more for pytest
+#   make fuzz ARGS="--cases 100000 --seed 1" more for the fuzzer
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +25,7 @@ VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.pixeldit-$(shell printf '%s' '$(TORCH) $(PIP_ARGS)' | cksum | cut -d' ' -f1)
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test format clean
+.PHONY: help demo test test-portable fuzz format clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
@@ -33,6 +36,14 @@ test: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+test-portable: $(STAMP)-dev
+	$(VENV_PYTHON) tests/portable.py $(ARGS)
+
+fuzz: $(STAMP)-dev
+	PYTHONPATH=. $(VENV_PYTHON) tests/core/fuzzing.py --hostile
+	PYTHONPATH=. $(VENV_PYTHON) tests/core/fuzzing.py --cases 20000 $(ARGS)
+	PYTHONPATH=. $(VENV_PYTHON) tests/core/fuzzing.py --relatives --cases 2000 $(ARGS)
 
 format: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -1,8 +1,10 @@
 @echo off
 rem make demo     pictures from the model in the box, on the CPU, into output\
 rem make test     ruff, then every test
+rem make test-portable   the golden tests again with other kernels and numbers of threads
+rem make fuzz     damaged and hostile files by the thousand
 rem
-rem Each makes what it needs first: an environment in .venv. What follows the word goes to the sampler or to pytest:
+rem Each makes what it needs first: an environment in .venv. What follows the word goes to the sampler, pytest or the fuzzer:
 rem   make demo --classes 3 --seeds 0-7
 rem Set PYTHON, VENV, TORCH or PIP_ARGS before it, as in the Makefile:
 rem   set PYTHON=py -3.12
@@ -16,7 +18,7 @@ set "VENV_PYTHON=%VENV%\Scripts\python.exe"
 set "GOAL=%~1"
 set "REQUIREMENTS="
 if "%GOAL%"=="demo" set "REQUIREMENTS=requirements-standalone.txt"
-if "%GOAL%"=="test" set "REQUIREMENTS=requirements-dev.txt"
+for %%G in (test test-portable fuzz) do if "%GOAL%"=="%%G" set "REQUIREMENTS=requirements-dev.txt"
 if not defined REQUIREMENTS goto help
 
 set "REST="
@@ -34,6 +36,8 @@ if not exist "%VENV_PYTHON%" (
 "%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check %PIP_ARGS% "%TORCH%" -r %REQUIREMENTS% || exit /b 1
 
 if "%GOAL%"=="test" goto test
+if "%GOAL%"=="test-portable" goto portable
+if "%GOAL%"=="fuzz" goto fuzz
 "%VENV_PYTHON%" -m pixeldit_core sample --device cpu --out output%REST%
 exit /b %ERRORLEVEL%
 
@@ -43,6 +47,17 @@ exit /b %ERRORLEVEL%
 "%VENV_PYTHON%" -m pytest%REST%
 exit /b %ERRORLEVEL%
 
+:portable
+"%VENV_PYTHON%" tests\portable.py%REST%
+exit /b %ERRORLEVEL%
+
+:fuzz
+set "PYTHONPATH=."
+"%VENV_PYTHON%" tests\core\fuzzing.py --hostile || exit /b 1
+"%VENV_PYTHON%" tests\core\fuzzing.py --cases 20000%REST% || exit /b 1
+"%VENV_PYTHON%" tests\core\fuzzing.py --relatives --cases 2000%REST%
+exit /b %ERRORLEVEL%
+
 :old
 echo Python 3.10 or newer is needed. Name one: set PYTHON=py -3.12
 exit /b 1
@@ -50,4 +65,6 @@ exit /b 1
 :help
 echo make demo     pictures from the model in the box, on the CPU, into output\
 echo make test     ruff, then every test
+echo make test-portable   the golden tests again with other kernels and numbers of threads
+echo make fuzz     damaged and hostile files by the thousand
 exit /b 1
