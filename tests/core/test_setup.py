@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,6 +28,29 @@ def test_tools_are_pinned():
     assert re.search(r"^pytest==[\d.]+$", read("requirements-dev.txt"), re.MULTILINE)
 
 
+GOLDEN = ROOT / "tests" / "golden"
+KINDS = {  # what a clone alone compares with recorded data, at least
+    "official/c2i": (
+        "c2i_forward_",
+        "c2i_sample_euler",
+        "c2i_sample_flowdpm",
+        "c2i_sample_heun",
+        "c2i_lightning",
+        "c2i_training_loss",
+    ),
+    "official/t2i": ("t2i_forward_", "t2i_sample_"),
+    "official/tables": ("tables_rope", "tables_timesteps", "tables_postprocess", "tables_prompt"),
+    "xpred": ("dit-r", "mmdit-r", "mmpixeldit-r", "preset-pixeldit", "flow-loss", "cli-", "grid-table"),
+    "pixelhdm": ("05_forward", "10_sampler_euler", "13_sampler_full_heun", "30_pipeline", "20_cfg", "33_image_io"),
+    "peers": ("madtune-t2i", "bili-t2i", "comfy-t2i-fp8"),  # LoRA, a folder, quantised
+}
+
+
+@pytest.mark.parametrize("system, start", [(system, start) for system, starts in KINDS.items() for start in starts])
+def test_golden_data_of_every_kind_comes_along(system, start):
+    assert list((GOLDEN / system.split("/")[0]).glob(f"{start}*/case.json"))
+
+
 def test_golden_data_stays_small():
-    size = sum(path.stat().st_size for path in (ROOT / "tests" / "golden").rglob("*") if path.is_file())
-    assert size <= 6 * 2**20
+    size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
+    assert size <= 12 * 2**20
