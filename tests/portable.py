@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> int:
         chosen = {name: value for choice in choices for name, value in choice.items()}
         named = " ".join(f"{name}={value}" for name, value in chosen.items())
         began = time.monotonic()
-        passed, told = run(chosen, arguments)
-        sys.stdout.write(f"{'pass' if passed else 'FAIL'}  {named}\n      {told} ({time.monotonic() - began:.0f} s)\n")
+        passed, end = run(chosen, arguments)
+        sys.stdout.write(f"{'pass' if passed else 'FAIL'}  {named}\n      {end} ({time.monotonic() - began:.0f} s)\n")
         sys.stdout.flush()
         if not passed:
             failed.append(named)
