@@ -1,4 +1,4 @@
-"""PixelHDM as a family: files, samplers and pipelines against the reference program's data, and the correct walk."""
+"""PixelHDM as a family: files, samplers and pipelines against the reference data, and a correct trajectory."""
 
 import dataclasses
 import json
@@ -76,8 +76,8 @@ def prompt(model, inputs, *indices, mask_of=None):
     return pc.text_condition(model, *parts)
 
 
-def walk(model, cond, null, **settings):
-    """The states of a published walk, the first one included, and how many rows each call had."""
+def trajectory(model, cond, null, **settings):
+    """The states of a published run, the first one included, and how many rows each call had."""
     states, rows = [], []
     hook = model.network.register_forward_hook(lambda _, arguments, output: rows.append(len(output)))
     settings.setdefault("rule", "published")
@@ -92,7 +92,7 @@ def sampler_run(case, change=lambda noise: noise):
     times = case.outputs["timesteps"]
     if settings["t_start"] is None:
         assert torch.equal(pc.time_grid(model, settings["num_steps"], rule="published"), times)
-    return walk(
+    return trajectory(
         model,
         condition(model, case.inputs),
         condition(model, case.inputs, "null_") if "null_text_embed" in case.inputs else None,
@@ -174,7 +174,7 @@ def test_sensitivity(golden, name):
 
 
 def test_the_wrong_solver_of_the_authors_is_not_offered(golden):
-    """Their dpm_pp walks away from its estimate; with the roles of t and 1 - t put right it is flow_dpmpp_2m."""
+    """Their dpm_pp moves away from its estimate; with the roles of t and 1 - t put right it is flow_dpmpp_2m."""
     case = find(golden, "12_sampler_dpmpp_cfg")
     model, eps = pc.load_checkpoint(case.path), 0.05
     cond, null = condition(model, case.inputs), condition(model, case.inputs, "null_")
@@ -215,7 +215,7 @@ def text_run(case, change=lambda noise: noise, **part):
     model, call = pc.load_checkpoint(case.path), case.case["call"]
     cond, null = prompt(model, case.inputs, 0, 0, 1, 1), prompt(model, case.inputs, 3, 3, 3, 3)
     settings = {"noise": change(first(case.outputs["z_0"])), "steps": call["num_steps"]} | part
-    return walk(model, cond, null, solver="heun_exact", cfg=call["guidance_scale"], **settings)
+    return trajectory(model, cond, null, solver="heun_exact", cfg=call["guidance_scale"], **settings)
 
 
 def check_uint8(model, final, expected):
@@ -256,7 +256,7 @@ def image_run(case, change=lambda noise: noise):
     model, call = pc.load_checkpoint(case.path), case.case["call"]
     negative = 1 if call["negative_prompt"] is None else 2
     cond, null = prompt(model, case.inputs, 0), prompt(model, case.inputs, negative, mask_of=0)
-    return walk(
+    return trajectory(
         model,
         cond,
         null,
@@ -388,8 +388,8 @@ def test_a_config_beside_a_bare_state_dict_is_read(golden, tmp_path):
     assert pc.load_checkpoint(tmp_path / "bare.pt").params.time_eps == 0.1
 
 
-def test_the_correct_walk_ends_on_the_image(golden):
-    """The house goes on from the last trained time to the image, where the published walk leaves 5 % of the noise."""
+def test_the_correct_trajectory_ends_on_the_image(golden):
+    """The house goes on from the last trained time to the image, where the published run leaves 5 % of the noise."""
     model = pc.load_checkpoint(find(golden, "10_sampler_euler_cfg").path)
     noise = pc.noise(model, range(2), 8, 8)
     image = torch.linspace(-1, 1, noise.numel()).view_as(noise)

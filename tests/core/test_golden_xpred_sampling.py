@@ -1,4 +1,4 @@
-"""The x-prediction networks as families: files, published walks and pictures against the reference's data."""
+"""The x-prediction networks as families: files, published runs and pictures against the reference's data."""
 
 import dataclasses
 
@@ -63,7 +63,7 @@ def settings_of(test):
     }
 
 
-def walk(model, found, test, change=lambda noise: noise):
+def trajectory(model, found, test, change=lambda noise: noise):
     """Every state of a published run, from the recorded noise or a `change` of it."""
     noise = change(found.inputs[test["inputs"]["noise"]])
     states = [noise]
@@ -110,10 +110,10 @@ def test_every_step_on_the_reference_s_own_trajectory(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MEASURED if not name.startswith("cli")])
-def test_published_walks(name):
+def test_published_trajectories(name):
     found = find(name)
     for test, measured in runs_of(found):
-        final, states = walk(model_of(found, test), found, test)
+        final, states = trajectory(model_of(found, test), found, test)
         tolerance = allowed(measured, test.get("suggested_atol", 1e-4))
         expected = {"traj": states, "final": final}
         assert set(test["outputs"]) <= set(expected)
@@ -127,12 +127,12 @@ def test_sensitivity(name):
     found = find(name)
     for test, measured in runs_of(found):
         model = model_of(found, test)
-        _, here = walk(model, found, test)
-        there = [walk(model, found, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
+        _, here = trajectory(model, found, test)
+        there = [trajectory(model, found, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
         check_measured(max((states - here).abs().max().item() for states in there), measured)
 
 
-def test_grids_of_the_published_walk():
+def test_grids_of_the_published_run():
     """Times, divisors and guided steps of every row, and the states of a network that answers 0."""
     found = find("grid-table")
     rule = pc.FAMILIES["xpred_dit"].published
@@ -177,7 +177,7 @@ def torchvision_grid(pixels, columns):
 def test_pictures_of_the_authors_command_line(name):
     found = find(name)
     model, test = built(found), found.case["tests"][0]
-    final, states = walk(model, found, test)
+    final, states = trajectory(model, found, test)
     count = len(final)
     columns = 10 if count == 100 else int(count**0.5)
     # 1e-4 was suggested. AVX2 and AVX-512 differ by 7e-5 at the end of the run with 100 images, as is to be expected of
@@ -329,7 +329,7 @@ class Perfect:
 
 @pytest.mark.parametrize("steps", [1, 5, 10, 100])
 @pytest.mark.parametrize("shift", [0.5, 1.0, 2.0])
-def test_the_correct_walk_ends_on_the_image_where_the_published_one_does_not(steps, shift):
+def test_the_correct_trajectory_ends_on_the_image_where_the_published_one_does_not(steps, shift):
     family = pc.FAMILIES["xpred_mmpixeldit"]
     image, noise = torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64), torch.ones(1, 1, 4, 4, dtype=torch.float64)
     left = {}
