@@ -1,6 +1,7 @@
 """What the core's tests share: golden data, and small networks with random weights."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,24 @@ NAMES = (
 
 def pytest_configure(config):
     torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(1)  # the networks here are tiny: threads only wait for one another
+    # One: the networks here are tiny, and threads only wait for one another. Where `make test-portable` asks for more,
+    # it has to be asked again: MKL lowers the variable to the number of cores.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]))
+
+
+def pytest_report_header(config):
+    """What decides the last bits of a result, so that a run says which machine it stands for."""
+    names = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "OMP_NUM_THREADS")
+    given = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, {kernels} kernels, {torch.get_num_threads()} threads {' '.join(given)}".strip()
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever asks for golden data is of the golden tests, wherever it stands."""
+    for item in items:
+        if "golden" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.golden)
 
 
 def find_golden(name, system="official"):

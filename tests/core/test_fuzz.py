@@ -19,6 +19,8 @@ import pixeldit_core as pc
 from pixeldit_core.checkpoints.pickle import reader as pickled
 from pixeldit_core.checkpoints.pickle import verifier as outline
 
+pytestmark = pytest.mark.fuzz
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,16 +54,18 @@ def run(*arguments):
 
 
 def test_random_damage(tmp_path):
-    told = run("--cases", 800, "--seed", 0, "--folder", tmp_path)
+    """A small budget that is always the same; `make fuzz` has a large one."""
+    told = run("--cases", 400, "--seed", 0, "--folder", tmp_path)
     assert " 0 wrong" in told and " loaded" in told and " refused" in told
 
 
 def test_relatives(tmp_path):
     """Well-formed files of the x-prediction networks and of PixelHDM: all that loads draws, or tells why not."""
-    told = run("--relatives", "--cases", 80, "--seed", 0, "--folder", tmp_path)
+    told = run("--relatives", "--cases", 40, "--seed", 0, "--folder", tmp_path)
     assert " 0 wrong" in told and " drawn" in told and " refused" in told and " lora applied" in told
 
 
+@pytest.mark.slow
 def test_hostile_files(tmp_path):
     """Each asks for code, memory or time; all together have three GiB of memory."""
     told = run("--hostile", "--folder", tmp_path)

@@ -5,6 +5,8 @@ import torch
 
 import pixeldit_core as pc
 
+pytestmark = pytest.mark.golden
+
 TOLERANCE = 2e-5
 
 

@@ -14,6 +14,8 @@ from pixeldit_core.families.pixelhdm.network import (
 )
 from pixeldit_core.layers.attention import scaled_dot_product
 
+pytestmark = pytest.mark.golden
+
 FORWARD = (
     "02_forward_square_masked",
     "03_forward_nonsquare_nomask",

@@ -7,6 +7,8 @@ import pixeldit_core as pc
 from pixeldit_core.layers.embeddings import sincos_2d, time_features
 from pixeldit_core.layers.rope import apply_rope, rope_1d, rope_2d
 
+pytestmark = pytest.mark.golden
+
 
 def close(actual, expected, tolerance):
     assert actual.dtype == torch.float32

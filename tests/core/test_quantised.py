@@ -43,9 +43,11 @@ def test_every_number_is_exact(golden, style, kind):
     assert len(wanted) == 6
     for key, value in wanted.items():
         got = dequantize("core." + key, tensors, metadata, tuple(value.shape))
-        assert got.dtype == torch.float32 and torch.equal(got, value), key
+        # turning back is a product of matrices, whose order of adding is a processor's: sums of up to 256 numbers
+        tolerance = 1e-6 if style == "int8-convrot" else 0.0
+        torch.testing.assert_close(got, value, atol=tolerance, rtol=0, msg=key)
         half = dequantize("core." + key, tensors, metadata, tuple(value.shape), torch.bfloat16)
-        assert torch.equal(half, value.to(torch.bfloat16))
+        assert torch.equal(half, got.to(torch.bfloat16))
 
 
 @pytest.mark.usefixtures("reference_processor")

@@ -16,6 +16,8 @@ import pixeldit_core as pc
 sys.path.insert(0, str(Path(__file__).parent))
 import fuzz_relatives as relatives  # noqa: E402
 
+pytestmark = pytest.mark.fuzz
+
 HUGE = 10**400  # beyond any float
 
 

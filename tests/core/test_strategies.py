@@ -14,9 +14,29 @@ from pixeldit_core.sampling import condition_velocities
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from sensitivity import allowed, check_measured, moved  # noqa: E402
 from test_golden_pixelhdm import find, load, off, randn  # noqa: E402
 
 TRAJECTORIES = ("22_cfg_trajectories", "23_cfg_trajectories_heun")
+# What a start moved by 1e-6 changes in all states, relative L2: see `sensitivity.py` for what follows from it
+MEASURED = {
+    "22_cfg_trajectories": {
+        "standard": 3.0e-5,
+        "rescaled": 1.1e-5,
+        "interval": 1.9e-5,
+        "interval_rescaled": 6.5e-6,
+        "perplexity": 4.7e-6,
+        "schedule_cosine": 2.0e-5,
+    },
+    "23_cfg_trajectories_heun": {
+        "standard": 4.0e-6,
+        "rescaled": 5.3e-6,
+        "interval": 3.1e-6,
+        "interval_rescaled": 2.4e-6,
+        "perplexity": 1.3e-6,
+        "schedule_cosine": 1.8e-6,
+    },
+}
 RUNS = ("standard", "rescaled", "interval", "interval_rescaled", "perplexity", "schedule_cosine")
 
 
@@ -107,15 +127,23 @@ def test_trajectories(golden, name, run):
     def velocity(x, t, condition):
         return network(x, torch.full((len(x),), t), *condition)
 
-    start = case.inputs["z_0"]
-    states = [start]
+    start, expected = case.inputs["z_0"], case.outputs[f"trajectory_{run}"]
     solve = {"euler": euler, "heun": heun_exact}[told["sampler"]["method"]]
     guided = guided_velocity(*condition_velocities(velocity, *conditions(case.inputs)), cfg, interval)
-    solve(guided, start, times, lambda i, t, x, v: states.append(x))
-    expected = case.outputs[f"trajectory_{run}"]
-    assert len(states) == len(expected) == steps + 1
-    for state, reference in zip(states, expected, strict=True):
-        assert off(state, reference) < told["recommended_tolerance"]["rel_l2"]
+    assert torch.equal(start, expected[0]) and len(expected) == steps + 1
+    for i in range(steps):  # outputs are not recorded: a step from each recorded state to the next holds them
+        assert off(solve(guided, expected[i], times[i : i + 2]), expected[i + 1]) < 2e-5
+
+    def states(start):
+        found = []
+        solve(guided, start, times, lambda i, t, x, v: found.append(x.clone()))
+        return torch.stack(found)
+
+    here = states(start)
+    tolerance = allowed(MEASURED[name][run], told["recommended_tolerance"]["rel_l2"])
+    for state, reference in zip(here, expected[1:], strict=True):
+        assert off(state, reference) < tolerance
+    check_measured(max(off(states(moved(start, seed)), here) for seed in range(2)), MEASURED[name][run])
 
 
 def test_sample_takes_them(golden):

@@ -20,7 +20,7 @@ from server import Server, running  # noqa: E402
 from test_server import NO_HOST, error_of, prompt  # noqa: E402
 
 HOSTS = find_hosts()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 TEXT = pc.PixelDiTT2IParams(32, 2, 1, 1, 24, 3, patch_size=8, pixel_hidden_size=4, txt_embed_dim=20, txt_max_length=12)
 IN_THE_BOX = {path.name for path in (ROOT / "models").glob("*.safetensors")}
 HIDDEN = (slice(16, 48), slice(20, 60))  # rows and columns of the photograph that are painted anew

@@ -20,7 +20,7 @@ from server import Server, running  # noqa: E402
 from test_server import NO_HOST, error_of, prompt  # noqa: E402
 
 HOSTS = find_hosts()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 DIGITS = "xpred-digits-28.safetensors"
 SIZES = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "in_channels": 1, "image_size": 12}
 TINY_HDM = {
