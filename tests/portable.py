@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +29,9 @@ def run(chosen: dict[str, str], arguments: list[str]) -> tuple[bool, str]:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stdout.write(done.stdout[-6000:] + done.stderr[-2000:])
-    lines = done.stdout.splitlines()
-    header = next((line for line in lines if line.startswith("torch ")), "")
-    ends = [line for line in lines if re.search(r"\d+ (passed|failed|error)", line)]
-    return done.returncode == 0, f"{header}: {ends[-1] if ends else 'nothing ran'}"
+    header = re.search(r"^torch .* threads", done.stdout, re.MULTILINE)
+    ends = re.findall(r"^=+ (.*\d+ (?:passed|failed|error).*) =+$", done.stdout, re.MULTILINE)
+    return done.returncode == 0, f"{header[0] if header else 'torch'}: {ends[-1] if ends else 'nothing ran'}"
 
 
 def main(arguments: list[str]) -> int:
@@ -41,9 +39,8 @@ def main(arguments: list[str]) -> int:
     for choices in itertools.product(KERNELS, PRODUCTS, THREADS):
         chosen = {name: value for choice in choices for name, value in choice.items()}
         named = " ".join(f"{name}={value}" for name, value in chosen.items())
-        began = time.monotonic()
         passed, end = run(chosen, arguments)
-        sys.stdout.write(f"{'pass' if passed else 'FAIL'}  {named}\n      {end} ({time.monotonic() - began:.0f} s)\n")
+        sys.stdout.write(f"{'pass' if passed else 'FAIL'}  {named}\n      {end}\n")
         sys.stdout.flush()
         if not passed:
             failed.append(named)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.comfy_adaln import split_tensors
-from pixeldit_core.checkpoints.lora import merge_lora, read_lora
+from pixeldit_core.checkpoints.lora import match_modules, merge_lora, read_lora
 from pixeldit_core.checkpoints.lora_delta import Lora, Pair, split_pair
 
 RANK, ALPHA = 3, 2.0
@@ -134,6 +134,32 @@ def test_every_style_gives_the_same_weights(tiny_t2i, tmp_path, style, end):
     assert (lora.total, lora.unknown, lora.source) == (len(PATHS), (), path.name)
     assert pc.apply_lora(model, path) == len(PATHS)
     agree(model, state)
+
+
+ADAPTERS = [
+    ["lora_up.weight", "lora_down.weight", "alpha", "dora_scale"],
+    ["lora_A.default.weight", "lora_B.default.weight", "lora_magnitude_vector.default.weight"],
+    ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "alpha"],
+    ["lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"],
+    ["oft_blocks", "rescale", "alpha"],
+    ["oft_R.default.weight"],
+    ["a1.weight", "a2.weight", "b1.weight", "b2.weight"],
+    ["diff", "diff_b"],
+    ["w_norm", "b_norm"],
+    ["set_weight"],
+]
+
+
+@pytest.mark.parametrize("parts", ADAPTERS, ids=lambda parts: parts[0])
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style["before"])
+def test_modules_of_any_adapter_are_matched_by_name(tiny_t2i, parts, style):
+    paths = (*PATHS, f"{MODULATION}_msa", f"{MODULATION}_mlp")
+    names = {style["before"] + (path.replace(".", "_") if style.get("flat") else path): path for path in paths}
+    keys = [f"{name}.{part}" for name in (*names, "lora_te_layer", "patch_blocks.9.attn.qkv_x") for part in parts]
+    matched = match_modules([*keys, "odd"], shapes_of(tiny_t2i()), "file")
+    assert matched.modules == {name: f"{path}.weight" for name, path in names.items()}
+    assert matched.unknown == ["lora_te_layer", "patch_blocks.9.attn.qkv_x", "odd"]
+    assert matched.total == len(paths) + 3
 
 
 def test_every_matrix_of_both_networks_is_found_by_every_name(tiny, tiny_t2i, tmp_path):
@@ -451,7 +477,7 @@ def test_two_pairs_for_a_weight_are_a_contradiction(tiny_t2i, tmp_path):
     model = tiny_t2i()
     pairs = pairs_for(shapes_of(model))
     path = saved(tmp_path / "lora.safetensors", written(pairs) | written(pairs, "ema_denoiser."))
-    fails(model, path, "has two pairs for", f"diffusion_model.{PATHS[0]}", "Keep one")
+    fails(model, path, "has two modules for", f"diffusion_model.{PATHS[0]}", "Keep one")
     saved(path, written(pairs, **PEFT) | written(pairs, **NAMED))
     fails(model, path, "has two tensors for the", "Keep one adapter")
     pair = whole_pair(model)
