@@ -32,7 +32,7 @@ def prompt(checkpoint: str = BOX, label: dict[str, Any] | None = None, **setting
     """Loader, label, sampler and save, in the form of ComfyUI's API."""
     values = {
         "seed": 1,
-        "settings": "as set below",
+        "settings": "custom",
         "steps": 4,
         "solver": "ab2",
         "cfg": 2.0,

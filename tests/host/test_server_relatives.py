@@ -71,7 +71,7 @@ def test_a_digit_is_saved_in_its_own_size(server: Server) -> None:
 
 
 def test_an_animation_is_saved(server: Server) -> None:
-    graph = digits(label={"classes": "0-3"}, steps=6, frames=4)
+    graph = digits(label={"classes": "0-3"}, steps=6, trajectory_frames=4)
     graph["4"] = {
         "class_type": "SaveAnimatedWEBP",
         "inputs": {
