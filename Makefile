@@ -42,9 +42,9 @@ test-portable: $(STAMP)-dev
 	$(VENV_PYTHON) tests/portable.py $(ARGS)
 
 fuzz: $(STAMP)-dev
-	$(VENV_PYTHON) tests/core/fuzzing.py --hostile
-	$(VENV_PYTHON) tests/core/fuzzing.py --cases 20000 $(ARGS)
-	$(VENV_PYTHON) tests/core/fuzzing.py --relatives --cases 2000 $(ARGS)
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --hostile
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --cases 20000 $(ARGS)
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --relatives --cases 2000 $(ARGS)
 
 format: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -53,9 +53,10 @@ exit /b %ERRORLEVEL%
 exit /b %ERRORLEVEL%
 
 :fuzz
-"%VENV_PYTHON%" tests\core\fuzzing.py --hostile || exit /b 1
-"%VENV_PYTHON%" tests\core\fuzzing.py --cases 20000%REST% || exit /b 1
-"%VENV_PYTHON%" tests\core\fuzzing.py --relatives --cases 2000%REST%
+set "PYTHONPATH=tests"
+"%VENV_PYTHON%" -m fuzz.run --hostile || exit /b 1
+"%VENV_PYTHON%" -m fuzz.run --cases 20000%REST% || exit /b 1
+"%VENV_PYTHON%" -m fuzz.run --relatives --cases 2000%REST%
 exit /b %ERRORLEVEL%
 
 :old

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import torch
-from conftest import find_golden
+from helpers import find_golden
 
 from pixeldit_core.families.xpred.network import XPredParams, network_class
 

@@ -1,21 +1,17 @@
 """Guidance strategies against the reference program's data: functions, one network call, whole trajectories."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import randn, relative_l2
+from pixelhdm_cases import find, load
+from sensitivity import allowed, check_measured, moved
 
 import pixeldit_core as pc
 from pixeldit_core.flow.guidance import CURVES, guided_velocity, match_contrast
 from pixeldit_core.flow.solvers import euler, heun_exact
 from pixeldit_core.sampling import condition_velocities
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from sensitivity import allowed, check_measured, moved  # noqa: E402
-from test_golden_pixelhdm import find, load, off, randn  # noqa: E402
 
 TRAJECTORIES = ("22_cfg_trajectories", "23_cfg_trajectories_heun")
 # What a start moved by 1e-6 changes in all states, relative L2: see `sensitivity.py` for what follows from it
@@ -58,7 +54,9 @@ def test_every_function_of_the_reference(golden):
     assert {entry["key"] for entry in case.case["strategies"]} == set(case.outputs)
     for entry in case.case["strategies"]:
         found = named(entry)(v_cond, v_null, entry.get("t", 0.5))
-        assert off(found, case.outputs[entry["key"]]) < case.case["recommended_tolerance"]["rel_l2"], entry["key"]
+        assert relative_l2(found, case.outputs[entry["key"]]) < case.case["recommended_tolerance"]["rel_l2"], entry[
+            "key"
+        ]
 
 
 def test_every_schedule_of_the_reference(golden):
@@ -105,7 +103,7 @@ def test_one_call_of_the_network(golden):
         found[f"sched_{kind}"] = scheduled(v_cond, v_null, time[0].item())
     assert set(found) == set(case.outputs)
     for key, value in found.items():
-        assert off(value, case.outputs[key]) < case.case["recommended_tolerance"]["rel_l2"], key
+        assert relative_l2(value, case.outputs[key]) < case.case["recommended_tolerance"]["rel_l2"], key
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -132,7 +130,7 @@ def test_trajectories(golden, name, run):
     guided = guided_velocity(*condition_velocities(velocity, *conditions(case.inputs)), cfg, interval)
     assert torch.equal(start, expected[0]) and len(expected) == steps + 1
     for i in range(steps):  # outputs are not recorded: a step from each recorded state to the next holds them
-        assert off(solve(guided, expected[i], times[i : i + 2]), expected[i + 1]) < 2e-5
+        assert relative_l2(solve(guided, expected[i], times[i : i + 2]), expected[i + 1]) < 2e-5
 
     def states(start):
         found = []
@@ -142,8 +140,8 @@ def test_trajectories(golden, name, run):
     here = states(start)
     tolerance = allowed(MEASURED[name][run], told["recommended_tolerance"]["rel_l2"])
     for state, reference in zip(here, expected[1:], strict=True):
-        assert off(state, reference) < tolerance
-    check_measured(max(off(states(moved(start, seed)), here) for seed in range(2)), MEASURED[name][run])
+        assert relative_l2(state, reference) < tolerance
+    check_measured(max(relative_l2(states(moved(start, seed)), here) for seed in range(2)), MEASURED[name][run])
 
 
 def test_sample_takes_them(golden):
@@ -159,7 +157,7 @@ def test_sample_takes_them(golden):
     assert torch.equal(pc.sample(model, cfg=pc.cfg_function(scale), **both), plain)
     assert seen == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
     rescaled = pc.sample(model, cfg=pc.cfg_function(scale, rescale=0.7), **both)
-    assert off(rescaled, plain) > 1e-3
+    assert relative_l2(rescaled, plain) > 1e-3
     alone = pc.sample(model, torch.tensor([7]), seeds=2, cfg=pc.cfg_function(3.0, rescale=0.7), **options)
     torch.testing.assert_close(rescaled[1:], alone)
 
@@ -170,10 +168,10 @@ def test_contrast_is_that_of_the_condition_image_by_image():
     torch.testing.assert_close(whole.flatten(1).std(1), v_cond.flatten(1).std(1))
     torch.testing.assert_close(match_contrast(guided, v_cond, 0.25), 0.25 * whole + 0.75 * guided)
     low = match_contrast(guided.bfloat16(), v_cond.bfloat16(), 1.0)
-    assert low.dtype == torch.bfloat16 and off(low.float(), whole) < 0.01
+    assert low.dtype == torch.bfloat16 and relative_l2(low.float(), whole) < 0.01
     # a sum of squares would not fit into float16
     large = match_contrast((guided * 1e3).half(), (v_cond * 1e3).half(), 1.0)
-    assert off(large.float(), whole * 1e3) < 0.01
+    assert relative_l2(large.float(), whole * 1e3) < 0.01
 
 
 def test_any_number_of_axes_and_half_precision():
@@ -182,7 +180,7 @@ def test_any_number_of_axes_and_half_precision():
         every = pc.cfg_function(pc.cfg_schedule("linear", 4.0), rescale=0.5, temperature=2.0)
         exact = every(v_cond, v_null, 0.25)
         low = every(v_cond.bfloat16(), v_null.bfloat16(), 0.25)
-        assert low.dtype == torch.bfloat16 and off(low.float(), exact) < 0.02
+        assert low.dtype == torch.bfloat16 and relative_l2(low.float(), exact) < 0.02
 
 
 def test_perplexity_weakens_what_is_far_apart():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import max_distance, randn, relative_l2
 from xpred_cases import DATASETS, FILES, TABLES, case_params, find, preset_params, weights_of
 
 from pixeldit_core.families.xpred.layers import add_positions
@@ -95,18 +96,6 @@ def record(network, length):
     return seen
 
 
-def far(actual, expected):
-    """Largest distance of any value."""
-    assert actual.shape == expected.shape
-    return (actual - expected).abs().max().item()
-
-
-def off(actual, expected):
-    """Relative L2 distance."""
-    assert actual.shape == expected.shape
-    return ((actual - expected).norm() / expected.norm()).item()
-
-
 @pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
 def test_every_forward_and_every_intermediate(name):
     found = find(name)
@@ -120,7 +109,7 @@ def test_every_forward_and_every_intermediate(name):
         seen["pred"] = network(x, time, labels)
         assert set(test["outputs"]) in ({"pred"}, set(seen))
         for key, place in test["outputs"].items():
-            assert far(seen[key], found.outputs[place]) <= OUTPUT, f"{test['name']}: {key}"
+            assert max_distance(seen[key], found.outputs[place]) <= OUTPUT, f"{test['name']}: {key}"
 
 
 @pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
@@ -144,7 +133,7 @@ def test_a_prediction_inside_the_training_loss():
     for test in tests:
         names = test["outputs"]
         x, time, labels, expected = (found.outputs[names[key]] for key in ("x_t", "t", "y_used", "pred_x1"))
-        assert far(load(found, test["weights"])(x, time, labels), expected) <= OUTPUT
+        assert max_distance(load(found, test["weights"])(x, time, labels), expected) <= OUTPUT
 
 
 @pytest.mark.parametrize("preset, dataset", NETWORKS)
@@ -185,10 +174,6 @@ def test_shapes_tell_the_sizes_of_the_presets(published_keys, preset, dataset):
 def test_shapes_tell_the_sizes_of_a_file(name):
     found = find(name)
     check_told({key: tuple(value.shape) for key, value in weights_of(found).items()}, case_params(found.case))
-
-
-def randn(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def tiny(params, **kit):
@@ -264,15 +249,15 @@ def test_images_of_a_batch_do_not_meet(params):
     assert both.shape == X.shape
     for i in range(2):
         one = network(X[i : i + 1], TIME[i : i + 1], LABELS[i : i + 1])
-        assert off(one, both[i : i + 1]) < 2e-5
+        assert relative_l2(one, both[i : i + 1]) < 2e-5
 
 
 @kinds
 def test_time_class_and_positions_matter(params):
     network = tiny(params)
     output = network(X, TIME, LABELS)
-    assert far(network(X, TIME + 0.1, LABELS), output) > 1e-4
-    assert far(network(X, TIME, LABELS - 1), output) > 1e-4
+    assert max_distance(network(X, TIME + 0.1, LABELS), output) > 1e-4
+    assert max_distance(network(X, TIME, LABELS - 1), output) > 1e-4
     flat = X[:, :, :1, :1].expand_as(X)
     assert network(flat, TIME, LABELS)[0, 0].std() > 1e-4
 
@@ -290,7 +275,7 @@ def test_groups_of_tokens_change_nothing(params, monkeypatch):
     network = tiny(params)
     output = network(X, TIME, LABELS)
     monkeypatch.setattr(chunking, "TOKENS_CHUNK", 64)
-    assert off(network(X, TIME, LABELS), output) < 2e-5
+    assert relative_l2(network(X, TIME, LABELS), output) < 2e-5
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
@@ -303,7 +288,7 @@ def test_half_precision_stays_near_float32(name, dtype, tolerance):
         output = network(x.to(dtype), time, labels)
         expected = found.outputs[test["outputs"]["pred"]]
         assert output.dtype == dtype
-        assert off(output.float(), expected) < tolerance
+        assert relative_l2(output.float(), expected) < tolerance
 
 
 @kinds
@@ -361,7 +346,7 @@ def test_pixels_beyond_the_last_whole_patch_reach_the_pixel_path_only():
     x = randn(2, 3, 10, 14)
     changed = x.clone()
     changed[:, :, 8:], changed[:, :, :, 12:] = 0, 0
-    assert far(network(x, TIME, LABELS), network(changed, TIME, LABELS)) > 1e-3
+    assert max_distance(network(x, TIME, LABELS), network(changed, TIME, LABELS)) > 1e-3
     assert torch.equal(*maps) and maps[0].shape == (2, 12, 10, 14)
 
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile checkpoint files, made by the thousand: `python tests/core/fuzzing.py --cases 100000 --seed 1`.
+"""Damaged and hostile checkpoint files by the thousand: `PYTHONPATH=tests python -m fuzz.run --cases 100000 --seed 1`.
 
 A case is made from its seed and number alone, so that one that fails is made again by `--first NUMBER --cases 1`.
 `--hostile` runs the named ones instead, of which every one asks for code, memory or time, under a limit of memory;
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_hostile import hostile_files
-from fuzz_mutations import mutate
-from fuzz_relatives import KINDS as RELATIVES
-from fuzz_relatives import POOL, lora_case, relative_case, sound
+from fuzz.families import KINDS as RELATIVES
+from fuzz.families import POOL, lora_case, relative_case, sound
+from fuzz.hostile import hostile_files
+from fuzz.mutations import mutate
 
 import pixeldit_core as pc
 

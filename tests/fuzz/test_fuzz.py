@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzz import hostile, mutations
+from fuzz import run as fuzzing
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
@@ -22,12 +24,6 @@ from pixeldit_core.checkpoints.pickle import verifier as outline
 pytestmark = pytest.mark.fuzz
 
 ROOT = Path(__file__).parents[2]
-
-
-sys.path.insert(0, str(Path(__file__).parent))
-import fuzz_hostile as hostile  # noqa: E402
-import fuzz_mutations as mutations  # noqa: E402
-import fuzzing  # noqa: E402
 
 
 def refused(path, *told):
@@ -46,8 +42,8 @@ def refused(path, *told):
 
 def run(*arguments):
     """The engine in a process of its own, so that a crash is seen and a limit of memory holds for it alone."""
-    command = [sys.executable, fuzzing.__file__, *map(str, arguments)]
-    paths = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "fuzz.run", *map(str, arguments)]
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "tests", ROOT)))}
     done = subprocess.run(command, cwd=ROOT, env=paths, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout

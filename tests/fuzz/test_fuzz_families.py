@@ -2,19 +2,15 @@
 
 import json
 import random
-import sys
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from fuzz import families as relatives
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
-
-sys.path.insert(0, str(Path(__file__).parent))
-import fuzz_relatives as relatives  # noqa: E402
 
 pytestmark = pytest.mark.fuzz
 

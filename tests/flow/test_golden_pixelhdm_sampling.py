@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import relative_l2
 from PIL import Image
 from safetensors.torch import save_file
 from sensitivity import allowed, check_measured, moved
@@ -43,12 +44,6 @@ def find(golden, name):
     case = golden(name, "pixelhdm")
     case.path = case.folder / "checkpoint.pt"
     return case
-
-
-def off(actual, expected):
-    """Relative L2 distance."""
-    assert actual.shape == expected.shape
-    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def tolerance(case):
@@ -108,8 +103,8 @@ def sampler_run(case, change=lambda noise: noise):
 def test_published_samplers(golden, name):
     case = find(golden, name)
     final, states, rows = sampler_run(case)
-    assert off(final, first(case.outputs["final"])) < tolerance(case)
-    assert off(states, first(case.outputs["trajectory"][1:])) < tolerance(case)
+    assert relative_l2(final, first(case.outputs["final"])) < tolerance(case)
+    assert relative_l2(states, first(case.outputs["trajectory"][1:])) < tolerance(case)
     assert sum(rows) == len(case.outputs["call_t"]) * len(final)  # ours has both branches in one call
 
 
@@ -142,7 +137,7 @@ def test_every_call_on_the_reference_s_own_trajectory(golden, name):
         if len(outputs) == 2:
             branches.insert(0, condition(model, case.inputs, "null_"))
         for text, expected in zip(branches, outputs, strict=True):
-            assert off(model.network(x, t, *text), expected) < OUTPUT
+            assert relative_l2(model.network(x, t, *text), expected) < OUTPUT
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -159,7 +154,7 @@ def test_every_solver_on_the_reference_s_own_outputs(golden, name):
     solve = pc.SOLVERS[SOLVERS[case.case["sampler"]["method"]]]
     solve(velocity, case.inputs["z_0"], case.outputs["timesteps"], lambda i, t, x, v: states.append(x.clone()))
     assert next(calls, None) is None
-    assert off(torch.stack(states), case.outputs["trajectory"][1:]) < 1e-6
+    assert relative_l2(torch.stack(states), case.outputs["trajectory"][1:]) < 1e-6
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -170,7 +165,7 @@ def test_sensitivity(golden, name):
     found = []
     for seed in range(3):
         other, others, _ = run(case, lambda noise, seed=seed: moved(noise, seed))
-        found.append(max(off(other, final), off(others, states)))
+        found.append(max(relative_l2(other, final), relative_l2(others, states)))
     check_measured(max(found), MEASURED[name])
 
 
@@ -197,7 +192,7 @@ def test_the_wrong_solver_of_the_authors_is_not_offered(golden):
         z, before, lam_before = a * z + b * target, x, lam
         theirs = a * theirs + b * image
         ours = (1 - t_next) / (1 - t) * ours + (t_next - t * (1 - t_next) / (1 - t)) * image
-    assert off(z, first(case.outputs["final"])) < tolerance(case)
+    assert relative_l2(z, first(case.outputs["final"])) < tolerance(case)
     assert (theirs - 0.5).abs().min() > 20 and (ours - 0.5).abs().max() < 0.1
     right = pc.SOLVERS["flow_dpmpp_2m"](
         lambda x, t: (image - x) / (1 - t), torch.full_like(z, 2.0), torch.tensor(times)
@@ -231,10 +226,10 @@ def test_text_to_image_pipeline(golden):
     drawn = torch.randn(outputs["z_0"].shape, generator=generator)
     torch.testing.assert_close(drawn, outputs["z_0"], atol=2e-6, rtol=0)  # the last bit of log and cos is a processor's
     final, states, _ = text_run(case)
-    assert off(final, first(outputs["raw"])) < tolerance(case)
-    assert off(states, first(outputs["intermediates"])) < tolerance(case)
-    assert off(final.clamp(-1, 1), first(outputs["tensor"])) < tolerance(case)
-    assert off((final.clamp(-1, 1) + 1) / 2, first(outputs["numpy"])) < tolerance(case)
+    assert relative_l2(final, first(outputs["raw"])) < tolerance(case)
+    assert relative_l2(states, first(outputs["intermediates"])) < tolerance(case)
+    assert relative_l2(final.clamp(-1, 1), first(outputs["tensor"])) < tolerance(case)
+    assert relative_l2((final.clamp(-1, 1) + 1) / 2, first(outputs["numpy"])) < tolerance(case)
     check_uint8(model, final, outputs["uint8"])
 
 
@@ -246,7 +241,7 @@ def test_every_step_of_the_text_to_image_pipeline(golden):
     for i in range(len(states) - 1):
         after, _, rows = text_run(case, noise=states[i], times=times[i : i + 2])
         assert rows == [2 * len(after)] * 2
-        assert off(after, states[i + 1]) < OUTPUT
+        assert relative_l2(after, states[i + 1]) < OUTPUT
 
 
 def image_run(case, change=lambda noise: noise):
@@ -281,7 +276,7 @@ def test_image_to_image_pipelines(golden, name):
     model = pc.load_checkpoint(case.path)
     assert torch.allclose(image_of(model, case), first(case.outputs["image_tensor"]), atol=1e-6)
     final, _, _ = image_run(case)
-    assert off(final, first(case.outputs["raw"])) < tolerance(case)
+    assert relative_l2(final, first(case.outputs["raw"])) < tolerance(case)
     check_uint8(model, final, case.outputs["uint8"])
 
 
@@ -305,7 +300,7 @@ def test_a_trainer_s_checkpoint(golden, layout, weights):
     with torch.inference_mode():
         v = model.network(case.inputs["fwd.x_t"], *arguments)
         ours = model.velocity(first(case.inputs["fwd.x_t"]), arguments[0].clamp(0.05, 0.95), tuple(arguments[1:]))
-    assert off(v, case.outputs[f"v_{weights}"]) < tolerance(case)
+    assert relative_l2(v, case.outputs[f"v_{weights}"]) < tolerance(case)
     inside = (arguments[0] >= 0.05) & (arguments[0] <= 0.95)
     assert torch.allclose(ours[inside], first(v)[inside], atol=1e-5)
     assert model.spec.weights == weights and model.params.mlp_ratio == 2.0 and model.params.text_max_length == 15

@@ -2,18 +2,13 @@
 
 import pytest
 import torch
+from helpers import close
 
 import pixeldit_core as pc
 
 pytestmark = pytest.mark.golden
 
 TOLERANCE = 2e-5
-
-
-def close(actual, expected, tolerance=TOLERANCE, what=""):
-    torch.testing.assert_close(
-        actual.reshape(expected.shape), expected, atol=tolerance, rtol=0, msg=lambda text: f"{what}: {text}"
-    )
 
 
 def record_intermediates(network):
@@ -59,7 +54,7 @@ def test_output_and_every_intermediate(golden, name):
     found["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"])
     assert set(found) == set(case.outputs)
     for key, expected in case.outputs.items():
-        close(found[key], expected, what=key)
+        close(found[key].reshape(expected.shape), expected, TOLERANCE, key)
 
 
 @pytest.mark.parametrize("name", ["c2i_forward_p16_48x32", "c2i_forward_postmod_p4_16x24"])
@@ -67,9 +62,9 @@ def test_velocity_is_the_network_in_the_common_language(golden, name):
     case = golden(name)
     model = pc.load_checkpoint(case.checkpoint)
     x, t, labels = (case.inputs[key] for key in ("x", "t", "labels"))
-    close(model.velocity(x, t, labels), case.outputs["output"])
-    close(model.velocity(x[:1], float(t[0]), labels[:1]), case.outputs["output"][:1])
-    close(model.velocity(x[:1], t[0], labels[:1]), case.outputs["output"][:1])
+    close(model.velocity(x, t, labels), case.outputs["output"], TOLERANCE)
+    close(model.velocity(x[:1], float(t[0]), labels[:1]), case.outputs["output"][:1], TOLERANCE)
+    close(model.velocity(x[:1], t[0], labels[:1]), case.outputs["output"][:1], TOLERANCE)
 
 
 @pytest.mark.parametrize("weights, output", [("auto", "ema"), ("ema", "ema"), ("raw", "raw")])
@@ -77,9 +72,13 @@ def test_lightning_checkpoint(golden, weights, output):
     case = golden("c2i_lightning_ckpt")
     model = pc.load_checkpoint(case.checkpoint, weights=weights)
     found = record_intermediates(model.network)
-    close(model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"]), case.outputs[f"output_{output}"])
+    close(
+        model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"]),
+        case.outputs[f"output_{output}"],
+        TOLERANCE,
+    )
     if output == "ema":
-        close(found["s_cond"], case.outputs["s_cond_ema"])
+        close(found["s_cond"], case.outputs["s_cond_ema"], TOLERANCE)
     info = pc.inspect_checkpoint(case.checkpoint)
     assert info.weights == ("ema", "raw")
     assert info.layout == "ema_denoiser."

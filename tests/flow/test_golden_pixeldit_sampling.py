@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import close
 from sensitivity import allowed, check_measured, moved
 
 import pixeldit_core as pc
@@ -40,10 +41,6 @@ def settings(case):
         "cfg_interval": (told.pop("guidance_interval_min"), told.pop("guidance_interval_max")),
         **told,  # last_step, where it was set
     }
-
-
-def close(actual, expected, tolerance):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def tolerances(name):

@@ -5,16 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import close
 
 import pixeldit_core as pc
 from pixeldit_core.flow.guidance import guided_velocity
 from pixeldit_core.flow.solvers import SOLVERS
 from pixeldit_core.flow.times import sigma_grid
 from pixeldit_core.sampling import condition_velocities
-
-
-def close(actual, expected, tolerance=1e-5):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def rows(calls):

@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 
-from fuzz_hostile import integer, pack, text
+from fuzz.hostile import integer, pack, text
 
 EXTREMES = (0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 TEXTS = (

@@ -9,7 +9,7 @@ from PIL import Image
 
 import pixeldit_core
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 WEB, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 SCHEMA = ROOT / "tests" / "host" / "schema.json"
 NODES = json.loads(SCHEMA.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import close
 from sensitivity import allowed, check_measured, moved
 
 import pixeldit_core as pc
@@ -27,10 +28,6 @@ NOISE, SUGGESTED = (5e-4, 3e-3), (2e-3, 1e-2)
 # Plain kernels differ by 1.5e-4 in one of the tables: linspace rounds a share of almost 1 to its neighbor, 6e-8 away,
 # a shift of 4 makes 2.4e-7 of that, and the network's time is 1000 times as much.
 NETWORK_TIME = 2.5e-4
-
-
-def close(actual, expected, tolerance, what=""):
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0, msg=lambda text: f"{what}: {text}")
 
 
 def record(network):

@@ -2,17 +2,13 @@
 
 import pytest
 import torch
+from helpers import close
 
 import pixeldit_core as pc
 from pixeldit_core.layers.embeddings import sincos_2d, time_features
 from pixeldit_core.layers.rope import apply_rope, rope_1d, rope_2d
 
 pytestmark = pytest.mark.golden
-
-
-def close(actual, expected, tolerance):
-    assert actual.dtype == torch.float32
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def test_rope_2d(golden):
