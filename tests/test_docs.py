@@ -1,4 +1,4 @@
-"""Help pages, texts in two languages, icon and workflow for the registry: complete, and true to the nodes."""
+"""Help pages, READMEs and texts in two languages, icon and banner for the registry: complete, and true to the nodes."""
 
 import json
 import re
@@ -16,6 +16,7 @@ NODES = json.loads(SCHEMA.read_text(encoding="utf-8"))
 PAGES = {"en": "{}.md", "zh": "{}/zh.md"}
 BY_NODE = pytest.mark.parametrize("node_id", NODES)
 BY_LANGUAGE = pytest.mark.parametrize("language", PAGES)
+READMES = ("README.md", "README.zh.md")
 OWN_PAGES = sorted((ROOT / "docs").glob("*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<img [^>]*src=\"([^\"]+)\"")
 
@@ -76,12 +77,12 @@ def test_chinese_texts_are_chinese():
 
 @BY_LANGUAGE
 @BY_NODE
-def test_the_help_page_tells_of_every_input_and_output(node_id, language):
+def test_the_help_page_describes_every_input_and_output(node_id, language):
     text = page(node_id, language)
     schema = NODES[node_id]
     assert text.startswith("# ") and schema["display_name"] in text.splitlines()[0]
     for name in schema["inputs"]:
-        assert re.search(rf"\*\*{name}\*\*", text), f"{name} is not in the table of inputs"
+        assert re.search(rf"\*\*{name}\*\*", text), f"{name} is not in the list of inputs"
     for output in schema["outputs"]:
         assert f"**{output['name']}**" in text, output["name"]
 
@@ -96,7 +97,7 @@ def test_the_help_page_names_every_choice(node_id):
 
 @BY_LANGUAGE
 @BY_NODE
-def test_pictures_of_the_help_page_are_there(node_id, language):
+def test_images_of_the_help_page_exist(node_id, language):
     for link in links(page(node_id, language)):
         assert link.startswith("http") or (WEB / link).is_file(), link  # the page's addresses start at web/docs
 
@@ -106,7 +107,7 @@ def test_help_pages_are_of_nodes():
     assert {path.parent.name for path in WEB.glob("*/zh.md")} == set(NODES)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in OWN_PAGES)])
+@pytest.mark.parametrize("name", [*READMES, "CHANGELOG.md", *(f"docs/{path.name}" for path in OWN_PAGES)])
 def test_links_lead_somewhere(name):
     path = ROOT / name
     for link in links(path.read_text(encoding="utf-8")):
@@ -114,11 +115,29 @@ def test_links_lead_somewhere(name):
             assert (path.parent / link.split("#")[0]).exists(), link
 
 
-def test_the_readme_names_every_node_recipe_and_command():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", READMES)
+def test_the_readme_names_every_node_template_setting_and_command(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
     assert all(schema["display_name"] in text for schema in NODES.values())
+    assert all(f"*{path.stem}*" in text for path in (ROOT / "workflows").glob("*.json"))
+    assert all(f"`{setting}`" in text for setting in pixeldit_core.SETTINGS)
     assert all(command in text for command in ("make demo", "make test", "python -m pixeldit_core --help"))
-    assert "NSCLv1" in text and "not" in text[text.index("NSCLv1") :][:200]
+    assert "not for commercial use" in text[text.index("NSCLv1") :][:200]
+
+
+def test_the_readmes_link_to_each_other_and_have_the_same_structure():
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    assert "(README.zh.md)" in english[:200] and "(README.md)" in chinese[:200]
+    assert links(english)[1:] == links(chinese)[1:]  # but for the first, which leads to the other language
+    assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
+
+
+def test_chinese_texts_translate_every_name():
+    english, chinese = (texts(language) for language in PAGES)
+    for node_id, text in chinese.items():
+        assert text["display_name"] != english[node_id]["display_name"]
+        for name, entry in text["inputs"].items():
+            assert entry["name"] == "CLIP" or entry["name"] != name, f"{node_id}: {name}"
 
 
 def test_the_icon_suits_the_registry():
