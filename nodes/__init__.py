@@ -1,4 +1,4 @@
-"""What a person sees in the graph editor."""
+"""The nodes, as ComfyUI's graph editor shows them."""
 
 from comfy_api.latest import ComfyExtension, io
 

@@ -1,4 +1,4 @@
-"""Paints the pictures of the digits in the box: `python tools/make_digits_images.py`."""
+"""Generates the images of the bundled digits model: `python tools/make_digits_images.py`."""
 
 from __future__ import annotations
 

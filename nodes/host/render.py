@@ -18,12 +18,12 @@ from .model import find_spec
 from .pixels import ALPHA, composite, fit, to_channels, to_image, to_latent, to_mask
 from .trajectory import Trajectory
 
-AS_SET = "as set below"
-OWN = "the checkpoint's own"
+AS_SET = "custom"
+OWN = "checkpoint default"
 
 
 def choose_settings(model: Any, name: str) -> SamplingSettings | None:
-    """The settings of a name; None for "as set below".
+    """The settings of a name; None for "custom".
 
     Raises:
         ValueError: the checkpoint has none of its own; an unknown name.

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ _TENSOR = re.compile(
     r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight"
     r"|lora(?:_linear_layer)?[._](?P<way>up|down)\.weight|(?P<alpha>alpha))"
 )
+# Where a tensor's name goes on after its module's, in any file that ComfyUI can add to a model.
+_ADAPTER_PART = re.compile(
+    r"\.(?:lora[_.]|hada_|lokr_|oft_|[ab][12]\.weight$|[wb]_norm$|diff$|diff_b$"
+    r"|alpha$|dora_scale$|rescale$|set_weight$|reshape_weight$)"
+)
 _LONGEST_NAME = 200
 _REPEATS, _NESTED = re.compile(r"[*+{?]"), re.compile(r"\)[*+{?]|\\\d|\(\?")
 _DOTTED = ("base_model.", *PREFIXES)
@@ -53,6 +59,34 @@ _MADE_FOR = {
 }
 
 
+@dataclass(frozen=True)
+class Matched:
+    """Which weight of a network each module of a LoRA file is for."""
+
+    modules: dict[str, str] = field(default_factory=dict)  # module as the file calls it -> canonical name of its weight
+    unknown: list[str] = field(default_factory=list)  #      modules, and tensors of none, that fit no weight
+
+    @property
+    def total(self) -> int:
+        return len(self.modules) + len(self.unknown)
+
+
+def match_modules(keys: Iterable[str], shapes: Shapes, source: str) -> Matched:
+    """Match a file's modules to a network by name alone, whatever kind of adapter it is (LoRA, LoHa, LoKr, OFT, ...).
+
+    Args:
+        keys: names of the file's tensors, in any of the key styles that `read_lora` reads.
+        shapes: of the network's weights by canonical name. Names of ComfyUI's halves of a pixel modulation match, too:
+            "pixel_blocks.0.adaLN_modulation_msa.weight", which is not among `shapes`.
+        source: file name, for messages.
+
+    Raises:
+        ValueError: two modules for one weight.
+    """
+    parts = {key: _ADAPTER_PART.search(key) for key in keys}
+    return _match(dict.fromkeys(key[: part.start()] if part else key for key, part in parts.items()), shapes, source)
+
+
 def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     """A LoRA for the network whose canonical weights have these shapes.
 
@@ -68,13 +102,13 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     _refuse(tensors, metadata, source)
     modules, others = _sort(tensors, source)
     settings = _read_settings(file, tensors, metadata)
-    sizes = _sizes(shapes)
-    owners, unknown = _match(modules, sizes, source)
-    if not owners:
-        raise ValueError(_why_nothing(unknown, source))
-    _check_shapes({name: modules[module] for name, module in owners.items()}, sizes, source)
-    pairs = {name: _pair(modules[module], module, name, settings, source) for name, module in owners.items()}
-    return Lora(join_pairs(pairs, shapes, source), (*unknown, *others), len(owners), len(modules), source)
+    matched = _match(modules, shapes, source)
+    if not matched.modules:
+        raise ValueError(_why_nothing(matched.unknown, source))
+    _check_shapes({name: modules[module] for module, name in matched.modules.items()}, _sizes(shapes), source)
+    pairs = {name: _pair(modules[module], module, name, settings, source) for module, name in matched.modules.items()}
+    unknown = (*matched.unknown, *others)
+    return Lora(join_pairs(pairs, shapes, source), unknown, len(matched.modules), matched.total, source)
 
 
 def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> dict[str, Tensor]:
@@ -142,23 +176,23 @@ def _sort(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, dict[st
     return modules, others
 
 
-def _match(modules: Iterable[str], sizes: Shapes, source: str) -> tuple[dict[str, str], list[str]]:
-    """The module for each weight of the network that has one, and the modules for none of them."""
-    paths = {path.removesuffix(".weight"): name for name in sizes for path in (*other_names(name), name)}
+def _match(modules: Iterable[str], shapes: Shapes, source: str) -> Matched:
+    paths = {path.removesuffix(".weight"): name for name in _sizes(shapes) for path in (*other_names(name), name)}
     paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # kohya's; no two paths are alike then
-    owners, unknown = {}, []
+    matched, owners = Matched(), {}
     for module in modules:
         path = module
         while path not in paths and (piece := next((piece for piece in _BEFORE if path.startswith(piece)), None)):
             path = path[len(piece) :]
         name = paths.get(path)
+        if name is None:
+            matched.unknown.append(module)
+            continue
         if name in owners:
-            raise ValueError(f"{source} has two pairs for {name}: {owners[name]} and {module}. Keep one of them.")
-        if name:
-            owners[name] = module
-        else:
-            unknown.append(module)
-    return owners, unknown
+            raise ValueError(f"{source} has two modules for {name}: {owners[name]} and {module}. Keep one of them.")
+        owners[name] = module
+        matched.modules[module] = name
+    return matched
 
 
 def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
