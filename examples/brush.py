@@ -241,7 +241,7 @@ def water(pen: Pen, palette: Palette, level: float) -> None:
     """A sea in four bands, darker towards us."""
     for i in range(4):
         top = level + (1 - level) * (i / 4) ** 1.3
-        pen.polygon([(-1.1, top), (1.1, top), (1.1, 1.1), (-1.1, 1.1)], mix(*palette.sea, i / 3))
+        pen.polygon([(-1.1, top), (1.1, top), (1.1, 1.1), (-1.1, 1.1)], mix(palette.sea[0], palette.sea[1], i / 3))
 
 
 def backdrop(size: int, palette: Palette, rng: Random) -> Pen:

@@ -1,5 +1,6 @@
 """The command line, end to end on a tiny checkpoint."""
 
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.cli import main
+from pixeldit_core.cli import sample as cli_sample
 from pixeldit_core.cli.options import parse_seeds, parse_size
 
 ROOT = Path(__file__).parents[2]
@@ -39,28 +41,32 @@ def command(*arguments, **options):
     )
 
 
-def test_sample_makes_a_picture_for_every_class_and_seed(tiny_file, tmp_path, capsys):
+def test_sample_writes_an_image_for_every_class_and_seed(tiny_file, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["sample", str(tiny_file), "--classes", "3, tabby cat, 5", "--seeds", "0-1,9", "--out", str(out)]) == 0
     assert files(out) == sorted(["contact-sheet.png", *(f"{c}_{s}.png" for c in (3, 2, 5) for s in (0, 1, 9))])
-    told = capsys.readouterr().out
-    assert "9 pictures" in told and "4 steps, ab2, cfg 2 for t in 0.1 to 0.9" in told and "contact-sheet.png" in told
+    printed = capsys.readouterr().out
+    assert (
+        "9 images" in printed
+        and "4 steps, ab2, cfg 2 for t in 0.1 to 0.9" in printed
+        and "contact-sheet.png" in printed
+    )
 
     model = pc.load_checkpoint(tiny_file)
     expected = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, [2]), seeds=[9]))[0]
-    picture = Image.open(out / "2_9.png")
-    assert np.array_equal(np.asarray(picture), expected.numpy())
-    assert json.loads(picture.text["pixeldit"])["seed"] == 9
+    image = Image.open(out / "2_9.png")
+    assert np.array_equal(np.asarray(image), expected.numpy())
+    assert json.loads(image.text["pixeldit"])["seed"] == 9
     sheet = Image.open(out / "contact-sheet.png")
     assert sheet.width == sheet.height == 3 * (16 * 8 + 4) + 4  # a row for each class, a column for each seed
 
 
-def test_sample_takes_every_class_of_a_small_model_and_the_recipe_of_the_file(tiny_file, tmp_path):
+def test_sample_takes_every_class_of_a_small_model_and_the_settings_of_the_file(tiny_file, tmp_path):
     assert main(["sample", str(tiny_file), "--out", str(tmp_path / "out")]) == 0
     assert len(files(tmp_path / "out")) == 12 + 1
 
 
-def test_options_change_single_values_of_a_settings(tiny_file, tmp_path, capsys):
+def test_options_override_single_values_of_settings(tiny_file, tmp_path, capsys):
     out = str(tmp_path / "out")
     arguments = [
         "sample",
@@ -76,8 +82,8 @@ def test_options_change_single_values_of_a_settings(tiny_file, tmp_path, capsys)
     ]
     arguments += ["--steps", "3", "--solver", "heun", "--cfg-interval", "0.2", "0.8", "--device", "cpu"]
     assert main(arguments) == 0
-    told = capsys.readouterr().out
-    assert "3 steps, heun, cfg 3.5 for t in 0.2 to 0.8, timeshift 2, 24 x 16 pixels" in told
+    printed = capsys.readouterr().out
+    assert "3 steps, heun, cfg 3.5 for t in 0.2 to 0.8, timeshift 2, 24 x 16 pixels" in printed
     assert Image.open(tmp_path / "out" / "0_0.png").size == (24, 16)
     expected = pc.load_checkpoint(tiny_file)
     x = pc.sample(
@@ -94,7 +100,7 @@ def test_options_change_single_values_of_a_settings(tiny_file, tmp_path, capsys)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "0_0.png")), pc.to_uint8(expected, x)[0].numpy())
 
 
-def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
+def test_sample_follows_the_reference_convention_on_request_and_writes_gray_images(tmp_path):
     params = pc.FAMILIES["xpred_mmdit"].params(
         dim=16, depth=1, heads=2, dim_head=8, in_channels=1, num_registers=2, image_size=12
     )
@@ -108,7 +114,7 @@ def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
     for convention in ("standard", "reference"):
         out = tmp_path / convention
         assert main(["sample", str(path), *settings, "--convention", convention, "--out", str(out)]) == 0
-        picture = Image.open(out / "3_7.png")
+        image = Image.open(out / "3_7.png")
         x = pc.sample(
             model,
             pc.class_condition(model, "3"),
@@ -120,14 +126,14 @@ def test_sample_walks_as_published_on_request_and_paints_in_grey(tmp_path):
             cfg_interval=(0.1, 1.0),
             convention=convention,
         )
-        assert picture.mode == "L" and picture.size == (12, 12)
-        assert np.array_equal(np.asarray(picture), pc.to_uint8(model, x, convention)[0, ..., 0].numpy())
-        assert json.loads(picture.text["pixeldit"])["convention"] == convention
-    house, published = ((tmp_path / convention / "3_7.png").read_bytes() for convention in ("standard", "reference"))
-    assert house != published
+        assert image.mode == "L" and image.size == (12, 12)
+        assert np.array_equal(np.asarray(image), pc.to_uint8(model, x, convention)[0, ..., 0].numpy())
+        assert json.loads(image.text["pixeldit"])["convention"] == convention
+    standard, reference = ((tmp_path / convention / "3_7.png").read_bytes() for convention in ("standard", "reference"))
+    assert standard != reference
 
 
-def test_a_picture_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(tiny_file, tmp_path):
+def test_an_image_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(tiny_file, tmp_path):
     for folder, size in (("one", "1"), ("five", "5")):
         out = tmp_path / folder
         out.mkdir()
@@ -135,15 +141,15 @@ def test_a_picture_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(t
         (out / "mine.txt").write_text("stays")
         assert main(["sample", str(tiny_file), "--seeds", "0-1", "--batch-size", size, "--out", str(out)]) == 0
         assert (out / "mine.txt").read_text() == "stays"
-    pictures = [name for name in files(tmp_path / "one") if name.endswith(".png")]
-    assert len(pictures) == 24 + 1
-    for name in pictures:
+    names = [name for name in files(tmp_path / "one") if name.endswith(".png")]
+    assert len(names) == 24 + 1
+    for name in names:
         one, five = (np.asarray(Image.open(tmp_path / folder / name)) for folder in ("one", "five"))
         assert np.array_equal(one, five), name
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (["nowhere.safetensors"], "nowhere.safetensors: there is no such file"),
         (["{file}", "--classes", "tabbi"], 'class "tabbi" is not known. Did you mean "2: tabby"?'),
@@ -159,13 +165,13 @@ def test_a_picture_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(t
         (["{file}", "--out", "{file}"], "exists"),
     ],
 )
-def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys, arguments, told):
+def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     before = files(tmp_path)
     assert main(["sample", *(text.format(file=tiny_file) for text in arguments)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert told in error
+    assert message in error
     assert files(tmp_path) == before
 
 
@@ -181,22 +187,22 @@ def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys
         ["--solver", "nonsense"],
     ],
 )
-def test_words_that_are_no_values_are_refused(tiny_file, capsys, arguments):
+def test_invalid_values_are_refused(tiny_file, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["sample", str(tiny_file), *arguments])
     assert stop.value.code == 2
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_the_recipe_of_a_file_without_one(tiny, tmp_path, capsys):
+def test_the_settings_of_a_file_without_any(tiny, tmp_path, capsys):
     model = tiny()
     model.spec = replace(model.spec, settings=None)
     path = pc.save_checkpoint(model, tmp_path / "bare.safetensors")
-    assert main(["sample", str(path), "--settings", "checkpoint", "--out", str(tmp_path / "out")]) == 2
-    assert "bare.safetensors has no settings of its own" in capsys.readouterr().err
+    assert main(["sample", str(path), "--settings", "checkpoint default", "--out", str(tmp_path / "out")]) == 2
+    assert "bare.safetensors has no settings in its metadata" in capsys.readouterr().err
 
 
-def test_weights_that_are_not_finite_are_told_and_nothing_is_written(tiny, tmp_path, capsys):
+def test_weights_that_are_not_finite_are_reported_and_nothing_is_written(tiny, tmp_path, capsys):
     model = tiny()
     model.network.final_layer.linear.bias.data[0] = float("nan")
     path = pc.save_checkpoint(model, tmp_path / "nan.safetensors")
@@ -218,12 +224,17 @@ def test_seeds_and_sizes():
     assert parse_size("64") == (64, 64)
 
 
-def test_inspect_tells_of_files_in_words_and_json(tiny_file, tmp_path, capsys):
+def test_inspect_shows_files_as_text_and_json(tiny_file, tmp_path, capsys):
     text = tmp_path / "notes.ckpt"
     text.write_text("These are not weights at all.")
     assert main(["inspect", str(tiny_file)]) == 0
-    told = capsys.readouterr().out
-    assert "44,775" in told and "12: circle, square, tabby" in told and "4 steps, ab2" in told and "float32" in told
+    printed = capsys.readouterr().out
+    assert (
+        "44,775" in printed
+        and "12: circle, square, tabby" in printed
+        and "4 steps, ab2" in printed
+        and "float32" in printed
+    )
     assert main(["inspect", "--json", str(tiny_file), str(text)]) == 1
     good, bad = json.loads(capsys.readouterr().out)
     assert good["family"] == "pixeldit" and good["refused"] is None and good["parameters"] == 44775
@@ -255,8 +266,8 @@ def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_
     assert error.startswith("error: text.safetensors is PixelDiT, text-to-image") and error.count("\n") == 1
     assert "text_condition" in error and files(tmp_path) == ["text.safetensors"]
     assert main(["inspect", str(path)]) == 0
-    told = capsys.readouterr().out
-    assert "PixelDiT, text-to-image" in told and f"{count:,}" in told and "txt_max_length 6" in told
+    printed = capsys.readouterr().out
+    assert "PixelDiT, text-to-image" in printed and f"{count:,}" in printed and "txt_max_length 6" in printed
     assert main(["inspect", "--json", str(path)]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["family"] == "pixeldit_t2i" and found["parameters"] == count and found["class_names"] is None
@@ -266,10 +277,10 @@ def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_
     assert "core.pixel_blocks.0.adaLN_modulation_msa.weight" in written
 
 
-def test_a_size_far_from_the_trained_one_is_told(tiny_file, tmp_path, capsys):
-    for size, told in {"16x16": False, "32x16": True}.items():
+def test_a_size_far_from_the_trained_one_is_reported(tiny_file, tmp_path, capsys):
+    for size, reported in {"16x16": False, "32x16": True}.items():
         assert main(["sample", str(tiny_file), "--classes", "1", "--size", size, "--out", str(tmp_path / size)]) == 0
-        assert ("is far from every size that the model was trained on" in capsys.readouterr().out) == told
+        assert ("is far from every size that the model was trained on" in capsys.readouterr().out) == reported
 
 
 def test_convert_chooses_weights(tiny, tmp_path, capsys):
@@ -297,7 +308,7 @@ def test_convert_merges_loras(tiny, tiny_file, tmp_path):
         assert torch.equal(found["s_embedder.proj.weight"], state["s_embedder.proj.weight"])
 
 
-def test_convert_does_not_replace_unless_told(tiny_file, tmp_path, capsys):
+def test_convert_does_not_replace_without_force(tiny_file, tmp_path, capsys):
     target = tmp_path / "there.safetensors"
     target.write_bytes(b"precious")
     assert main(["convert", str(tiny_file), str(target)]) == 2
@@ -331,7 +342,7 @@ def test_as_a_program_errors_have_no_traceback(tmp_path):
 def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
     out = tmp_path / "out"
     arguments = ("sample", tiny_file, "--seeds", "0-999", "--batch-size", "1", "--steps", "50", "--out", out)
-    # as in a person's terminal: a job in the background, as these tests may be, passes on that it ignores SIGINT
+    # as in a terminal: a background job, which these tests may be, ignores SIGINT, and so do its children
     process = command(*arguments, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.monotonic() + 120
     while not (out.exists() and len(files(out)) > 2):
@@ -340,8 +351,29 @@ def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in error and "of 12000 pictures are finished" in error
+    assert "Traceback" not in error and "of 12000 images are finished" in error
     made = files(out)
     assert made and not any(name.endswith(".part") for name in made) and "contact-sheet.png" not in made
     for name in made:
         Image.open(out / name).load()
+
+
+def test_the_bundled_model_is_the_default_and_its_absence_is_reported(tmp_path, monkeypatch, capsys):
+    arguments = ["sample", "--classes", "fish", "--steps", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert Image.open(tmp_path / "5_0.png").size == (64, 64)
+    monkeypatch.setattr(cli_sample, "BUNDLED_MODEL", tmp_path / "gone.safetensors")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "bundled model not found at" in error and "pass a checkpoint" in error
+
+
+def test_progress_is_shown_on_a_terminal(tiny_file, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["sample", str(tiny_file), "--classes", "0-3", "--batch-size", "2", "--out", str(tmp_path)]) == 0
+    assert "0.0/4 images" in terminal.getvalue()
