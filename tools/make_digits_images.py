@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

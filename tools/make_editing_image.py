@@ -5,15 +5,13 @@ An image, the mask, and four images whose upper half was regenerated; below it e
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
+ROOT = Path(__file__).parents[1]
 SIZE, SOFT = 64, 4  # rows of the soft edge
 
 

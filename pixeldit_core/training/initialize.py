@@ -29,7 +29,7 @@ def initialize(model: Model) -> None:
 
 
 def _pixeldit(name: str, parameter: nn.Parameter) -> None:
-    """As published (spec: official, 1): zero modulation and output, so that the first prediction is 0; Xavier for the
+    """As published (spec: official, 7): zero modulation and output, so that the first prediction is 0; Xavier for the
     patch embedding; N(0, 0.02) for time and class; the rest as in torch."""
     if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
         nn.init.zeros_(parameter)

@@ -29,7 +29,7 @@ def flow_matching_loss(
     """Mean squared error of the velocity, a scalar (paper, section 3.1).
 
     Both velocities come from predictions, the network's and the target; so an image prediction weighs
-    1 / max(1 - t, path.min_noise_level)^2 (spec: xpred, 4.2).
+    1 / max(1 - t, path.min_noise_level)^2 (spec: xpred, 5).
 
     Args:
         network: called as network(x_t, its own time [B], *condition).
