@@ -47,6 +47,10 @@ def _patch_size(params: Any) -> int:
     return params.patch_size
 
 
+def _one_patch(params: Any) -> tuple[Size, None]:
+    return (params.patch_size, params.patch_size), None
+
+
 @dataclass(frozen=True)
 class Family:
     """What the rest of the code needs to know about a family. `Any` stands for the params of this family."""
@@ -71,6 +75,8 @@ class Family:
     excluded_markers: tuple[str, ...] = ()  #            keys of other systems that have all the markers, too
     text_parts: tuple[str, ...] = ()  #                  of "embeds", "mask", "pooled": what the network takes of a text
     size_multiple: Callable[[Any], int] = _patch_size  # heights and widths are multiples of this
+    size_limits: Callable[[Any], tuple[Size, Size | None]] = _one_patch  # least and largest size; None = no largest
+    max_tokens: Callable[[Any], int | None] = lambda params: None  # of a text; None = it is cut, or has no limit
     memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel, relative to the official networks'
     text_encoder: str = ""  #                            which one, and how to load it in ComfyUI
     reference: Convention | None = None  #               the authors' own sampling, where it is not the standard

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .. import Model, SamplingSettings, build_model, save_checkpoint
-from ..families.pixeldit.class_to_image import PixelDiTParams
+from ..families.pixeldit.params import PixelDiTParams
 from .drawings import CLASS_NAMES, cached_drawings
 from .initialize import initialize
 from .trainer import Ema, TrainingSettings, train

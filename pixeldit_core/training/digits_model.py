@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import SamplingSettings, build_model, save_checkpoint
-from ..families.xpred.network import XPredParams
+from ..families.xpred.params import XPredParams
 from .digits import draw_digits
 from .initialize import initialize_xpred
 from .trainer import Ema, TrainingSettings, train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pixeldit_core.families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
+from pixeldit_core import PixelDiT, PixelDiTParams
 from pixeldit_core.flow.times import shift_time
 from pixeldit_core.training.drawings import draw_many
 from pixeldit_core.training.initialize import initialize

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.families.xpred.network import XPredParams
+from pixeldit_core.families.xpred.params import XPredParams
 from pixeldit_core.training.__main__ import BOX, BUNDLED_SETTINGS
 from pixeldit_core.training.classifier import Judge, confusion, report
 from pixeldit_core.training.digits import draw_digits

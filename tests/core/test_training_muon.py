@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixeldit_core.families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
+from pixeldit_core import PixelDiT, PixelDiTParams
 from pixeldit_core.training.muon import NEWTON_SCHULZ, Muon, orthogonalize, split_parameters
 
 
