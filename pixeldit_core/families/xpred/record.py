@@ -18,8 +18,6 @@ from .from_shapes import params_from
 from .network import NETWORKS
 from .params import XPredParams
 
-_MIN_NOISE_LEVEL = 0.05  # of the reference program's divisor
-
 
 def _settings(params: XPredParams | None, size: Size | None) -> SamplingSettings:
     """The authors' settings, at the size that the network was trained on."""
@@ -52,7 +50,7 @@ _REFERENCE = Convention(
     even_grid,  #         steps of 1 / n, though the time passed to the network is shifted
     network_time=shift_time,
     guided=lambda t, interval, cfg: (callable(cfg) or cfg > 1) and interval[0] <= t <= interval[1],
-    min_noise_level=_MIN_NOISE_LEVEL,
+    min_noise_level=0.05,
 )
 
 _family = functools.partial(
