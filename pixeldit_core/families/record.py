@@ -15,20 +15,15 @@ from ..flow.times import Grid
 from ..labels import Names
 from ..settings import SamplingSettings
 from ..sizes import Size
+from .normalization import Normalization
 from .shapes import Shapes
 
 
-class Params(Protocol):
+class Params(Normalization, Protocol):
     """What the params of every family have; each is a frozen dataclass with more."""
 
     @property
     def patch_size(self) -> int: ...
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def image_mean(self) -> tuple[float, ...]: ...
-    @property
-    def image_std(self) -> tuple[float, ...]: ...
 
 
 NetworkCall = Callable[..., Tensor]  # (x, network time [B], *condition, **options) -> prediction
