@@ -56,3 +56,9 @@ def test_golden_data_of_every_kind_comes_along(system, start):
 def test_golden_data_stays_small():
     size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
     assert size <= 12 * 2**20
+
+
+def test_comfyui_serves_the_templates_from_workflows():
+    """It takes the first of these names that exists, so no other folder may have one that comes before."""
+    names = ("example_workflows", "example", "examples", "workflow", "workflows")
+    assert next(name for name in names if (ROOT / name).exists()) == "workflows"

@@ -1,6 +1,6 @@
 """Train a bundled model on an image folder.
 
-python examples/drawings.py data/drawings
+python toy_data/drawings.py data/drawings
 python -m pixeldit_core.training --model drawings --data data/drawings --out drawings.safetensors
 """
 
@@ -32,7 +32,7 @@ _LOG_EVERY = 50  # steps
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pixeldit_core.training",
-        description="Trains a bundled model from scratch on an image folder, FOLDER/<class>/*.png, as examples/ write "
+        description="Trains a bundled model from scratch on an image folder, FOLDER/<class>/*.png, as toy_data/ writes "
         "them, and writes it as one .safetensors file: 30 to 60 minutes on two CPU cores. Set "
         "OMP_WAIT_POLICY=PASSIVE if other programs use the cores as well.",
     )

@@ -1,6 +1,6 @@
 """An independent classifier: a small CNN trained on an image folder that classifies a model's samples.
 
-python examples/drawings.py data/classifier --count 14400 --seed 5000000
+python toy_data/drawings.py data/classifier --count 14400 --seed 5000000
 python -m pixeldit_core.training.classifier models/pixeldit-drawings-64.safetensors --data data/classifier
 """
 

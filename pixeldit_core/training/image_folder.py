@@ -40,7 +40,7 @@ def read_image_folder(folder: Path, class_names: Sequence[str], channels: int = 
 
 def _check_classes(folder: Path, class_names: Sequence[str]) -> None:
     if not folder.is_dir():
-        raise ValueError(f"image folder {folder} is not there. Make it first, for example with examples/drawings.py.")
+        raise ValueError(f"image folder {folder} is not there. Make it first, for example with toy_data/drawings.py.")
     found = {path.name for path in folder.iterdir() if path.is_dir()}
     for names, problem in ((set(class_names) - found, "lacks"), (found - set(class_names), "has unexpected")):
         if names:

@@ -1,6 +1,6 @@
 """A toy data set: handwritten digits, white on black, 28 x 28, as an image folder, OUT/<digit>/<number>.png.
 
-python examples/digits.py data/digits --count 60000 --seed 28
+python toy_data/digits.py data/digits --count 60000 --seed 28
 
 A digit is a few strokes through control points. The points are jittered, the whole is slanted and stretched and drawn
 with a pen; then, as in MNIST, it is scaled to 20 x 20 pixels and its center of mass is moved to about the middle.

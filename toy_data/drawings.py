@@ -1,6 +1,6 @@
 """A toy data set: twelve classes of small flat-design drawings as an image folder, OUT/<class>/<number>.png.
 
-python examples/drawings.py data/drawings --count 36000 --seed 20260
+python toy_data/drawings.py data/drawings --count 36000 --seed 20260
 
 Class and seed, which is the file's number, decide a drawing (together with the version of Pillow that draws it).
 """
