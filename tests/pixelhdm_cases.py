@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from pixeldit_core.families.pixelhdm.network import PixelHDM, PixelHDMParams
+from pixeldit_core import PixelHDM, PixelHDMParams
 
 
 def find(golden, name):

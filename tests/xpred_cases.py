@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from helpers import find_golden
 
-from pixeldit_core.families.xpred.network import XPredParams, network_class
+from pixeldit_core.families.xpred.network import network_class
+from pixeldit_core.families.xpred.params import XPredParams
 
 FILES = (
     "dit-r1",

@@ -22,6 +22,7 @@ from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
 from ...pixeldit_core.families import FAMILIES, Family
 from ...pixeldit_core.images import from_signed, to_signed
+from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.spec import ModelSpec
 from .compat import Patcher, fill, keep_scaled
 from .conditions import CONDITIONS
@@ -127,6 +128,9 @@ class PixelDiTModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         known = self.pixeldit
+        if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
+            multiple = known.family.size_multiple(known.params)
+            check_size(known, *(-(-side // multiple) * multiple for side in noise.shape[-2:]))
         return super().extra_conds(**kwargs) | CONDITIONS[known.family.condition].carry(known, kwargs)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..families.pixeldit.class_to_image import PixelDiTParams
-from ..families.xpred.network import XPredParams
+from ..families.pixeldit.params import PixelDiTParams
+from ..families.xpred.params import XPredParams
 from ..model import Model, build_model
 from ..settings import SamplingSettings
 from .trainer import TrainingSettings

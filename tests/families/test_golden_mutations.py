@@ -42,8 +42,8 @@ def tanh_gelu(network, monkeypatch):
 
 def change_rope(network, change):
     """The tables of the grid of patches, as `change(cos, sin, x, head)` has them."""
-    own = network.rope
-    network.rope = lambda x, head: change(*own(x, head), x, head)
+    own = network.grid_rope
+    network.grid_rope = lambda x, head: change(*own(x, head), x, head)
 
 
 def rows_for_columns(network, monkeypatch):

@@ -7,13 +7,9 @@ import torch
 from helpers import randn, relative_l2
 from pixelhdm_cases import canonical, find, load, params_of, weights_of
 
-from pixeldit_core.families.pixelhdm.network import (
-    PixelHDM,
-    PixelHDMParams,
-    grid_positions,
-    joint_positions,
-    params_from,
-)
+from pixeldit_core.families.pixelhdm.from_shapes import params_from
+from pixeldit_core.families.pixelhdm.network import PixelHDM, grid_positions, joint_positions
+from pixeldit_core.families.pixelhdm.params import PixelHDMParams
 from pixeldit_core.layers.attention import scaled_dot_product
 
 pytestmark = pytest.mark.golden
@@ -272,32 +268,6 @@ def test_an_attention_function_of_ones_own_is_called_with_the_options():
     calls.clear()
     network(x, time, text)
     assert calls == [{}] * 3
-
-
-X, TEXT, MASK, POOLED = (2, 8, 12, 3), (2, 5, 16), (2, 5), (2, 16)
-
-
-@pytest.mark.parametrize("shapes, words", [
-    (((2, 8, 13, 3), TEXT, MASK, POOLED), "width is 13; it must be a multiple of 4, such as 12"),
-    (((2, 2, 12, 3), TEXT, MASK, POOLED), "height is 2; it must be a multiple of 4, such as 4"),
-    (((2, 3, 0, 12), TEXT, MASK, POOLED), "height is 0"),
-    (((2, 20, 12, 3), TEXT, MASK, POOLED), "height is 20; there are positions for up to 16"),
-    (((2, 8, 28, 3), TEXT, MASK, POOLED), "width is 28; there are positions for up to 24"),
-    (((2, 8, 12, 4), TEXT, MASK, POOLED), "expected .B, H, W, 3. or .B, 3, H, W."),
-    (((8, 12, 3), TEXT, MASK, POOLED), "the image has shape"),
-    ((X, (2, 5, 12), MASK, POOLED), "text has shape .2, 5, 12.; expected .2, T, 16."),
-    ((X, (5, 16), MASK, POOLED), "text has shape"),
-    ((X, (1, 5, 16), MASK, POOLED), "text has shape"),
-    ((X, (2, 10, 16), (2, 10), POOLED), "10 tokens; there are positions for 9"),
-    ((X, TEXT, (2, 6), POOLED), "mask has shape .2, 6.; the text needs .2, 5."),
-    ((X, TEXT, (1, 5), POOLED), "mask has shape"),
-    ((X, None, MASK, POOLED), "a mask and no text"),
-    ((X, TEXT, MASK, (1, 16)), "pooled text has shape"),
-])  # fmt: skip
-def test_what_does_not_fit_is_refused(shapes, words):
-    x, text, mask, pooled = (None if shape is None else torch.ones(shape) for shape in shapes)
-    with pytest.raises(ValueError, match=words):
-        tiny()(x, torch.tensor(0.4), text, mask, pooled)
 
 
 @pytest.mark.parametrize("changes, words", [

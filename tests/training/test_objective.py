@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from xpred_cases import case_params, weights_of
 
 import pixeldit_core as pc
-from pixeldit_core.families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
+from pixeldit_core import PixelDiT, PixelDiTParams
 from pixeldit_core.families.xpred.network import network_class
 from pixeldit_core.flow.path import FlowPath
 from pixeldit_core.flow.times import shift_time

@@ -438,6 +438,18 @@ def check_mistakes_are_told():
     raises(ValueError, 'convention "wrong" is not known', run, "PixelDiTSampler", **settings)
 
 
+def check_pixelhdm_has_a_largest_size():
+    model = pixelhdm()
+    known = module("nodes.host.model").find_spec(model)
+    (height, width), message = known.family.size_limits(known.params)[1], "does not fit the model, which generates"
+    settings = sampler_inputs(model, known, width=width + 4, height=height, batch_size=1)
+    raises(ValueError, message, run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), {}]], **settings)
+    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    settings |= {name: [[torch.zeros(1, 4, 32), {}]] for name in ("positive", "negative")}
+    large = empty((1, 3, height + 1, width))
+    raises(ValueError, message, run, "KSampler", model=model, latent_image=large, **settings)
+
+
 def check_half_precision_of_every_family():
     for model in (load(checkpoint(GREY), f"{GREY}.pt"), pixelhdm()):
         name = model.model.pixeldit.source
