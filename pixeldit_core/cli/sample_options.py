@@ -13,7 +13,9 @@ from ..flow.solvers import SOLVERS
 from .options import add_weights_option, dtype_option, parse_seeds, parse_size, positive
 
 CHECKPOINT_DEFAULT = "checkpoint default"  # the settings in the file's metadata, as in PixelDiT Sampler
-PUBLISHED = tuple(name for family in FAMILIES.values() if family.condition == "class" for name in family.settings)
+PUBLISHED = tuple(
+    dict.fromkeys(name for family in FAMILIES.values() if family.condition == "class" for name in family.settings)
+)
 ALL_CLASSES_UP_TO = 20
 
 EXAMPLES = """\
