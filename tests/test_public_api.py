@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path for folder in ("toy_data", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 
 
