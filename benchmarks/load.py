@@ -75,7 +75,7 @@ def steps(in_host: bool) -> dict[str, Callable[[Path], Any]]:
             "load": lambda path: pc.load_checkpoint(path, dtype=torch.bfloat16),
         }
     start_host("cpu", "host")
-    module = next(value for key, value in sys.modules.items() if key.endswith(".nodes.host.model"))
+    module = next(value for key, value in sys.modules.items() if key.endswith(".nodes.host.load"))
     return {"PixelDiT Loader": lambda path: module.load_model(str(path), weight_dtype="bf16")}
 
 

@@ -87,7 +87,7 @@ def load_both(path: Path, name: str) -> dict[str, Any]:
     import comfy.model_management
     import comfy.sd
 
-    suffix = ".nodes.host.model"
+    suffix = ".nodes.host.load"
     ours = next(module for key, module in sys.modules.items() if key.endswith(suffix) and str(ROOT) in module.__file__)
     patchers = {
         "native": comfy.sd.load_diffusion_model(str(path), model_options={"dtype": DTYPES[name]}),

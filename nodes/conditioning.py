@@ -49,8 +49,8 @@ class PixelDiTClassLabel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, class_name: str, classes: str) -> io.NodeOutput:
-        known = require_classes(model)
-        count, names = known.params.num_classes, known.class_names
+        spec = require_classes(model)
+        count, names = spec.params.num_classes, spec.class_names
         if classes.strip():
             chosen = parse_classes(classes, count, names)
         else:

@@ -1,4 +1,4 @@
-"""Guidance that is rescaled or changes over time, as patches of a MODEL."""
+"""Guidance as patches of a MODEL: on an interval, rescaled, changing over time."""
 
 from comfy_api.latest import io
 
@@ -6,6 +6,44 @@ from .host import guidance
 from .host.compat import searchable
 
 CURVES = ["linear", "cosine", "quadratic"]
+
+
+class PixelDiTCFGInterval(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = io.Schema(
+            node_id="PixelDiTCFGInterval",
+            display_name="PixelDiT CFG Interval",
+            category="PixelDiT",
+            description="Applies CFG only between two times of the flow. Outside the interval the unconditional pass "
+            "is skipped, which saves time. For KSampler and SamplerCustomAdvanced with any flow model. Guiders without "
+            "a single cfg value (DualCFGGuider) are not affected.",
+            inputs=[
+                io.Model.Input("model", tooltip="Any flow model. Replaces an earlier interval."),
+                io.Float.Input(
+                    "start",
+                    default=0.1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0 = pure noise. 0.1 keeps compositions varied. The limit itself is outside.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1 = final image. 0.9 avoids over-sharp texture. The limit itself is outside.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model, guided inside the interval only.")],
+        )
+        return searchable(schema, "guidance interval", "limited interval guidance", "cfg schedule", "skip uncond")
+
+    @classmethod
+    def execute(cls, model, start: float, end: float) -> io.NodeOutput:
+        return io.NodeOutput(guidance.with_interval(model, start, end))
 
 
 class PixelDiTCFGRescale(io.ComfyNode):

@@ -5,7 +5,8 @@ from comfy_api.latest import io
 from ..pixeldit_core.spec import ModelSpec
 from .host.compat import advanced, searchable, show_text
 from .host.folders import find_checkpoint, fingerprint, list_checkpoints
-from .host.model import WEIGHT_DTYPES, find_spec, load_model
+from .host.load import WEIGHT_DTYPES, load_model
+from .host.spec import find_spec
 
 
 class PixelDiTLoader(io.ComfyNode):
@@ -59,20 +60,19 @@ class PixelDiTLoader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
         model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
-        known = find_spec(model)
-        show_text(cls, describe(known, model.model.loaded))
+        show_text(cls, describe(find_spec(model), model.model.loaded))
         return io.NodeOutput(model)
 
 
-def describe(known: ModelSpec, loaded: str) -> str:
+def describe(spec: ModelSpec, loaded: str) -> str:
     """What was loaded, and the recommended settings: the checkpoint's, or the published ones for each size."""
-    params = known.params
-    if known.family.condition == "class":
+    params = spec.params
+    if spec.family.condition == "class":
         kind = f"{params.num_classes} classes"
     else:
         kind = f"text of {params.txt_max_length} tokens, {params.txt_embed_dim} wide"
-    lines = [f"{known.family.title}, {kind}, {known.family.summary(params)}"]
-    for settings in dict.fromkeys(map(known.settings_for, known.trained_sizes)):
+    lines = [f"{spec.family.title}, {kind}, {spec.family.summary(params)}"]
+    for settings in dict.fromkeys(map(spec.settings_for, spec.trained_sizes)):
         place = f"at {settings.size[1]} x {settings.size[0]}" if settings.size else "recommended"
         start, end = settings.cfg_interval
         lines.append(

@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
 from .host.compat import searchable, show_text
-from .host.model import find_spec
 from .host.pixels import ALPHA, empty_latent, to_channels, to_image, to_latent, to_mask
+from .host.spec import find_spec
 
 
 class PixelDiTDecode(io.ComfyNode):
@@ -62,8 +62,8 @@ class PixelDiTEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
-        known = find_spec(model) if model is not None else None
-        latent = {"samples": to_latent(to_channels(pixels, known.params.in_channels if known else 3))}
+        spec = find_spec(model) if model is not None else None
+        latent = {"samples": to_latent(to_channels(pixels, spec.params.in_channels if spec else 3))}
         if mask is not None:
             latent["noise_mask"] = to_mask(mask, pixels).movedim(-1, 1)
         if pixels.shape[-1] == 4:

@@ -1,24 +1,14 @@
-"""The sampler that outputs images, and its parts for ComfyUI's own samplers."""
+"""The sampler that outputs images."""
 
 from comfy_api.latest import io
 
-from ..pixeldit_core.families import CONVENTIONS
+from ..pixeldit_core.flow.convention import CONVENTIONS
+from ..pixeldit_core.flow.solvers import SOLVERS
 from ..pixeldit_core.settings import SETTINGS
-from .host import sampling
+from .custom_sampling import SOLVER_TIP, TIMESHIFT_TIP
 from .host.compat import advanced, searchable, show_text
-from .host.render import AS_SET, OWN, render
-
-SOLVERS = list(sampling.SOLVERS)
-SOLVER_TIP = (
-    "ab2: the published solver for class models, one network call per step. flow_dpmpp_2m: the published solver for "
-    "text-to-image, same cost. euler: first order, softer with few steps. heun: reuses the velocity of the previous "
-    "step, same cost. heun_exact: two calls per step, most accurate with few steps."
-)
-TIMESHIFT_TIP = (
-    "Above 1, more steps are spent at high noise, where the composition forms; larger images need more. 0 = "
-    "automatic: the model's value for this size (ImageNet: 1 at 256, 2 at 512; text: 3 at 512, 4 at 1024), or the "
-    "shift of ModelSamplingSD3 if connected. Try 1 to 4."
-)
+from .host.render import render
+from .host.request import CHECKPOINT, CUSTOM, Request
 
 
 class PixelDiTSampler(io.ComfyNode):
@@ -55,8 +45,8 @@ class PixelDiTSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "settings",
-                    options=[AS_SET, OWN, *SETTINGS],
-                    default=AS_SET,
+                    options=[CUSTOM, CHECKPOINT, *SETTINGS],
+                    default=CUSTOM,
                     tooltip="custom: the values below. checkpoint default: the settings stored in the checkpoint. "
                     "Others: published settings. All but custom replace steps, solver, cfg, timeshift and interval; "
                     "the node shows the values used.",
@@ -69,7 +59,7 @@ class PixelDiTSampler(io.ComfyNode):
                     tooltip="More steps give cleaner detail and take more time. 20: preview, 50: good; published: 100 "
                     "for ImageNet, 50 for text (25 fast).",
                 ),
-                io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP),
+                io.Combo.Input("solver", options=list(SOLVERS), default="ab2", tooltip=SOLVER_TIP),
                 io.Float.Input(
                     "cfg",
                     default=2.75,
@@ -190,118 +180,7 @@ class PixelDiTSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, positive, negative=None, image=None, mask=None, trajectory_frames=0, **settings
-    ) -> io.NodeOutput:
-        images, used = render(model, positive, negative, image, mask, frames=trajectory_frames, **settings)
-        show_text(cls, used)
-        return io.NodeOutput(*images)
-
-
-class PixelDiTCFGInterval(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        schema = io.Schema(
-            node_id="PixelDiTCFGInterval",
-            display_name="PixelDiT CFG Interval",
-            category="PixelDiT",
-            description="Applies CFG only between two times of the flow. Outside the interval the unconditional pass "
-            "is skipped, which saves time. For KSampler and SamplerCustomAdvanced with any flow model. Guiders without "
-            "a single cfg value (DualCFGGuider) are not affected.",
-            inputs=[
-                io.Model.Input("model", tooltip="Any flow model. Replaces an earlier interval."),
-                io.Float.Input(
-                    "start",
-                    default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="0 = pure noise. 0.1 keeps compositions varied. The limit itself is outside.",
-                ),
-                io.Float.Input(
-                    "end",
-                    default=0.9,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="1 = final image. 0.9 avoids over-sharp texture. The limit itself is outside.",
-                ),
-            ],
-            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model, guided inside the interval only.")],
-        )
-        return searchable(schema, "guidance interval", "limited interval guidance", "cfg schedule", "skip uncond")
-
-    @classmethod
-    def execute(cls, model, start: float, end: float) -> io.NodeOutput:
-        return io.NodeOutput(sampling.with_interval(model, start, end))
-
-
-class PixelDiTScheduler(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        schema = io.Schema(
-            node_id="PixelDiTScheduler",
-            display_name="PixelDiT Scheduler",
-            category="PixelDiT",
-            description="The published time grid as SIGMAS for SamplerCustomAdvanced, with any number of steps.",
-            inputs=[
-                io.Model.Input(
-                    "model", tooltip="Its family determines the grid; its shift is the automatic timeshift."
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=50,
-                    min=1,
-                    max=10000,
-                    tooltip="20: preview, 50: good; published: 100 for ImageNet, 50 for text.",
-                ),
-                io.Float.Input("timeshift", default=0.0, min=0.0, max=100.0, step=0.05, tooltip=TIMESHIFT_TIP),
-                advanced(
-                    io.Float.Input(
-                        "denoise",
-                        default=1.0,
-                        min=0.01,
-                        max=1.0,
-                        step=0.01,
-                        tooltip="Below 1, only the last part of a longer grid is used, for image to image.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "last_step",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Length of the last step, before timeshift; 0 = automatic, equal to the others. A "
-                        "shorter one, such as 0.01, gives cleaner texture with few steps. Not for text-to-image.",
-                    )
-                ),
-                io.Latent.Input("latent", optional=True, tooltip="Its size determines the automatic timeshift."),
-            ],
-            outputs=[io.Sigmas.Output(display_name="SIGMAS", tooltip="1 = noise, 0 = image.")],
-        )
-        return searchable(schema, "sigmas", "timesteps", "timeshift", "flow schedule")
-
-    @classmethod
-    def execute(cls, model, steps, timeshift, denoise, last_step, latent=None) -> io.NodeOutput:
-        size = tuple(latent["samples"].shape[-2:]) if latent else None
-        return io.NodeOutput(1.0 - sampling.make_times(model, steps, timeshift, denoise, last_step, size))
-
-
-class PixelDiTSolver(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        schema = io.Schema(
-            node_id="PixelDiTSolver",
-            display_name="PixelDiT Solver",
-            category="PixelDiT",
-            description="The published solvers as a SAMPLER for SamplerCustomAdvanced, for flow models.",
-            inputs=[io.Combo.Input("solver", options=SOLVERS, default="ab2", tooltip=SOLVER_TIP)],
-            outputs=[io.Sampler.Output(display_name="SAMPLER", tooltip="For SamplerCustomAdvanced.")],
-        )
-        return searchable(schema, "ksamplerselect", "adams-bashforth", "heun", "flowdpmsolver", "dpm-solver")
-
-    @classmethod
-    def execute(cls, solver: str) -> io.NodeOutput:
-        return io.NodeOutput(sampling.make_solver(solver))
+    def execute(cls, model, positive, negative=None, image=None, mask=None, **widgets) -> io.NodeOutput:
+        result = render(model, positive, negative, image, mask, Request(**widgets))
+        show_text(cls, result.text)
+        return io.NodeOutput(result.images, result.states, result.estimates)

@@ -1,1 +1,1 @@
-"""The only place that knows ComfyUI's internals and its versions."""
+"""The only place that depends on ComfyUI's internals and versions."""

@@ -1,4 +1,4 @@
-"""How a family's condition travels through ComfyUI: CONDITIONING -> what a batch carries -> the network's arguments."""
+"""How a family's condition passes through ComfyUI: CONDITIONING -> entries of a batch -> the network's arguments."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CLASS = "pixeldit_class"  # of a CONDITIONING's dictionary: specific, so that other models ignore it
-_MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # of a batch
+from ...pixeldit_core.families import Family
+from ...pixeldit_core.spec import ModelSpec
+
+CLASS = "pixeldit_class"  # key in a CONDITIONING's dictionary: specific, so that other models ignore it
+_MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`carry`: (About, what the host knows of a conditioning) -> its entries for a batch, checked.
+    """`carry`: (spec, what `extra_conds` gets of a CONDITIONING) -> its entries for a batch, checked.
 
-    `arguments`: (Family, the host's context, those entries) -> the network's arguments behind x and time.
-    `remark`: (About, a CONDITIONING) -> what a person should know of it.
+    `arguments`: (family, `context` as ComfyUI calls the network, those entries) -> the network's arguments after x and
+    time.
+    `remark`: (spec, a CONDITIONING) -> a note for the user; None if there is nothing to note.
     """
 
-    carry: Callable[[Any, dict], dict[str, Any]]
-    arguments: Callable[[Any, Tensor | None, dict], tuple]
-    remark: Callable[[Any, list], str | None]
+    carry: Callable[[ModelSpec, dict[str, Any]], dict[str, Any]]
+    arguments: Callable[[Family, Tensor | None, dict[str, Any]], tuple[Tensor | None, ...]]
+    remark: Callable[[ModelSpec, list], str | None]
 
 
-def _carry_class(about: Any, given: dict) -> dict[str, Any]:
+def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
     label = given.get(CLASS)
     if label is None:
         raise ValueError(
-            f"{about.source} is a class-conditional model and the conditioning has no class. "
+            f"{spec.source} is a class-conditional model, but the conditioning contains no class label. "
             "Connect both outputs of PixelDiT Class Label; a text prompt does not fit it."
         )
-    count = about.params.num_classes
+    count = spec.params.num_classes
     if int(label.min()) < 0 or int(label.max()) > count:
         raise ValueError(
-            f"the conditioning asks for class {int(label.max())}; {about.source} has classes 0 to "
-            f"{count - 1} ({count} is no class). Connect PixelDiT Class Label to this same model."
+            f"the conditioning asks for class {int(label.max())}; {spec.source} has classes 0 to "
+            f"{count - 1} ({count} is the null class). Connect PixelDiT Class Label to this same model."
         )
     return {CLASS: comfy.conds.CONDRegular(label)}
 
 
 class PaddedText(comfy.conds.CONDRegular):
-    """States [B, T, D] or a mask [B, T] of a text: with others of another length in one batch, zeros go behind it."""
+    """States [B, T, D] or a mask [B, T] of a text: zero-padded at the end to the longest text of a batch."""
 
     def can_concat(self, other: Any) -> bool:
         mine, theirs = self.cond, other.cond
@@ -57,28 +61,28 @@ class PaddedText(comfy.conds.CONDRegular):
         return torch.cat([F.pad(text, (0, 0) * (text.ndim - 2) + (0, longest - text.shape[1])) for text in texts])
 
 
-def _carry_text(about: Any, given: dict) -> dict[str, Any]:
-    text, family = given.get("cross_attn"), about.family
+def _carry_text(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
+    text, family = given.get("cross_attn"), spec.family
     if text is None or CLASS in given:
-        has = "a class" if CLASS in given else "no text"
+        content = "a class label" if CLASS in given else "no text"
         raise ValueError(
-            f"{about.source} paints from a text and the conditioning has {has}. Load {family.text_encoder}, and "
-            "connect both outputs of PixelDiT Text Prompt."
+            f"{spec.source} is text-conditional, but the conditioning contains {content}. Load {family.text_encoder}, "
+            "and connect both outputs of PixelDiT Text Prompt."
         )
-    width = about.params.txt_embed_dim
+    width = spec.params.txt_embed_dim
     if text.ndim != 3 or text.shape[-1] != width:
         raise ValueError(
-            f"the conditioning is {text.shape[-1]} wide, {about.source} needs a text encoder of width {width}. "
+            f"the conditioning is {text.shape[-1]} wide, {spec.source} needs a text encoder of width {width}. "
             f"Load {family.text_encoder}, and encode the prompt with it."
         )
     if "mask" not in family.text_parts:
         # not CONDCrossAttn, which repeats the tokens of the shorter text: here their positions and number matter
         return {"c_crossattn": comfy.conds.CONDRegular(text)}
-    mask = _mask(about, given.get("attention_mask"), text)
+    mask = _mask(spec, given.get("attention_mask"), text)
     pooled = given.get("pooled_output")
-    if text.shape[1] > (most := about.params.txt_max_length):  # states do not depend on what comes behind them
+    if text.shape[1] > (most := spec.params.txt_max_length):  # states do not depend on later tokens
         text, mask, pooled = text[:, :most], mask[:, :most], None
-    if pooled is None or pooled.shape[-1] != width:  # of an encoder node that does not know this family
+    if pooled is None or pooled.shape[-1] != width:  # from an encoder node made for other models
         pooled = text[torch.arange(len(text)), mask.sum(dim=1) - 1]
     return {
         "c_crossattn": PaddedText(text),
@@ -87,29 +91,29 @@ def _carry_text(about: Any, given: dict) -> dict[str, Any]:
     }
 
 
-def _mask(about: Any, given: Tensor | None, text: Tensor) -> Tensor:
-    """1 for each token that counts, int64 [B, T]."""
+def _mask(spec: ModelSpec, given: Tensor | None, text: Tensor) -> Tensor:
+    """int64 [B, T], 1 = token, 0 = padding."""
     if given is None:
         return torch.ones(text.shape[:2], dtype=torch.int64, device=text.device)
     if given.shape[-1] != text.shape[1]:
         raise ValueError(
             f"the text has {text.shape[1]} tokens and its mask {given.shape[-1]}: another node changed one of them. "
-            f"Connect PixelDiT Text Prompt to {about.source} directly."
+            f"Connect PixelDiT Text Prompt to {spec.source} directly."
         )
     return (given.reshape(-1, given.shape[-1]) != 0).to(text.device, torch.int64).expand(len(text), -1)
 
 
-def _text_arguments(family: Any, context: Tensor | None, entries: dict) -> tuple:
+def _text_arguments(family: Family, context: Tensor | None, entries: dict[str, Any]) -> tuple[Tensor | None, ...]:
     parts = {"embeds": context, "mask": entries.get(_MASK), "pooled": entries.get(_POOLED)}
     return tuple(parts[name] for name in family.text_parts)
 
 
-def _remark_text(about: Any, conditioning: list) -> str | None:
-    longest, most = max((entry[0].shape[1] for entry in conditioning), default=0), about.params.txt_max_length
+def _remark_text(spec: ModelSpec, conditioning: list) -> str | None:
+    longest, most = max((entry[0].shape[1] for entry in conditioning), default=0), spec.params.txt_max_length
     return f"the text has {longest} tokens, the model reads the first {most}" if longest > most else None
 
 
-def _no_remark(about: Any, conditioning: list) -> None:
+def _no_remark(spec: ModelSpec, conditioning: list) -> None:
     return None
 
 

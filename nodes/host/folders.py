@@ -1,4 +1,4 @@
-"""Where checkpoints and LoRAs lie: the host's model folders, and the model that comes with the pack."""
+"""Where checkpoints and LoRAs are: ComfyUI's model folders, and the pack's with its bundled models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import folder_paths
 
 from ...pixeldit_core.checkpoints.locate import INDEX, PIPELINES, TRANSFORMER, find_source
 
-OWN = "pixeldit"
+PACK_FOLDER = "pixeldit"
 SHARED = "diffusion_models"
 LORAS = "loras"
 EXTENSIONS = {".safetensors", ".sft", ".ckpt", ".pth", ".pt", ".bin"}
@@ -20,17 +20,19 @@ _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
 
 def register() -> None:
-    """Make the folders known; an entry that the user's extra_model_paths.yaml made stays."""
-    paths, extensions = folder_paths.folder_names_and_paths.get(OWN, ([], set()))
-    for path in (os.path.join(folder_paths.models_dir, OWN), str(BUNDLED)):
+    """Add the folders to ComfyUI's, and keep entries of the user's extra_model_paths.yaml."""
+    paths, extensions = folder_paths.folder_names_and_paths.get(PACK_FOLDER, ([], set()))
+    for path in (os.path.join(folder_paths.models_dir, PACK_FOLDER), str(BUNDLED)):
         if path not in paths:
             paths.append(path)
-    folder_paths.folder_names_and_paths[OWN] = (paths, set(extensions) | EXTENSIONS)
+    folder_paths.folder_names_and_paths[PACK_FOLDER] = (paths, set(extensions) | EXTENSIONS)
 
 
 def list_checkpoints() -> list[str]:
     """Names for the loader's list, each once: files, diffusers folders ("name/"), and indices in place of shards."""
-    names = [_entry(folder, name) for folder in (OWN, SHARED) for name in folder_paths.get_filename_list(folder)]
+    names = [
+        _entry(folder, name) for folder in (PACK_FOLDER, SHARED) for name in folder_paths.get_filename_list(folder)
+    ]
     return list(dict.fromkeys(names))
 
 
@@ -45,12 +47,12 @@ def find_checkpoint(name: str) -> str:
     Raises:
         ValueError: no such file in any of the folders.
     """
-    for folder in (OWN, SHARED):
+    for folder in (PACK_FOLDER, SHARED):
         if path := folder_paths.get_full_path(folder, name) or _find_folder(folder, name):
             return path
     raise ValueError(
-        f'checkpoint "{name}" is not in models/{SHARED} nor models/{OWN}. Put it there, press R in the browser to '
-        "refresh the list, and choose it again."
+        f'checkpoint "{name}" is not in models/{SHARED} nor models/{PACK_FOLDER}. Put it there, press R in the browser '
+        "to refresh the list, and choose it again."
     )
 
 
@@ -69,7 +71,7 @@ def find_lora(name: str) -> str:
 
 
 def fingerprint(path: str) -> tuple:
-    """Changes when one of the files that a path stands for does.
+    """Changes when one of the files of a checkpoint does.
 
     Raises:
         ValueError: what `find_source` raises.
@@ -78,7 +80,7 @@ def fingerprint(path: str) -> tuple:
 
 
 def _entry(folder: str, name: str) -> str:
-    """What the list shows for a file: itself, or the folder or index that it is a part of."""
+    """What the list shows for a file: itself, or the folder or index that it belongs to."""
     path = Path(name)
     shard = _SHARD.fullmatch(name)
     if shard is None and len(path.parts) == 1:

@@ -1,4 +1,4 @@
-"""Guidance strategies of the core as patches of a MODEL; they know nothing of the model but that it flows."""
+"""Guidance strategies of the core as patches of a MODEL, any flow model."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 import comfy.patcher_extension
 from torch import Tensor
 
-from ...pixeldit_core.flow.guidance import cfg_function, cfg_schedule, check_rescale
+from ...pixeldit_core.flow.guidance import cfg_function, cfg_schedule, check_interval, check_rescale, is_guided
 
+INTERVAL = "pixeldit_cfg_interval"
 RESCALE = "pixeldit_cfg_rescale"
 SCHEDULE = "pixeldit_cfg_schedule"
+TIME = "pixeldit_time"  # of model_options: the time t of a prediction, a plain number
 
 
 def with_rescale(model: Any, factor: float) -> Any:
     """A clone of a MODEL whose guided prediction has its contrast brought back to the conditional one's.
 
-    x - denoised is the velocity times sigma: the share of contrast is the same. Guiders that leave their one scale
-    at 1 (DualCFGGuider has two of its own) are as without it.
+    x - denoised is the velocity times sigma: the ratio of contrasts is the same. Guiders that leave their one scale at
+    1 (DualCFGGuider has two others) are not affected.
 
     Raises:
-        ValueError: factor outside of 0 to 1.
+        ValueError: factor outside [0, 1].
     """
     factor = check_rescale(factor)
 
@@ -43,9 +45,9 @@ def with_rescale(model: Any, factor: float) -> Any:
 
 
 def with_schedule(model: Any, shape: str, end: float) -> Any:
-    """A clone of a MODEL whose guidance goes from the sampler's own scale at the noise to `end` at the image.
+    """A clone of a MODEL whose guidance goes from the sampler's scale at t = 0 to `end` at t = 1.
 
-    A scale of 1, the sampler's own or that outside of an interval, stays 1.
+    A scale of 1, the sampler's or that outside of an interval, stays 1.
 
     Raises:
         ValueError: an unknown shape.
@@ -58,6 +60,16 @@ def with_schedule(model: Any, shape: str, end: float) -> Any:
     return with_scale(model, SCHEDULE, scale_at)
 
 
+def with_interval(model: Any, start: float, end: float) -> Any:
+    """A clone of a MODEL whose guidance applies only where start < t < end; outside, there is no null pass.
+
+    Raises:
+        ValueError: not 0 <= start < end <= 1.
+    """
+    interval = check_interval((start, end))
+    return with_scale(model, INTERVAL, lambda cfg, t: cfg if is_guided(t, interval) else 1.0)
+
+
 def with_scale(model: Any, key: str, scale_at: Callable[[Any, float], Any]) -> Any:
     """A clone of a MODEL for which a guider's scale is `scale_at(scale, t)` during each prediction."""
 
@@ -65,14 +77,26 @@ def with_scale(model: Any, key: str, scale_at: Callable[[Any, float], Any]) -> A
         guider = executor.class_obj
         if not hasattr(guider, "cfg"):
             return executor(x, timestep, model_options, seed)
+        model_options = with_time(model_options, timestep)
         cfg = guider.cfg
-        guider.cfg = scale_at(cfg, 1.0 - float(timestep.flatten()[0]))
+        guider.cfg = scale_at(cfg, model_options[TIME])
         try:
             return executor(x, timestep, model_options, seed)
         finally:
             guider.cfg = cfg
 
     return wrapped(model, key, predict_noise)
+
+
+def with_time(model_options: dict[str, Any], timestep: Tensor) -> dict[str, Any]:
+    """Options that have the time t of a prediction as a plain number; the pack's solvers put it there themselves.
+
+    ComfyUI's samplers do not, and ask between the times of their schedule, too (heun, dpm_2, the SDE ones): only the
+    tensor has it. Reading it waits for the device, once in a prediction, however many patches use it.
+    """
+    if TIME in model_options:
+        return model_options
+    return {**model_options, TIME: 1.0 - float(timestep.flatten()[0])}
 
 
 def has_one_scale(cfg: Any) -> bool:

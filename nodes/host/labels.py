@@ -9,12 +9,12 @@ from ...pixeldit_core import inspect_checkpoint
 from ...pixeldit_core.labels import imagenet_names, numbered
 from ...pixeldit_core.spec import ModelSpec
 from .folders import BUNDLED
-from .model import find_spec
+from .spec import find_spec
 
 
 @functools.cache
 def combo_options() -> list[str]:
-    """The list before a model is connected: the bundled model's classes, then ImageNet's."""
+    """The list before a model is connected: the bundled models' classes, then ImageNet's."""
     bundled = []
     for path in sorted(BUNDLED.glob("*.safetensors")):
         bundled += numbered(inspect_checkpoint(path).class_names or ())
@@ -22,16 +22,16 @@ def combo_options() -> list[str]:
 
 
 def require_classes(model: Any) -> ModelSpec:
-    """The record of a MODEL with classes.
+    """The spec of a class-conditional MODEL.
 
     Raises:
         ValueError: any other MODEL.
     """
-    known = find_spec(model)
-    if known is None or known.family.condition != "class":
-        kind = type(model.model).__name__ if known is None else known.family.title
+    spec = find_spec(model)
+    if spec is None or spec.family.condition != "class":
+        kind = type(model.model).__name__ if spec is None else spec.family.title
         raise ValueError(
             f"this model ({kind}) has no classes. Connect a class-conditional checkpoint from PixelDiT Loader; "
             "a text-to-image model takes a prompt."
         )
-    return known
+    return spec

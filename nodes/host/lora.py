@@ -9,7 +9,7 @@ from comfy.weight_adapter import LoRAAdapter
 from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.lora import read_lora
 from ...pixeldit_core.checkpoints.lora_delta import Lora, split_pair
-from .model import find_spec
+from .spec import find_spec
 
 _BEFORE = "diffusion_model."
 

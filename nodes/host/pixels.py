@@ -14,9 +14,9 @@ from ...pixeldit_core.sampling import check_finite
 
 
 def to_image(samples: Tensor, family: Family = PIXELDIT, convention: str = "standard") -> Tensor:
-    """Pixel latent of color or gray -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has these very values.
+    """Pixel latent of color or gray -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has exactly these values.
 
-    Families round alike but for ties between two levels, and for what the authors' programs do ("reference").
+    Families differ only in how they round ties between two levels, and in the "reference" convention.
 
     Raises:
         ValueError: not pixels, or not finite.
@@ -30,7 +30,7 @@ def to_image(samples: Tensor, family: Family = PIXELDIT, convention: str = "stan
     return to_rgb(family.rounding(convention)(samples.cpu()).movedim(1, -1).float() / 255)
 
 
-ALPHA = "the image has transparency, which the model does not know: it is dropped"
+ALPHA = "the image has transparency, which the model does not support: it is dropped"
 
 
 def to_rgb(image: Tensor) -> Tensor:
@@ -39,16 +39,16 @@ def to_rgb(image: Tensor) -> Tensor:
 
 
 def to_channels(image: Tensor, channels: int) -> Tensor:
-    """IMAGE with the channels that a model has: RGB, or for one channel its brightness, as Pillow weighs it."""
+    """IMAGE with the channels that a model has: RGB, or for one channel its luma (ITU-R 601-2, as Pillow)."""
     image = to_rgb(image)
-    return (image * image.new_tensor(_BRIGHTNESS)).sum(dim=-1, keepdim=True) if channels == 1 else image
+    return (image * image.new_tensor(_LUMA)).sum(dim=-1, keepdim=True) if channels == 1 else image
 
 
-_BRIGHTNESS = (0.299, 0.587, 0.114)
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def empty_latent(count: int, height: int, width: int) -> Tensor:
-    """Pixels of no picture: middle gray."""
+    """Zeros [count, 3, height, width]: middle gray."""
     return torch.zeros(count, 3, height, width, device=mm.intermediate_device())
 
 
@@ -58,7 +58,7 @@ def to_latent(image: Tensor) -> Tensor:
 
 
 def to_mask(mask: Tensor, image: Tensor) -> Tensor:
-    """MASK [B, H, W] or [H, W] -> [B, H, W, 1], as large as the image.
+    """MASK [B, H, W] or [H, W] -> [B, H, W, 1], scaled to the size of the image.
 
     Raises:
         ValueError: it is black everywhere, or not of the image's proportions.
@@ -67,13 +67,13 @@ def to_mask(mask: Tensor, image: Tensor) -> Tensor:
     (height, width), (rows, columns) = image.shape[1:3], mask.shape[1:3]
     if not mask.any():
         raise ValueError(
-            "the mask is black everywhere, so there is nothing to paint. White is painted anew: paint it in the mask "
-            "editor (an image without transparency has an empty mask), or disconnect the mask."
+            "the mask is black everywhere, so nothing would be generated: white = generate, black = keep. Paint it in "
+            "the mask editor (an image without transparency has an empty mask), or disconnect the mask."
         )
     if abs(math.log(rows * width / (columns * height))) > 0.02:
         raise ValueError(
-            f"the mask is {columns} x {rows} and the image {width} x {height} (width x height): they do not show the "
-            "same picture. Connect the mask of this image, or crop and scale both alike."
+            f"the mask is {columns} x {rows} and the image {width} x {height} (width x height): their aspect "
+            "ratios differ. Connect the mask of this image, or crop and scale both alike."
         )
     return fit(mask, width, height)
 
@@ -82,14 +82,13 @@ def fit(image: Tensor, width: int, height: int) -> Tensor:
     """[B, H, W, C] scaled to cover width x height and cropped around its center; unchanged if it has that size."""
     if image.shape[1:3] == (height, width):
         return image
-    # lanczos of the host is for pictures; a mask must not overshoot
+    # lanczos overshoots, which a mask must not
     method = "bilinear" if image.shape[-1] == 1 else "lanczos"
     return comfy.utils.common_upscale(image.movedim(-1, 1), width, height, method, "center").movedim(1, -1)
 
 
-def composite(made: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Where the mask is 0, the image's own pixels, exactly."""
-    mask = mask.movedim(1, -1)  # [B, 1, H, W]
-    if len(mask) not in (1, len(made)):
-        mask = mask.repeat(-(-len(made) // len(mask)), 1, 1, 1)[: len(made)]
-    return made.where(mask > 0, image.expand_as(made))
+def composite(generated: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """[B, H, W, C]: the image's pixels, exactly, where the mask [1 or B, H, W, 1] is 0, else the generated ones."""
+    if len(mask) not in (1, len(generated)):
+        mask = mask.repeat(-(-len(generated) // len(mask)), 1, 1, 1)[: len(generated)]
+    return generated.where(mask > 0, image.expand_as(generated))

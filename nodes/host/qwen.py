@@ -1,4 +1,4 @@
-"""PixelHDM's prompts through the host's own Qwen3: the plain text, no chat template, no marks, no weights."""
+"""PixelHDM's prompts through ComfyUI's Qwen3: the plain text, no chat template, no special tokens, no weights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import comfy.model_management
 import comfy.text_encoders.llama
 import torch
-from comfyui_version import __version__ as HOST_VERSION
+from comfyui_version import __version__ as COMFYUI_VERSION
 from torch import Tensor, nn
 
 _PROMPT_TOKENS = 511  # text_max_length of PixelHDM's presets
 
-# the host loads Qwen3-1.7B as Ovis25_2B
+# ComfyUI loads Qwen3-1.7B as Ovis25_2B
 _MODELS = tuple(
     getattr(comfy.text_encoders.llama, name)
     for name in ("Qwen3_06B", "Ovis25_2B", "Qwen3_4B", "Qwen3_8B")
@@ -28,9 +28,9 @@ def is_qwen(clip: Any) -> bool:
 
 
 def encode(clip: Any, text: str, limit: int = _PROMPT_TOKENS) -> list:
-    """CONDITIONING of a text: states behind the last norm, their mask, and the state of the last token.
+    """CONDITIONING of a text: states after the last norm, their mask, and the state of the last token.
 
-    The trained padding to `limit` is left away: nothing that is masked counts. A text of no tokens is one masked token.
+    The padding to `limit` of training is left out: masked tokens have no effect. No tokens = one masked token.
     """
     tokens = _tokens(clip, text)[:limit]
     clip.load_model()
@@ -43,19 +43,19 @@ def encode(clip: Any, text: str, limit: int = _PROMPT_TOKENS) -> list:
 
 
 def unread(clip: Any, text: str, limit: int = _PROMPT_TOKENS) -> str | None:
-    """A sentence about what of a text the network does not see; None if it sees all."""
+    """A note on the part of a text that the network ignores; None if it reads all of it."""
     count = len(_tokens(clip, text))
-    return f"it has {count} tokens, the model reads the first {limit}: the rest is not seen" if count > limit else None
+    return f"it has {count} tokens, the model reads the first {limit}: the rest is ignored" if count > limit else None
 
 
 def advice() -> str:
-    """How a person gets this text encoder."""
+    """How to load this text encoder."""
     load = "load Qwen3-0.6B (model.safetensors of Qwen/Qwen3-0.6B, in models/text_encoders) with Load CLIP, any type."
     if hasattr(comfy.text_encoders.llama, "Qwen3_06B"):
         return f"For PixelHDM, {load}"
     return (
-        "PixelHDM's text encoder needs a ComfyUI that knows Qwen3-0.6B (February 2026 or newer); this is "
-        f"{HOST_VERSION}. Update ComfyUI, then {load}"
+        "PixelHDM's text encoder needs a ComfyUI with Qwen3-0.6B (February 2026 or newer); this is "
+        f"{COMFYUI_VERSION}. Update ComfyUI, then {load}"
     )
 
 
@@ -72,7 +72,7 @@ def _tokenizer(clip: Any) -> Any:
 
 
 def _tokens(clip: Any, text: str) -> list[int]:
-    # the tokenizer inside the host's: the host's own would read "(word:1.2)" and "embedding:name", and pad
+    # the inner tokenizer: ComfyUI's around it would interpret "(word:1.2)" and "embedding:name", and pad
     return _tokenizer(clip).tokenizer(text)["input_ids"]
 
 

@@ -1,4 +1,4 @@
-"""One address for the browser: the class names of a checkpoint, so that the list shows the right ones."""
+"""One route for the browser: the class names of a checkpoint, for the list of PixelDiT Class Label."""
 
 from __future__ import annotations
 

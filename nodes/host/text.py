@@ -1,4 +1,4 @@
-"""Prompts through the host's own text encoders: which of them a CLIP holds decides."""
+"""Prompts through ComfyUI's text encoders, chosen by what a CLIP holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import gemma, qwen
 
 @dataclass(frozen=True)
 class TextEncoder:
-    fits: Callable[[Any], bool]
+    matches: Callable[[Any], bool]
     encode: Callable[[Any, str], list]
     unread: Callable[[Any, str], str | None]
     advice: Callable[[], str]
@@ -27,21 +27,21 @@ def encode(clip: Any, text: str) -> list:
     """CONDITIONING of a text.
 
     Raises:
-        ValueError: no text encoder, or none that a model of this pack understands.
+        ValueError: no text encoder, or one that no model of this pack was trained with.
     """
     return _encoder(clip).encode(clip, text)
 
 
 def unread(clip: Any, text: str) -> str | None:
-    """A sentence about what of a text the network does not see; None if it sees all."""
+    """A note on the part of a text that the network ignores; None if it reads all of it."""
     return _encoder(clip).unread(clip, text)
 
 
 def _encoder(clip: Any) -> TextEncoder:
-    found = "there is no text encoder"
+    problem = "there is no text encoder"
     if clip is not None:
         for encoder in ENCODERS:
-            if encoder.fits(clip):
+            if encoder.matches(clip):
                 return encoder
-        found = f"this text encoder was loaded for another model ({type(clip.tokenizer).__name__})"
-    raise ValueError(" ".join([f"{found}.", *(encoder.advice() for encoder in ENCODERS)]))
+        problem = f"this text encoder was loaded for another model ({type(clip.tokenizer).__name__})"
+    raise ValueError(" ".join([f"{problem}.", *(encoder.advice() for encoder in ENCODERS)]))

@@ -118,8 +118,8 @@ def check_a_mask_of_another_size():
     large = module("nodes.host.pixels").to_mask(small, image)[0, ..., 0] == 0
     require(torch.equal(levels(made)[0][large], original(image)[0][large]), "a smaller mask of the same picture fits")
     for wrong in (torch.ones(1, 64, 64), torch.ones(32, 32)):
-        raises(ValueError, "they do not show the same picture", paint, model, image=image, mask=wrong)
-        raises(ValueError, "they do not show the same picture", run, "PixelDiTEncode", pixels=image, mask=wrong)
+        raises(ValueError, "their aspect ratios differ", paint, model, image=image, mask=wrong)
+        raises(ValueError, "their aspect ratios differ", run, "PixelDiTEncode", pixels=image, mask=wrong)
     empty = torch.zeros(1, 64, 64)  # what Load Image gives for a picture without transparency
     raises(ValueError, "black everywhere", paint, model, image=image, mask=empty)
     raises(ValueError, "black everywhere", run, "PixelDiTEncode", pixels=image, mask=empty)

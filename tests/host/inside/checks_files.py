@@ -48,7 +48,7 @@ def check_a_diffusers_folder_is_one_entry():
     names = [name for name in listed() if "pipe" in name]
     require(names == ["authors/pipe/"], names)
     model = loads("authors/pipe/")
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     require(known.class_names[1] == ("goldfish", "Carassius auratus") and known.source == "pipe")
     require(known.settings.size == (32, 32), "sample_size of its config")
     file = "authors/pipe/transformer/diffusion_pytorch_model.safetensors"
@@ -94,7 +94,7 @@ def check_quantized_files_suit_every_precision():
     exact = load(path)
     for dtype, tolerance in (("default", 0.05), ("bf16", 0.05)):
         model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
-        told = module("nodes.loader").describe(module("nodes.host.model").find_spec(model), model.model.loaded)
+        told = module("nodes.loader").describe(module("nodes.host.spec").find_spec(model), model.model.loaded)
         require(
             "2 + 1 blocks of 64, patch 8" in told and "layout core., raw weights, " in told and " from int8, " in told,
             told,

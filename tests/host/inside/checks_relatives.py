@@ -52,25 +52,14 @@ def text(inputs, prefix="", rows=slice(None)):
     return [[states, {"attention_mask": mask, "pooled_output": pooled}]]
 
 
-def walked(model, positive, negative, noise, **settings):
-    """What PixelDiT Sampler does, from given noise, in the model's own range."""
-    sampling = module("nodes.host.sampling")
-    convention, shift = settings.pop("convention", "standard"), settings.pop("timeshift", 1.0)
-    times = sampling.make_times(model, settings.pop("steps"), shift, convention=convention)
-    samples = sampling.sample(
-        model,
-        positive,
-        negative,
-        noise=noise / (1 - times[0]),
-        latent=torch.zeros_like(noise),
-        mask=None,
-        seed=0,
-        times=times,
-        timeshift=shift,
-        convention=convention,
-        **{"interval": (0.0, 1.0), **settings},
-    )
-    return model.model.process_latent_in(samples)
+def sampled(model, positive, negative, noise, convention="standard", **settings):
+    """What PixelDiT Sampler does, from given noise, in the model's range."""
+    sampling, times = module("nodes.host.sampling"), module("nodes.host.times")
+    settings, spec = core().SamplingSettings(**settings), model.model.pixeldit
+    convention = times.find_convention(spec, convention)
+    plan = sampling.Plan(settings, convention, times.make_times(spec, convention, settings.steps, settings.timeshift))
+    start = sampling.Start(torch.zeros_like(noise), noise / (1 - plan.times[0]), seed=0)
+    return model.model.process_latent_in(sampling.sample(model, positive, negative, start, plan))
 
 
 def check_published_walks_of_the_x_prediction_networks():
@@ -79,12 +68,12 @@ def check_published_walks_of_the_x_prediction_networks():
         if case["dataset_config"]["normalize_mean"][0] != 0.5:
             continue  # an empty latent is not zero in its range, and only our sampler from an image starts elsewhere
         model = xpred(name)
-        require(module("nodes.host.model").find_spec(model).family.title == title)
+        require(module("nodes.host.spec").find_spec(model).family.title == title)
         for test in case["tests"]:
             if test["kind"] != "sample" or test["inputs"].get("y") is None or test["weights"] != "ema":
                 continue
             told, noise = test["settings"], inputs[test["inputs"]["noise"]]
-            x = walked(
+            x = sampled(
                 model,
                 labels(inputs[test["inputs"]["y"]].tolist()),
                 labels([case["dataset_config"]["num_classes"]]),
@@ -92,7 +81,7 @@ def check_published_walks_of_the_x_prediction_networks():
                 steps=told["steps"],
                 solver="euler",
                 cfg=told["cfg_scale"],
-                interval=tuple(told["cfg_interval"]),
+                cfg_interval=tuple(told["cfg_interval"]),
                 timeshift=told["shift"],
                 convention="reference",
             )
@@ -104,7 +93,7 @@ def check_published_walks_of_pixelhdm():
     for name, solver in (("10_sampler_euler_cfg", "euler"), ("11_sampler_heun_cfg", "heun_exact")):
         case, inputs, outputs = golden(name, "pixelhdm")
         model = pixelhdm(name)
-        x = walked(
+        x = sampled(
             model,
             text(inputs),
             text(inputs, "null_"),
@@ -157,7 +146,7 @@ def unit(count, params, size, seed=3):
 def check_sampler_node_gives_the_cores_pictures_in_the_loader_s_own_size():
     for name in XPRED:
         model = xpred(name)
-        known = module("nodes.host.model").find_spec(model)
+        known = module("nodes.host.spec").find_spec(model)
         label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2")
         for convention in ("standard", "reference"):
             inputs = sampler_inputs(model, known, width=0, height=0, positive=label[0], convention=convention)
@@ -179,7 +168,7 @@ def check_sampler_node_gives_the_cores_pictures_in_the_loader_s_own_size():
 def check_pixelhdm_through_the_sampler_node():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     parts = ("text_embed", "text_mask", "pooled_text_embed")
     one = {"positive": text(inputs, rows=slice(1)), "negative": text(inputs, "null_", slice(1)), "batch_size": 2}
     for solver in core().SOLVERS:
@@ -200,7 +189,7 @@ def check_pixelhdm_through_the_sampler_node():
 def check_other_sizes_than_the_trained_one():
     for name, size in ((GREY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
         model = xpred(name)
-        known = module("nodes.host.model").find_spec(model)
+        known = module("nodes.host.spec").find_spec(model)
         inputs = sampler_inputs(model, known, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
         picture = run("PixelDiTSampler", **inputs)[0]
         core_model, x = core_picture(
@@ -218,7 +207,7 @@ def check_other_sizes_than_the_trained_one():
 
 def check_ksampler_paints_grey_digits():
     model = xpred(GREY)
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, class_name="3")
     require(label[0][0][1]["pixeldit_class"].tolist() == [3])
     settings = {"model": model, "seed": 1, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple"}
@@ -249,7 +238,7 @@ def check_mean_and_spread_of_a_file_stay_inside_of_the_model():
     out_of("files").mkdir(exist_ok=True)
     torch.save(stored, out_of("files") / "imagenet-mean.pt")
     model = load(out_of("files") / "imagenet-mean.pt")
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     require(known.params.image_mean == mean)
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1
     inside = model.model.process_latent_in(pixels)
@@ -278,7 +267,7 @@ def check_mean_and_spread_of_a_file_stay_inside_of_the_model():
 
 def check_frames_of_the_process():
     model = xpred(GREY)
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2, 3, 4")
     inputs = sampler_inputs(model, known, positive=label[0], batch_size=5, steps=8)
     plain = run("PixelDiTSampler", **inputs)
@@ -310,7 +299,7 @@ def _first_estimate(noise):
 
 def check_interval_rows_and_both_rules():
     model, calls = record_calls(xpred(GREY))
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="1")
     inputs = sampler_inputs(
         model, known, positive=label[0], batch_size=1, steps=10, solver="euler", timeshift=2.0, cfg_interval_end=1.0
@@ -351,7 +340,7 @@ def check_texts_without_mask_or_pooled_vector_are_completed():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
     full = inputs["text_embed"][:1]
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     bare = run("PixelDiTSampler", positive=[[full, {}]], **settings)[0]
     told = [[full, {"attention_mask": torch.ones(1, full.shape[1]), "pooled_output": full[:, -1]}]]
@@ -361,7 +350,7 @@ def check_texts_without_mask_or_pooled_vector_are_completed():
 def check_a_mask_of_zeros_is_no_text():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     pooled = inputs["pooled_text_embed"][:1]
     pictures = [
@@ -403,7 +392,7 @@ def check_a_lora_and_a_saved_file_of_each_family():
 
 
 def check_the_host_reserves_what_a_pixel_path_needs():
-    pc, loader = core(), module("nodes.host.model")
+    pc, loader = core(), module("nodes.host.load")
     preset = pc.VARIANTS["mmpixeldit-tiny/4-cifar10"]
     model = pc.build_model(preset.family, preset.params, device="cpu")
     for parameter in model.network.parameters():
@@ -421,7 +410,7 @@ def check_mistakes_are_told():
     out_of("files").mkdir(exist_ok=True)
     torch.save(stored, out_of("files") / "contradicts.pt")
     raises(ValueError, "the config inside of it says dim = 4096", load, out_of("files") / "contradicts.pt")
-    model, known = pixelhdm(), module("nodes.host.model").find_spec(pixelhdm())
+    model, known = pixelhdm(), module("nodes.host.spec").find_spec(pixelhdm())
     settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
     raises(ValueError, "31 wide", run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 31), {}]], **settings)
     raises(ValueError, "Load Qwen3-0.6B", run, "PixelDiTSampler", positive=labels([1]), **settings)
@@ -429,7 +418,7 @@ def check_mistakes_are_told():
     raises(ValueError, "its mask 3", run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), mask]], **settings)
     raises(ValueError, "has no classes", run, "PixelDiTClassLabel", model=model, class_name="3")
     gray = xpred(GREY)
-    known = module("nodes.host.model").find_spec(gray)
+    known = module("nodes.host.spec").find_spec(gray)
     settings = sampler_inputs(gray, known, positive=[[torch.zeros(1, 4, 32), {}]])
     raises(ValueError, "is a class-conditional model", run, "PixelDiTSampler", **settings)
     settings = sampler_inputs(gray, known, positive=labels([1]), width=15)
@@ -440,7 +429,7 @@ def check_mistakes_are_told():
 
 def check_pixelhdm_has_a_largest_size():
     model = pixelhdm()
-    known = module("nodes.host.model").find_spec(model)
+    known = module("nodes.host.spec").find_spec(model)
     (height, width), message = known.family.size_limits(known.params)[1], "does not fit the model, which generates"
     settings = sampler_inputs(model, known, width=width + 4, height=height, batch_size=1)
     raises(ValueError, message, run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), {}]], **settings)
@@ -472,7 +461,7 @@ def check_other_attention_functions_of_the_host_take_the_mask():
     """Split and quadratic attention add their mask to the scores, where PyTorch's takes booleans."""
     import comfy.ldm.modules.attention as host
 
-    attention = module("nodes.host.model")
+    attention = module("nodes.host.attention")
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 4, 9, 8, generator=generator) for _ in range(3))
     mask = torch.ones(2, 1, 1, 9, dtype=torch.bool)

@@ -1,0 +1,78 @@
+"""ComfyUI's way to call a network, around a family's own forward."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import comfy.ldm.common_dit
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...pixeldit_core.families import Family
+from .attention import attention
+from .conditions import CONDITIONS
+
+
+class Adapter:
+    """Mixed into a family's network, so that its keys stay: LoRAs and saved files have `diffusion_model.<key>`."""
+
+    family: Family
+    params: Any
+    dtype: torch.dtype | None
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: Any,
+    ) -> Tensor:
+        """x [B,C,H,W] of any size, timesteps = t in [0,1] -> [B,C,H,W], the velocity along sigma = 1 - t."""
+        options = transformer_options or {}
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timesteps, context, control, options, **conds)
+
+    def _forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: Any,
+    ) -> Tensor:
+        height, width = x.shape[-2:]
+        if x.shape[1] != self.params.in_channels:
+            raise ValueError(
+                f"this model generates pixels and got a latent of {x.shape[1]} channels; it needs "
+                f"{self.params.in_channels} channels at full size. Use PixelDiT Encode with this model connected, or "
+                "PixelDiT Size or EmptyChromaRadianceLatentImage for an empty one."
+            )
+        multiple = self.family.size_multiple(self.params)
+        padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
+        network = functools.partial(self.family.network.forward, self)
+        arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
+        velocity = self.family.velocity(
+            network, self.params, padded, timesteps, arguments, transformer_options=transformer_options or {}
+        )
+        return -velocity[..., :height, :width]
+
+
+def make_network(
+    family: Family,
+    params: Any,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    operations: Any = None,
+    **_: Any,
+) -> torch.nn.Module:
+    """A family's network with ComfyUI's layers and attention, called through the adapter."""
+    kind = type(f"Comfy{family.network.__name__}", (Adapter, family.network), {"family": family})
+    network = kind(params, operations=operations, attention=attention, device=device, dtype=dtype)
+    network.dtype = dtype
+    return network.eval()

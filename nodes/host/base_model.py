@@ -1,0 +1,53 @@
+"""ComfyUI's two classes of a model: its configuration, and what stands between samplers and the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.supported_models_base
+from torch import Tensor
+
+from ...pixeldit_core.sampling import check_size
+from ...pixeldit_core.spec import ModelSpec
+from .adapter import make_network
+from .conditions import CONDITIONS
+from .latent_format import PixelFormat
+
+
+class PixelDiTConfig(comfy.supported_models_base.BASE):
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = comfy.latent_formats.ChromaRadiance  # BASE makes one; a PixelFormat takes its place
+    memory_usage_factor = 0.03  # of the official networks, measured: docs/speed.md
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        super().__init__({"family": spec.family, "params": spec.params, "in_channels": spec.params.in_channels})
+        self.latent_format = PixelFormat(spec.params)
+        self.memory_usage_factor = type(self).memory_usage_factor * spec.family.memory(spec.params)
+        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1.0}
+        self.supported_inference_dtypes = list(spec.family.dtypes)
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
+        return PixelDiTModel(self, device=device)
+
+
+class PixelDiTModel(comfy.model_base.BaseModel):
+    """A network of the core as ComfyUI's samplers, LoRAs and patches know models."""
+
+    def __init__(self, config: PixelDiTConfig, device: Any = None) -> None:
+        super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
+        self.pixeldit: ModelSpec = config.spec
+        self.loaded = ""  # layout, weights, precision, size in memory
+
+    def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
+        """The one place where the network's sigma becomes t, whatever multiplier the sampling object in use has."""
+        return 1.0 - timestep / getattr(self.model_sampling, "multiplier", 1.0)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        spec = self.pixeldit
+        if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
+            multiple = spec.family.size_multiple(spec.params)
+            check_size(spec, *(-(-side // multiple) * multiple for side in noise.shape[-2:]))
+        return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs)

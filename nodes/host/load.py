@@ -1,0 +1,70 @@
+"""Checkpoint -> MODEL: LoRA, offloading, previews, saving and every sampler work with it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.utils
+import torch
+
+from ...pixeldit_core.checkpoints.load import Weights, read_weights
+from .base_model import PixelDiTConfig
+from .compat import Patcher
+from .weights import load_weights, scaled_tensors
+
+log = logging.getLogger(__name__)
+
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+_COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file can be dequantized to
+
+
+def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", disable_dynamic: bool = False) -> Any:
+    """A checkpoint as a MODEL (a ModelPatcher).
+
+    Raises:
+        ValueError: what `pixeldit_core.load_checkpoint` raises.
+    """
+    wanted = WEIGHT_DTYPES[weight_dtype]
+    read = read_weights(path, weights, compute_dtype=wanted if wanted in _COMPUTED else None)
+    config = PixelDiTConfig(read.spec)
+    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
+    dtype = wanted or _default_dtype(read, config)
+    compact = scaled_tensors(config, read) if wanted is None else None
+    cast_from = dtype if compact is None else None
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(cast_from, load_device, config.supported_inference_dtypes))
+    model = config.get_model(read.tensors, device=offload_device)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
+    patcher = kind(model, load_device=load_device, offload_device=offload_device)
+    load_weights(model, compact or read.tensors, dtype, patcher)
+    # newer versions of ComfyUI make a second, plain patcher from this when a node asks for one
+    patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
+    model.loaded = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))
+    log.info("%s: %s, %s", read.spec.source, read.spec.family.title, model.loaded)
+    return patcher
+
+
+def _default_dtype(read: Weights, config: PixelDiTConfig) -> torch.dtype:
+    meta = dict(read.meta)  # counting real ones would dequantize the whole file
+    return mm.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(meta),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(meta),
+    )
+
+
+def _describe(read: Weights, dtype: torch.dtype, compact: bool, size: int) -> str:
+    origin = "" if read.storage is None else ", fp8 kept" if compact else f" from {read.storage}"
+    return (
+        f"layout {read.group.prefix or 'canonical'}, {read.group.weights} weights, "
+        f"{str(dtype).removeprefix('torch.')}{origin}, {size / 1e6:,.0f} MB in memory"
+    )

@@ -1,0 +1,48 @@
+"""The weights of a file, into a model of ComfyUI's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ...pixeldit_core.checkpoints.load import Weights
+
+
+def scaled_tensors(config: Any, read: Weights) -> dict[str, Tensor] | None:
+    """What to load so that scaled float8 weights stay compact; None where the file or ComfyUI has no such weights.
+
+    Sets the model config to use ComfyUI's layers for them. Those multiply in full precision: activations are not
+    rounded, only the weights of this file were.
+    """
+    if not read.scaled or not hasattr(comfy.ops, "mixed_precision_ops"):
+        return None
+    config.quant_config = {"mixed_ops": True}
+    tensors = {}
+    for key in read.tensors:
+        if key not in read.scaled:
+            tensors[key] = read.tensors[key]
+            continue
+        weight, scale = read.scaled[key]
+        settings = {"format": str(weight.dtype).removeprefix("torch."), "full_precision_matrix_mult": True}
+        layer = key.removesuffix(".weight")
+        tensors |= {key: weight, f"{layer}.weight_scale": scale}
+        tensors[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
+    return tensors
+
+
+def load_weights(model: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, patcher: Any) -> None:
+    """Load weights into a model. Empties `tensors`, as ComfyUI does while it loads."""
+    if getattr(patcher, "is_dynamic", None) is None:
+        model.load_model_weights(tensors, "")
+    elif patcher.is_dynamic():  # streams the tensors that it is given, so they must have the right type
+        scaled = {key.removesuffix(".comfy_quant") for key in tensors if key.endswith(".comfy_quant")}
+        kept = {key for key in tensors if key.rpartition(".")[0] in scaled and not key.endswith(".bias")}
+        cast = {key: value if key in kept else value.to(dtype) for key, value in tensors.items()}
+        model.load_model_weights(cast, "", assign=True)
+    else:
+        model.load_model_weights(tensors, "", assign=False)  # copied into place, converted on the way
