@@ -103,7 +103,7 @@ def check_a_wrong_encoder_or_an_old_host_is_told():
         run("PixelDiTTextPrompt", clip=clip, prompt="a cat", negative_prompt="blurry")
 
     known = hasattr(comfy.text_encoders.llama, "Qwen3_06B")
-    wanted = "For PixelHDM, load Qwen3-0.6B" if known else "needs a ComfyUI that knows Qwen3-0.6B"
+    wanted = "For PixelHDM, load Qwen3-0.6B" if known else "needs a ComfyUI with Qwen3-0.6B"
     raises(ValueError, wanted, prompt, None)
     clip = tiny_gemma.load("LUMINA2")
     require(not qwen().is_qwen(clip))
