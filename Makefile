@@ -1,16 +1,19 @@
-# make demo    pictures from the model in the box, on the CPU, into output/
-# make test    ruff, then every test
-# make format  ruff's fixes and formatting
-# make clean   removes the environment and output/
+# make demo           images from the bundled model, on the CPU, into output/
+# make test           ruff, pyright, then every test
+# make test-portable  the golden tests again with other CPU kernels and numbers of threads
+# make fuzz           damaged and hostile files by the thousand (make test has some hundred)
+# make format         ruff's fixes and formatting
+# make clean          removes the environment and output/
 #
-# Each makes what it needs first: an environment in .venv. On Windows: make.bat, with the same words.
+# Each first makes the environment that it needs, in .venv. On Windows: make.bat, with the same targets.
 #
 #   make demo PYTHON=python3.12              another interpreter for the environment (3.10 or newer)
-#   make test VENV=~/venvs/pixeldit          another place for it, or an environment that is there already
+#   make test VENV=~/venvs/pixeldit          another folder for it, or an existing environment
 #   make demo TORCH=torch                    the newest torch; or TORCH=torch==2.8.0, another version; or a wheel
-#   make demo PIP_ARGS="--index-url ..."     more for pip: a mirror, the builds without CUDA
-#   make demo ARGS="--classes 3 --seeds 0-7" more for the sampler
-#   make test ARGS="-k golden"               more for pytest
+#   make demo PIP_ARGS="--index-url ..."     options of pip: a mirror, the builds without CUDA
+#   make demo ARGS="--classes 3 --seeds 0-7" options of the sampler
+#   make test ARGS="-m golden"               options of pytest
+#   make fuzz ARGS="--cases 100000 --seed 1" options of the fuzzer
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +25,7 @@ VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.pixeldit-$(shell printf '%s' '$(TORCH) $(PIP_ARGS)' | cksum | cut -d' ' -f1)
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test format clean
+.PHONY: help demo test test-portable fuzz format clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
@@ -32,7 +35,16 @@ demo: $(STAMP)-standalone
 test: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m pyright
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+test-portable: $(STAMP)-dev
+	$(VENV_PYTHON) tests/portable.py $(ARGS)
+
+fuzz: $(STAMP)-dev
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --hostile
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --cases 20000 $(ARGS)
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --relatives --cases 2000 $(ARGS)
 
 format: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check --fix .
@@ -46,10 +58,10 @@ $(VENV_PYTHON):
 	  { echo "Python 3.10 or newer is needed. Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP)-standalone: requirements-standalone.txt | $(VENV_PYTHON)
-	$(PIP_INSTALL) "$(TORCH)" -r requirements-standalone.txt
+$(STAMP)-standalone: pyproject.toml requirements-standalone.txt | $(VENV_PYTHON)
+	$(PIP_INSTALL) "$(TORCH)" -e .
 	@touch $@
 
-$(STAMP)-dev: requirements-dev.txt requirements-standalone.txt | $(VENV_PYTHON)
-	$(PIP_INSTALL) "$(TORCH)" -r requirements-dev.txt
+$(STAMP)-dev: pyproject.toml requirements-standalone.txt | $(VENV_PYTHON)
+	$(PIP_INSTALL) "$(TORCH)" -e ".[dev]"
 	@touch $@

@@ -1,8 +1,10 @@
 @echo off
-rem make demo     pictures from the model in the box, on the CPU, into output\
-rem make test     ruff, then every test
+rem make demo           images from the bundled model, on the CPU, into output\
+rem make test           ruff, pyright, then every test
+rem make test-portable  the golden tests again with other CPU kernels and numbers of threads
+rem make fuzz           damaged and hostile files by the thousand
 rem
-rem Each makes what it needs first: an environment in .venv. What follows the word goes to the sampler or to pytest:
+rem Each first makes the environment that it needs, in .venv. What follows goes to the sampler, pytest or the fuzzer:
 rem   make demo --classes 3 --seeds 0-7
 rem Set PYTHON, VENV, TORCH or PIP_ARGS before it, as in the Makefile:
 rem   set PYTHON=py -3.12
@@ -14,10 +16,10 @@ if not defined TORCH set "TORCH=torch==2.13.0"
 set "VENV_PYTHON=%VENV%\Scripts\python.exe"
 
 set "GOAL=%~1"
-set "REQUIREMENTS="
-if "%GOAL%"=="demo" set "REQUIREMENTS=requirements-standalone.txt"
-if "%GOAL%"=="test" set "REQUIREMENTS=requirements-dev.txt"
-if not defined REQUIREMENTS goto help
+set "PACKAGE="
+if "%GOAL%"=="demo" set "PACKAGE=."
+for %%G in (test test-portable fuzz) do if "%GOAL%"=="%%G" set "PACKAGE=.[dev]"
+if not defined PACKAGE goto help
 
 set "REST="
 :collect
@@ -31,16 +33,30 @@ if not exist "%VENV_PYTHON%" (
   %PYTHON% -c "import sys; sys.exit(sys.version_info < (3, 10))" || goto old
   %PYTHON% -m venv "%VENV%" || exit /b 1
 )
-"%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check %PIP_ARGS% "%TORCH%" -r %REQUIREMENTS% || exit /b 1
+"%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check %PIP_ARGS% "%TORCH%" -e "%PACKAGE%" || exit /b 1
 
 if "%GOAL%"=="test" goto test
+if "%GOAL%"=="test-portable" goto portable
+if "%GOAL%"=="fuzz" goto fuzz
 "%VENV_PYTHON%" -m pixeldit_core sample --device cpu --out output%REST%
 exit /b %ERRORLEVEL%
 
 :test
 "%VENV_PYTHON%" -m ruff check . || exit /b 1
 "%VENV_PYTHON%" -m ruff format --check . || exit /b 1
+"%VENV_PYTHON%" -m pyright || exit /b 1
 "%VENV_PYTHON%" -m pytest%REST%
+exit /b %ERRORLEVEL%
+
+:portable
+"%VENV_PYTHON%" tests\portable.py%REST%
+exit /b %ERRORLEVEL%
+
+:fuzz
+set "PYTHONPATH=tests"
+"%VENV_PYTHON%" -m fuzz.run --hostile || exit /b 1
+"%VENV_PYTHON%" -m fuzz.run --cases 20000%REST% || exit /b 1
+"%VENV_PYTHON%" -m fuzz.run --relatives --cases 2000%REST%
 exit /b %ERRORLEVEL%
 
 :old
@@ -48,6 +64,8 @@ echo Python 3.10 or newer is needed. Name one: set PYTHON=py -3.12
 exit /b 1
 
 :help
-echo make demo     pictures from the model in the box, on the CPU, into output\
-echo make test     ruff, then every test
+echo make demo           images from the bundled model, on the CPU, into output\
+echo make test           ruff, pyright, then every test
+echo make test-portable  the golden tests again with other CPU kernels and numbers of threads
+echo make fuzz           damaged and hostile files by the thousand
 exit /b 1

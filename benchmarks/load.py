@@ -1,11 +1,11 @@
-"""How long a checkpoint takes to inspect and to load, and the memory that loading asks for beyond the file's own pages.
+"""How long a checkpoint takes to inspect and to load, and the memory that loading needs beyond the file's pages.
 
+    export PYTHONPATH=tests/host
     python benchmarks/load.py                  the text-to-image network (1.3 B), bfloat16, in several kinds of files
-    python benchmarks/load.py --host           and through PixelDiT Loader's own function, inside of a ComfyUI
+    python benchmarks/load.py --host           and through PixelDiT Loader's function, in ComfyUI
 
-Each row is a process of its own. Memory is the peak of what the process has for itself (RssAnon), against the size of
-the file: the pages of a memory-mapped file belong to the system's cache, which gives them up when somebody needs the
-room. Linux only.
+Each row is a separate process. Memory is the peak of its anonymous memory (RssAnon), relative to the size of the file:
+the pages of a memory-mapped file belong to the system's cache, which frees them on demand. Linux only.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hosts import find_hosts
+from native import python_path, start_host
+from step import build
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "host"), str(ROOT)]
-from hosts import find_hosts  # noqa: E402
-
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
 PRESET = "PixelDiT-T2I"
 HEAD = ["file", "size", "step", "time", "peak", "peak / size"]
 
 
 class Peak:
-    """The most memory of its own that this process has while the block runs, in bytes, beyond what it had before."""
+    """Peak of this process's anonymous memory while the block runs, in bytes above the start."""
 
     def __enter__(self) -> Peak:
-        self.before = self.most = own_memory()
+        self.before = self.peak = anonymous_memory()
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
@@ -45,22 +44,20 @@ class Peak:
     def __exit__(self, *_: Any) -> None:
         self.done.set()
         self.thread.join()
-        self.extra = max(self.most, own_memory()) - self.before
+        self.extra = max(self.peak, anonymous_memory()) - self.before
 
     def _watch(self) -> None:
         while not self.done.wait(0.002):
-            self.most = max(self.most, own_memory())
+            self.peak = max(self.peak, anonymous_memory())
 
 
-def own_memory() -> int:
+def anonymous_memory() -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def write_files(folder: Path) -> list[Path]:
     """The same random weights as each kind of file."""
-    from step import build
-
     model = build(PRESET, "cpu", torch.bfloat16)
     with torch.no_grad():
         files = [pc.save_checkpoint(model, folder / "canonical.safetensors")]
@@ -77,8 +74,6 @@ def steps(in_host: bool) -> dict[str, Callable[[Path], Any]]:
             "inspect": pc.inspect_checkpoint,
             "load": lambda path: pc.load_checkpoint(path, dtype=torch.bfloat16),
         }
-    from native import start_host
-
     start_host("cpu", "host")
     module = next(value for key, value in sys.modules.items() if key.endswith(".nodes.host.load"))
     return {"PixelDiT Loader": lambda path: module.load_model(str(path), weight_dtype="bf16")}
@@ -99,7 +94,7 @@ def measure(path: Path, in_host: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", action="store_true", help="also inside of a ComfyUI (COMFYUI_PATH, or ~/ComfyUI)")
+    parser.add_argument("--host", action="store_true", help="also in ComfyUI (COMFYUI_PATH, or ~/ComfyUI)")
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -114,7 +109,7 @@ def main() -> None:
             subprocess.run([sys.executable, me, "--file", str(file)], check=True)
             for host in find_hosts()[: options.host]:
                 command = [str(host.python), me, "--file", str(file), "--inside"]
-                environment = {"PYTHONPATH": f"{host.path}", "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+                environment = {"PYTHONPATH": python_path(host), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
                 subprocess.run(command, check=True, cwd=host.path, env=environment)
 
 

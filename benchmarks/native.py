@@ -1,10 +1,11 @@
-"""Our text-to-image network beside the one that ComfyUI has itself: same weights, same call, same process.
+"""Our text-to-image network against ComfyUI's built-in one: same weights, same call, same process.
 
+    export PYTHONPATH=tests/host
     python benchmarks/native.py                     the ComfyUI in COMFYUI_PATH, around this pack, or in the home folder
     python benchmarks/native.py ../ComfyUI --size 512 --profile
 
-Timed is what a sampler calls (`apply_model` of a loaded MODEL, adapters and all), by turns, batch 2 as with guidance;
-the median counts. Peak memory is what a call asks for beyond the weights. Needs 20 GiB of memory.
+Times what a sampler calls (`apply_model` of a loaded MODEL, with its adapter), in turns, batch 2 as with guidance, and
+reports the median. Peak memory is what a call needs beyond the weights. Needs 20 GiB of memory.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hosts import Host, find_hosts
+from step import DTYPES, build, peak_memory, profile, seconds
+
+import pixeldit_core as pc
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "host"), str(ROOT)]
-from hosts import Host, find_hosts  # noqa: E402
-from step import DTYPES, build, peak_memory, profile, seconds  # noqa: E402
-
-import pixeldit_core as pc  # noqa: E402
 
 PRESET = "PixelDiT-T2I"
 HEAD = ["device", "dtype", "size", "native", "ours", "ratio", "native peak", "our peak", "ratio", "difference"]
@@ -39,13 +39,18 @@ def find_host(folder: str | None) -> Host:
         os.environ["COMFYUI_PATH"] = folder
     hosts = find_hosts()
     if not hosts:
-        raise SystemExit("no ComfyUI here: name its folder, or set COMFYUI_PATH (and COMFYUI_PYTHON).")
+        raise SystemExit("no ComfyUI found: pass its folder, or set COMFYUI_PATH (and COMFYUI_PYTHON).")
     return hosts[0]
 
 
+def python_path(host: Host) -> str:
+    """ComfyUI first: its `nodes` and `server` are not ours."""
+    return os.pathsep.join(map(str, (host.path, ROOT, ROOT / "tests" / "host")))
+
+
 def run_in_host(host: Host) -> int:
-    """The same command once more, with the host's Python."""
-    environment = dict(os.environ, PYTHONPATH=str(host.path), HF_HUB_OFFLINE="1")
+    """The same command again, with ComfyUI's Python."""
+    environment = dict(os.environ, PYTHONPATH=python_path(host), HF_HUB_OFFLINE="1")
     command = [str(host.python), str(Path(__file__).resolve()), "--inside", *sys.argv[1:]]
     return subprocess.run(command, cwd=host.path, env=environment).returncode
 
@@ -53,7 +58,6 @@ def run_in_host(host: Host) -> int:
 def start_host(device: str, attention: str) -> None:
     """What main.py does before it starts a server, and the pack loaded as it does."""
     logging.basicConfig(level=logging.WARNING)
-    sys.path.insert(0, str(Path.cwd()))  # its `nodes` before ours
     import comfy.options
 
     comfy.options.enable_args_parsing(False)
@@ -64,7 +68,7 @@ def start_host(device: str, attention: str) -> None:
     import comfy.model_management
     import utils.extra_config  # noqa: F401 - before `nodes` puts comfy/ first on the path
 
-    # on a CPU the host would compute a bfloat16 network in float32; this compares networks, not that choice
+    # on a CPU ComfyUI would compute a bfloat16 network in float32; this compares networks, not that choice
     comfy.model_management.should_use_bf16 = lambda *arguments, **options: True
     import nodes
 
@@ -74,12 +78,12 @@ def start_host(device: str, attention: str) -> None:
 
 @torch.no_grad()
 def write_checkpoint(path: Path, dtype: torch.dtype) -> None:
-    """Random weights under the keys that both loaders know."""
+    """Random weights with keys that both loaders accept."""
     pc.save_checkpoint(build(PRESET, "cpu", dtype), path, "comfyui")
 
 
 def load_both(path: Path, name: str) -> dict[str, Any]:
-    """The host's and our model, each on its device."""
+    """ComfyUI's and our model, each on its device."""
     import comfy.model_management
     import comfy.sd
 
@@ -103,7 +107,7 @@ def make_call(model: Any, size: int, device: str) -> Callable[[], torch.Tensor]:
 
 
 def difference(calls: dict[str, Callable]) -> str:
-    """How far the two results are apart, against what the network has done to the noise."""
+    """Largest difference of the two results, and the norm of it relative to the result."""
     native, ours = calls["native"](), calls["ours"]()
     return f"{(native - ours).abs().max():.1e}, {(native - ours).norm() / native.norm():.1e} relative"
 
@@ -148,11 +152,13 @@ def run_inside(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("host", nargs="?", help="the folder of a ComfyUI that knows PixelDiT (default: found)")
+    parser.add_argument(
+        "host", nargs="?", help="the folder of a ComfyUI with a built-in PixelDiT (default: the first found)"
+    )
     parser.add_argument("--size", type=int, nargs="+", default=[512, 1024], help="height and width (default: 512 1024)")
     parser.add_argument("--dtype", nargs="+", default=["bf16"], choices=list(DTYPES))
     parser.add_argument("--cpu", action="store_true", help="on the CPU, even where there is a GPU")
-    attention = {"choices": ["host", "pytorch"], "help": "the host's choice of attention, or PyTorch's for both"}
+    attention = {"choices": ["host", "pytorch"], "help": "ComfyUI's choice of attention, or PyTorch's for both"}
     parser.add_argument("--attention", default="host", **attention)
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each; the median counts (default: 3)")
     parser.add_argument("--profile", action="store_true", help="the operations that take the time")

@@ -1,6 +1,6 @@
 """One guided network step (batch 2), timed against a plain large matrix product in the same run.
 
-    python benchmarks/step.py      the XL network at 256 x 256, float32 and bfloat16, on every device there is
+    python benchmarks/step.py      the XL network at 256 x 256, float32 and bfloat16, on every device
     python benchmarks/step.py --preset PixelDiT-B --size 128 --dtype bf16 --profile
 
 The fraction is (floating-point operations of the step / its time) over (operations / time of the product): 1.0 would be
@@ -14,13 +14,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -136,7 +134,7 @@ def profile(step: Callable, device: str) -> None:
 
 
 def evaluations() -> int:
-    """Single network evaluations of a 100-step picture with guidance from 0.1 to 0.9, counted."""
+    """Single network evaluations of a 100-step image with guidance from 0.1 to 0.9, counted."""
     model = build_tiny()
     rows = []
     model.network.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))

@@ -1,14 +1,15 @@
-"""What a person sees in the graph editor."""
+"""The nodes, as ComfyUI's graph editor shows them."""
 
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import PixelDiTClassLabel, PixelDiTTextPrompt
-from .guidance import PixelDiTCFGRescale, PixelDiTCFGSchedule
+from .custom_sampling import PixelDiTScheduler, PixelDiTSolver
+from .guidance import PixelDiTCFGInterval, PixelDiTCFGRescale, PixelDiTCFGSchedule
 from .host import folders, routes
 from .loader import PixelDiTLoader
 from .lora import PixelDiTLoRA
 from .pixels import PixelDiTDecode, PixelDiTEncode, PixelDiTSize
-from .sampling import PixelDiTCFGInterval, PixelDiTSampler, PixelDiTScheduler, PixelDiTSolver
+from .sampling import PixelDiTSampler
 from .save import PixelDiTSaveModel
 
 folders.register()

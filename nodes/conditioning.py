@@ -18,27 +18,27 @@ class PixelDiTClassLabel(io.ComfyNode):
             node_id="PixelDiTClassLabel",
             display_name="PixelDiT Class Label",
             category="PixelDiT",
-            description="What a class-conditional PixelDiT shall paint: one class from the list, or a list of classes "
-            "for one picture each. Also gives the 'no class' that guidance needs.",
+            description="Class conditioning: one class, or a list for one image each; also outputs the null class for "
+            "CFG.",
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="The model decides which classes there are."),
+                io.Model.Input("model", tooltip="The model determines which classes are available."),
                 io.Combo.Input(
                     "class_name",
                     options=combo_options(),
                     default=combo_options()[0],
-                    tooltip="Type a number or a part of a name to search. The list follows the connected checkpoint.",
+                    tooltip="Type a number or part of a name to search. The list follows the connected checkpoint.",
                 ),
                 io.String.Input(
                     "classes",
                     default="",
-                    tooltip='Several classes, one picture each, such as "1, 207, 250-253" or names. When it is not '
-                    "empty, the list above does not count.",
+                    tooltip='Several classes, one image each, such as "1, 207, 250-253", or names. If this is not '
+                    "empty, class_name is ignored.",
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The chosen class or classes."),
-                io.Conditioning.Output(display_name="null", tooltip="No class; connect it as the negative."),
+                io.Conditioning.Output(display_name="positive", tooltip="The selected class or classes."),
+                io.Conditioning.Output(display_name="null", tooltip="The null class; connect it to negative."),
             ],
         )
         return searchable(schema, "imagenet class", "label", "class conditioning", "class id")
@@ -56,7 +56,7 @@ class PixelDiTClassLabel(io.ComfyNode):
         else:
             chosen = [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
-        names = ", ".join([*shown, f"{count}: no class"][index] for index in chosen[:8])
+        names = ", ".join([*shown, f"{count}: null class"][index] for index in chosen[:8])
         show_text(cls, names + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")
         return io.NodeOutput(_conditioning(chosen), _conditioning([count]))
 
@@ -73,8 +73,8 @@ class PixelDiTTextPrompt(io.ComfyNode):
             node_id="PixelDiTTextPrompt",
             display_name="PixelDiT Text Prompt",
             category="PixelDiT",
-            description="What a text-to-image PixelDiT or PixelHDM shall paint, and what it shall keep away from: both "
-            "prompts in one node, encoded as the model needs it. Says when a prompt is longer than the model reads.",
+            description="Text conditioning for a text-to-image PixelDiT or PixelHDM: prompt and negative prompt in one "
+            "node, encoded the way the model was trained. Shows a note if a prompt is longer than the model can read.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input(
@@ -87,7 +87,7 @@ class PixelDiTTextPrompt(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     default="",
-                    tooltip="What to paint, in plain sentences. PixelDiT reads up to 299 tokens, about 200 words; "
+                    tooltip="What to generate, in plain sentences. PixelDiT reads up to 299 tokens, about 200 words; "
                     "PixelHDM up to 511.",
                 ),
                 io.String.Input(
@@ -95,7 +95,7 @@ class PixelDiTTextPrompt(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     default=NEGATIVE_PROMPT,
-                    tooltip="What guidance leads away from. The default is the published one; empty works, too.",
+                    tooltip="What CFG steers away from. The default is the published negative prompt; it may be empty.",
                 ),
             ],
             outputs=[

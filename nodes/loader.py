@@ -16,24 +16,24 @@ class PixelDiTLoader(io.ComfyNode):
             node_id="PixelDiTLoader",
             display_name="PixelDiT Loader",
             category="PixelDiT",
-            description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of a relative "
-            "(x-prediction networks, PixelHDM) as a MODEL. Kind and sizes are read from the file; other files are "
-            "refused by name. Works with KSampler, LoRA, ModelSave and every other model node.",
+            description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of the other families "
+            "(x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
+            "files are rejected with their actual type. Works with KSampler, LoRA and all other model nodes.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=list_checkpoints(),
                     tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt), "
-                    "or a diffusers folder there. pixeldit-drawings-64 and xpred-digits-28 come with the pack.",
+                    "or a diffusers folder there. pixeldit-drawings-64 and xpred-digits-28 are bundled models.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "weights",
                         options=["auto", "ema", "raw"],
                         default="auto",
-                        tooltip="Which weights, where a training checkpoint has both. auto = those that the published "
-                        "pictures were made with: ema, the averaged ones; raw for the official text-to-image.",
+                        tooltip="Which weights to use if a training checkpoint holds both. auto = those behind the "
+                        "published results: ema (averaged); raw for the official text-to-image model.",
                     )
                 ),
                 advanced(
@@ -41,12 +41,12 @@ class PixelDiTLoader(io.ComfyNode):
                         "weight_dtype",
                         options=list(WEIGHT_DTYPES),
                         default="default",
-                        tooltip="default = what suits your GPU (usually bf16). fp32: exact, twice the memory. fp16: "
-                        "for GPUs without bf16. fp8: half of bf16's memory, slightly different pictures.",
+                        tooltip="default = the best one for your GPU (usually bf16). fp32: exact, twice the memory. "
+                        "fp16: for GPUs without bf16. fp8: half the memory of bf16, slightly different images.",
                     )
                 ),
             ],
-            outputs=[io.Model.Output(display_name="MODEL", tooltip="A PixelDiT that makes pixels directly: no VAE.")],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="A model that samples pixels directly: no VAE.")],
         )
         return searchable(schema, "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint")
 
@@ -65,7 +65,7 @@ class PixelDiTLoader(io.ComfyNode):
 
 
 def describe(spec: ModelSpec, loaded: str) -> str:
-    """What was loaded, and the settings that suit it: its own, or the published ones for each size."""
+    """What was loaded, and the recommended settings: the checkpoint's, or the published ones for each size."""
     params = spec.params
     if spec.family.condition == "class":
         kind = f"{params.num_classes} classes"

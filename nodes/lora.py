@@ -6,7 +6,7 @@ from .host.compat import searchable, show_text
 from .host.folders import find_lora, fingerprint, list_loras
 from .host.lora import add_lora
 
-_SHOWN = 3  # names of what was left out
+_SHOWN = 3  # names of ignored modules
 
 
 class PixelDiTLoRA(io.ComfyNode):
@@ -16,43 +16,43 @@ class PixelDiTLoRA(io.ComfyNode):
             node_id="PixelDiTLoRA",
             display_name="PixelDiT LoRA",
             category="PixelDiT",
-            description="Adds a LoRA to a PixelDiT, ours or ComfyUI's own: from PEFT, diffusers, kohya or ComfyUI, "
-            "whatever its tensors are called. Tells how much of the file was applied, and refuses one of which "
-            "nothing is.",
+            description="Applies a LoRA (also LoHa, LoKr, DoRA, OFT) to a PixelDiT model, loaded by this pack or by "
+            "ComfyUI. Reads the key names of PEFT, diffusers, kohya and ComfyUI. Shows how much of the file was "
+            "applied; rejects a LoRA in which no key matches the model.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="From PixelDiT Loader, or ComfyUI's own PixelDiT."),
                 io.Combo.Input(
-                    "lora",
+                    "lora_name",
                     options=list_loras(),
-                    tooltip="A file in models/loras. A PEFT folder counts, too: its adapter_model.safetensors.",
+                    tooltip="A file in models/loras. For a PEFT folder, choose its adapter_model.safetensors.",
                 ),
                 io.Float.Input(
-                    "strength",
+                    "strength_model",
                     default=1.0,
                     min=-100.0,
                     max=100.0,
                     step=0.05,
-                    tooltip="1 = as trained, 0 = not at all; below 0 it is taken away.",
+                    tooltip="1 = as trained, 0 = off. Negative values subtract the LoRA.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA.")],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA applied.")],
         )
         return searchable(schema, "load lora", "peft", "adapter", "fine-tune")
 
     @classmethod
-    def fingerprint_inputs(cls, lora: str, **others) -> tuple:
+    def fingerprint_inputs(cls, lora_name: str, **others) -> tuple:
         try:
-            return (lora, fingerprint(find_lora(lora)), *others.values())
+            return (lora_name, fingerprint(find_lora(lora_name)), *others.values())
         except ValueError:
-            return (lora, *others.values())
+            return (lora_name, *others.values())
 
     @classmethod
-    def execute(cls, model, lora: str, strength: float) -> io.NodeOutput:
-        patched, found = add_lora(model, find_lora(lora), strength)
+    def execute(cls, model, lora_name: str, strength_model: float) -> io.NodeOutput:
+        patched, found = add_lora(model, find_lora(lora_name), strength_model)
         text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
             more = f" and {len(found.unknown) - _SHOWN} more" if len(found.unknown) > _SHOWN else ""
-            text += f"\nnote: left out, not in this network: {', '.join(found.unknown[:_SHOWN])}{more}"
+            text += f"\nnote: ignored, no match in this model: {', '.join(found.unknown[:_SHOWN])}{more}"
         show_text(cls, text)
         return io.NodeOutput(patched)

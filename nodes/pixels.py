@@ -15,12 +15,12 @@ class PixelDiTDecode(io.ComfyNode):
             node_id="PixelDiTDecode",
             display_name="PixelDiT Decode",
             category="PixelDiT",
-            description="Pixel latent to picture, without a VAE: for KSampler and SamplerCustomAdvanced with a "
-            "pixel-space model. Rounds as the published program does.",
+            description="Converts a pixel latent to an image, without a VAE: for KSampler and SamplerCustomAdvanced "
+            "with a pixel-space model. Rounds exactly as the published code does.",
             inputs=[
-                io.Latent.Input("samples", tooltip="Three channels (gray: one) at full size, from a pixel-space model.")
+                io.Latent.Input("samples", tooltip="3 channels (grayscale: 1) at full size, from a pixel-space model.")
             ],
-            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The picture, in the 256 levels of a PNG.")],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The image, in the 256 levels of a PNG.")],
         )
         return searchable(schema, "vae decode", "pixel space decode", "latent to image")
 
@@ -36,22 +36,26 @@ class PixelDiTEncode(io.ComfyNode):
             node_id="PixelDiTEncode",
             display_name="PixelDiT Encode",
             category="PixelDiT",
-            description="Picture to pixel latent, without a VAE and without loss: the start of image to image and of "
+            description="Converts an image to a pixel latent, without a VAE and without loss, for image to image and "
             "inpainting with KSampler. Transparency is dropped.",
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Image.Input("pixels", tooltip="The picture to start from, at the size you want."),
+                io.Image.Input("pixels", tooltip="The image to start from, at the output size."),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="White = paint anew, black = keep. Without one all is painted."
+                    "mask",
+                    optional=True,
+                    tooltip="White = regenerate, black = keep. Without a mask, everything is regenerated.",
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only for models that paint in gray: gives the picture the channels that they have.",
+                    tooltip="Only for grayscale models: converts the image to the number of channels of the model.",
                 ),
             ],
             outputs=[
-                io.Latent.Output(display_name="LATENT", tooltip="Pixels, for any sampler of a pixel-space model.")
+                io.Latent.Output(
+                    display_name="LATENT", tooltip="A pixel latent, for any sampler with a pixel-space model."
+                )
             ],
         )
         return searchable(schema, "vae encode", "pixel space encode", "image to latent", "inpaint")
@@ -68,7 +72,7 @@ class PixelDiTEncode(io.ComfyNode):
 
 
 def _aspects() -> dict[str, float]:
-    """Labels of the trained aspects, width : height, from square to wide."""
+    """Labels of the trained aspect ratios, width : height, from square to wide."""
     usual = {1.29: "4:3", 1.46: "3:2", 1.67: "5:3", 1.75: "16:9", 2.4: "21:9"}
     ratios = [round(width / height, 2) for height, width in reversed(BUCKETS[1024]) if width >= height]
     return {f"{usual[ratio]} ({ratio:g}:1)" if ratio in usual else f"{ratio:g}:1": ratio for ratio in ratios}
@@ -84,7 +88,7 @@ class PixelDiTSize(io.ComfyNode):
             node_id="PixelDiTSize",
             display_name="PixelDiT Size",
             category="PixelDiT",
-            description="A size that the text-to-image PixelDiT was trained on, by its aspect: width and height for "
+            description="A size that the text-to-image PixelDiT was trained on, by aspect ratio: width and height for "
             "PixelDiT Sampler, an empty pixel latent for KSampler.",
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -92,35 +96,35 @@ class PixelDiTSize(io.ComfyNode):
                     "resolution",
                     options=[str(resolution) for resolution in sorted(BUCKETS, reverse=True)],
                     default="1024",
-                    tooltip="As many pixels as a square of this side. 1024 is what the published model is best at; 512 "
-                    "is four times as fast.",
+                    tooltip="About as many pixels as a square with this side. The published model is best at 1024; 512 "
+                    "is about four times as fast.",
                 ),
                 io.Combo.Input(
-                    "aspect",
+                    "aspect_ratio",
                     options=list(ASPECTS),
                     default="1:1",
-                    tooltip="Longer side : shorter side. 4:3, 3:2, 16:9 and 21:9 mean the nearest trained one.",
+                    tooltip="Longer side : shorter side. 4:3, 3:2, 16:9 and 21:9 stand for the nearest trained ratio.",
                 ),
                 io.Combo.Input(
                     "orientation",
                     options=["landscape", "portrait"],
                     default="landscape",
-                    tooltip="landscape = wide, portrait = tall. A few extreme aspects were trained wide only: portrait "
-                    "takes the nearest tall one.",
+                    tooltip="landscape = wide, portrait = tall. A few extreme ratios were trained as landscape only: "
+                    "portrait then takes the nearest one that was trained.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Pictures in the latent."),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of images in the latent."),
             ],
             outputs=[
-                io.Int.Output(display_name="width", tooltip="For the width of PixelDiT Sampler."),
-                io.Int.Output(display_name="height", tooltip="For the height of PixelDiT Sampler."),
-                io.Latent.Output(display_name="LATENT", tooltip="Empty pixels of that size, for KSampler."),
+                io.Int.Output(display_name="width", tooltip="Width for PixelDiT Sampler."),
+                io.Int.Output(display_name="height", tooltip="Height for PixelDiT Sampler."),
+                io.Latent.Output(display_name="LATENT", tooltip="An empty pixel latent of this size, for KSampler."),
             ],
         )
         return searchable(schema, "resolution", "aspect ratio", "empty latent", "bucket", "width height")
 
     @classmethod
-    def execute(cls, resolution: str, aspect: str, orientation: str, batch_size: int) -> io.NodeOutput:
-        ratio = ASPECTS[aspect]
+    def execute(cls, resolution: str, aspect_ratio: str, orientation: str, batch_size: int) -> io.NodeOutput:
+        ratio = ASPECTS[aspect_ratio]
         height, width = bucket(int(resolution), ratio if orientation == "landscape" else 1 / ratio)
         show_text(cls, f"{width} x {height}")
         return io.NodeOutput(width, height, {"samples": empty_latent(batch_size, height, width)})

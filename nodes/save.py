@@ -7,9 +7,9 @@ from ..pixeldit_core.checkpoints.layouts import LAYOUTS
 from .host.compat import searchable, show_text
 from .host.save import save_model
 
-AS_IS = "as it is"
+UNCHANGED = "unchanged"
 DTYPES = {
-    AS_IS: None,
+    UNCHANGED: None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp32": torch.float32,
@@ -24,8 +24,8 @@ class PixelDiTSaveModel(io.ComfyNode):
             node_id="PixelDiTSaveModel",
             display_name="PixelDiT Save Model",
             category="PixelDiT",
-            description="Writes a PixelDiT as one .safetensors file, with its class names and settings: smaller, "
-            "faster to load, LoRAs merged, or in the layout that ComfyUI's own loader takes. Never over another file.",
+            description="Saves a PixelDiT model as one .safetensors file with its class names and settings: smaller, "
+            "faster to load, with LoRAs merged, or in the layout of ComfyUI's own loader. Never overwrites a file.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -33,34 +33,34 @@ class PixelDiTSaveModel(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="diffusion_models/PixelDiT",
-                    tooltip="In the output folder; a number is added. What is in its diffusion_models folder shows up "
-                    "in PixelDiT Loader's list after R.",
+                    tooltip="Path in the output folder; a number is added. Files in output/diffusion_models appear in "
+                    "PixelDiT Loader after you press R.",
                 ),
                 io.Combo.Input(
                     "layout",
                     options=list(LAYOUTS),
                     default="canonical",
-                    tooltip="canonical: the network's own names, for everything that reads PixelDiT. comfyui: "
-                    "text-to-image as ComfyUI's own loader takes it.",
+                    tooltip="canonical: the original key names, for every program that reads PixelDiT. comfyui: "
+                    "the key names of ComfyUI's own PixelDiT.",
                 ),
                 io.Combo.Input(
-                    "dtype",
+                    "weight_dtype",
                     options=list(DTYPES),
-                    default=AS_IS,
-                    tooltip="bf16: half of fp32, no visible difference. fp8_e4m3fn: a quarter, slightly different "
-                    "pictures.",
+                    default=UNCHANGED,
+                    tooltip="unchanged: as loaded. bf16: half the size of fp32, no visible difference. fp8_e4m3fn: a "
+                    "quarter of it, slightly different images.",
                 ),
                 io.Boolean.Input(
                     "merge_loras",
                     default=True,
-                    tooltip="Whether LoRAs on the model are written into the weights; off = the weights below.",
+                    tooltip="on: LoRAs are merged into the saved weights. off: the weights are saved without them.",
                 ),
             ],
         )
         return searchable(schema, "save checkpoint", "export", "convert", "merge lora")
 
     @classmethod
-    def execute(cls, model, filename_prefix: str, layout: str, dtype: str, merge_loras: bool) -> io.NodeOutput:
-        path = save_model(model, filename_prefix, layout, DTYPES[dtype], merge_loras)
+    def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
+        path = save_model(model, filename_prefix, layout, DTYPES[weight_dtype], merge_loras)
         show_text(cls, f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}")
         return io.NodeOutput()

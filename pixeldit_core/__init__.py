@@ -13,10 +13,12 @@ from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint
 from .conditions import class_condition, null_condition, text_condition
 from .families import FAMILIES, VARIANTS, Family
-from .families.pixeldit.class_to_image import PixelDiT, PixelDiTParams
-from .families.pixeldit.text_to_image import PixelDiTT2I, PixelDiTT2IParams
-from .families.pixelhdm.network import PixelHDM, PixelHDMParams
-from .families.xpred.network import XPredParams
+from .families.pixeldit.class_to_image import PixelDiT
+from .families.pixeldit.params import PixelDiTParams, PixelDiTT2IParams
+from .families.pixeldit.text_to_image import PixelDiTT2I
+from .families.pixelhdm.network import PixelHDM
+from .families.pixelhdm.params import PixelHDMParams
+from .families.xpred.params import XPredParams
 from .flow.guidance import cfg_function, cfg_schedule, is_guided
 from .flow.solvers import SOLVERS
 from .flow.times import shift_time

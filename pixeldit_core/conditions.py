@@ -43,10 +43,11 @@ def text_condition(model: Model, embeds: Tensor, mask: Tensor | None = None, poo
         embeds: [B, T, C] or [B, 1, T, C].
         mask: [B, T], 1 = a token of the text, 0 = padding, None = no padding; dropped for the official text-to-image
             network, which attends to padding.
-        pooled: [B, C], one vector for the whole text.
+        pooled: [B, C], one vector for the whole text, or None.
 
     Raises:
-        ValueError: a family of classes; states of another width, or not of that shape.
+        ValueError: a family of classes; states of another width; more tokens than the model has positions for; a mask
+            or pooled vector that does not belong to the states.
     """
     if model.family.condition != "text":
         raise ValueError(f"{model.family.title} is conditioned on classes, not on text: use class_condition.")
@@ -61,8 +62,20 @@ def text_condition(model: Model, embeds: Tensor, mask: Tensor | None = None, poo
     if mask is None and "mask" in model.family.text_parts:
         mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
     parts = {"embeds": embeds, "mask": mask, "pooled": pooled}
-    taken = tuple(parts[name] for name in model.family.text_parts)
-    return embeds if len(taken) == 1 else taken
+    taken = {name: parts[name] for name in model.family.text_parts}
+    _check_text(embeds, taken.get("mask"), taken.get("pooled"), model.family.max_tokens(model.params))
+    return embeds if len(taken) == 1 else tuple(taken.values())
+
+
+def _check_text(embeds: Tensor, mask: Tensor | None, pooled: Tensor | None, most: int | None) -> None:
+    """Raises ValueError unless mask [1 or B, T] and pooled [1 or B, C] belong to embeds [B, T, C], and T <= most."""
+    rows, length, width = embeds.shape
+    if most is not None and length > most:
+        raise ValueError(f"the text has {length} tokens; the model has positions for {most}: cut it.")
+    if mask is not None and mask.shape not in ((rows, length), (1, length)):
+        raise ValueError(f"the mask has shape {list(mask.shape)}; the text needs [{rows}, {length}].")
+    if pooled is not None and pooled.shape not in ((rows, width), (1, width)):
+        raise ValueError(f"the pooled text has shape {list(pooled.shape)}; expected [{rows}, {width}].")
 
 
 def _require_classes(model: Model) -> None:

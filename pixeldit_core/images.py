@@ -1,14 +1,17 @@
-"""Between a model's range and pictures."""
+"""Images of a model: between its range and pixels, and grids of several."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from .model import Model
 
@@ -16,16 +19,19 @@ from .model import Model
 def to_uint8(model: Model, x: Tensor, convention: str = "standard") -> Tensor:
     """State [B, C, H, W] -> uint8 [B, H, W, C] on the CPU, rounded to the nearest level.
 
-    With `convention="reference"` as the model's authors do; that is the same but for PixelHDM, whose authors cut.
+    `convention="reference"` rounds as the original program does: the same, except that PixelHDM's truncates.
+
+    Raises:
+        ValueError: an unknown convention.
     """
     return model.family.rounding(convention)(to_signed(model.params, x)).movedim(1, -1).contiguous().cpu()
 
 
 def to_signed(params: Any, x: Tensor) -> Tensor:
-    """State -> pixels in [-1, 1]; the same for most models, others are trained on another mean and spread."""
+    """State -> pixels in [-1, 1]; the same for most models; some are trained with another mean and std."""
     if _is_signed(params):
         return x
-    mean, std = _statistics(params, x)
+    mean, std = _mean_std(params, x)
     return (x * std + mean) * 2 - 1
 
 
@@ -33,7 +39,7 @@ def from_signed(params: Any, x: Tensor) -> Tensor:
     """The inverse of `to_signed`."""
     if _is_signed(params):
         return x
-    mean, std = _statistics(params, x)
+    mean, std = _mean_std(params, x)
     return ((x + 1) / 2 - mean) / std
 
 
@@ -41,19 +47,19 @@ def _is_signed(params: Any) -> bool:
     return {*params.image_mean, *params.image_std} == {0.5}
 
 
-def _statistics(params: Any, x: Tensor) -> Iterator[Tensor]:
-    """Mean and spread of the pictures a model was trained on, [C, 1, 1]."""
+def _mean_std(params: Any, x: Tensor) -> Iterator[Tensor]:
+    """Mean and std of the images in [0, 1] that the model was trained on, [C, 1, 1]."""
     return (x.new_tensor(value)[:, None, None] for value in (params.image_mean, params.image_std))
 
 
 def from_image(model: Model, image: Any) -> Tensor:
-    """Picture(s) -> state, float32 [B, C, H, W].
+    """Image or images -> state, float32 [B, C, H, W].
 
     Args:
-        image: a PIL image, uint8 [B, H, W, C] or [H, W, C], or floats of 0 to 1 in the same shapes (tensor or array).
+        image: a PIL image, uint8 [B, H, W, C] or [H, W, C], or floats in [0, 1] of the same shapes (tensor or array).
 
     Raises:
-        ValueError: another number of channels than the model has (transparency is for the caller to drop).
+        ValueError: another number of channels than the model has (drop transparency first).
     """
     if isinstance(image, Image.Image):
         image = np.array(image.convert("RGB" if model.params.in_channels == 3 else "L"))
@@ -74,25 +80,34 @@ def from_image(model: Model, image: Any) -> Tensor:
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
-    """uint8 [B, H, W, C] with one or three channels -> pictures."""
-    return [Image.fromarray(picture.squeeze(-1).numpy()) for picture in pixels]
+    """uint8 [B, H, W, C] with one or three channels -> PIL images."""
+    return [Image.fromarray(image.squeeze(-1).numpy()) for image in pixels]
+
+
+def image_grid(images: Tensor, columns: int | None = None, *, gap: int = 0, background: float = 0) -> Tensor:
+    """[B, H, W, C] -> one [H', W', C], rows filled from the left.
+
+    Args:
+        columns: None = as square as possible.
+        gap: pixels between images and around them.
+        background: value of gaps and empty cells.
+    """
+    count = len(images)
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    missing = -count % columns
+    cells = F.pad(images, (0, 0, 0, gap, 0, gap, 0, missing), value=background)
+    grid = rearrange(cells, "(r c) h w k -> (r h) (c w) k", c=columns)
+    return F.pad(grid, (0, 0, gap, 0, gap, 0), value=background)
 
 
 def contact_sheet(pixels: Tensor, columns: int | None = None, *, gap: int = 4, scale: int = 1) -> Image.Image:
-    """uint8 [B, H, W, C] -> one picture, rows filled from the left.
+    """uint8 [B, H, W, C] -> one RGB image on white, rows filled from the left.
 
     Args:
-        columns: None = as square as it goes.
-        gap: white pixels between pictures.
-        scale: whole-number enlargement without smoothing, for small pictures.
+        columns: None = as square as possible.
+        gap: white pixels between images and around them.
+        scale: integer enlargement without smoothing, for small images.
     """
-    count, height, width = pixels.shape[:3]
-    columns = min(columns or int(np.ceil(np.sqrt(count))), count)
-    rows = -(-count // columns)
-    height, width = height * scale, width * scale
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for index, picture in enumerate(to_pil(pixels)):
-        row, column = divmod(index, columns)
-        place = (gap + column * (width + gap), gap + row * (height + gap))
-        sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), place)
-    return sheet
+    enlarged = pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    (sheet,) = to_pil(image_grid(enlarged, columns, gap=gap, background=255)[None])
+    return sheet.convert("RGB")

@@ -52,14 +52,28 @@ def time_grid(
 
 
 def check_size(spec: ModelSpec, height: int, width: int) -> None:
-    """Raises ValueError, naming the nearest size that fits, unless both are multiples of the family's."""
+    """Raises ValueError, naming the nearest size that fits, unless the model can generate this one.
+
+    Both sides are multiples of the family's `size_multiple` and within its `size_limits`.
+    """
     multiple = spec.family.size_multiple(spec.params)
-    if height < multiple or width < multiple or height % multiple or width % multiple:
-        nearest = [max(multiple, round(side / multiple) * multiple) for side in (width, height)]
+    least, most = spec.family.size_limits(spec.params)
+    size = (height, width)
+    nearest = [max(low, round(side / multiple) * multiple) for side, low in zip(size, least, strict=True)]
+    if most is not None:
+        nearest = [min(side, high) for side, high in zip(nearest, most, strict=True)]
+    if size == tuple(nearest):
+        return
+    fitting = f"The nearest that does is {nearest[1]} x {nearest[0]}."
+    if height % multiple or width % multiple:
         raise ValueError(
             f"size {width} x {height} (width x height) does not divide into the model's patches of {multiple} x "
-            f"{multiple} pixels. The nearest that does is {nearest[0]} x {nearest[1]}."
+            f"{multiple} pixels. {fitting}"
         )
+    limits = f"at least {least[1]} x {least[0]}" + (f" and at most {most[1]} x {most[0]}" if most else "")
+    raise ValueError(
+        f"size {width} x {height} (width x height) does not fit the model, which generates {limits} pixels. {fitting}"
+    )
 
 
 def check_finite(x: Tensor, source: str = "") -> None:

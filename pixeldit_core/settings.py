@@ -1,4 +1,4 @@
-"""Published sampling settings, as data."""
+"""Sampling settings, as data, and the published ones by name (paper, tables of results; spec: published-files)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MOST_STEPS, LARGEST_SIDE = 10_000, 2**14  # that a file can ask for: ComfyUI's own limits
+MAX_STEPS, MAX_SIDE = 10_000, 2**14  # in a file: ComfyUI's own limits
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How to sample a checkpoint well.
+    """How to sample a checkpoint.
 
     Raises:
         ValueError: a value that no sampling can have.
     """
 
     steps: int
-    cfg: float
-    timeshift: float = 1.0
+    cfg: float  #                                     guidance scale, 1 = none
+    timeshift: float = 1.0  #                         above 1: more steps near the noise
     cfg_interval: tuple[float, float] = (0.0, 1.0)  # of t: 0 = noise, 1 = image
     solver: str = "ab2"
     size: tuple[int, int] | None = None  #            height, width
@@ -27,9 +27,9 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         low, high = self.cfg_interval
         if self.steps < 1 or not 0 < self.timeshift < math.inf or not 0 <= low < high <= 1:
-            raise ValueError(f"settings {self} needs steps >= 1, timeshift > 0 and 0 <= start < end <= 1.")
+            raise ValueError(f"{self} needs steps >= 1, timeshift > 0 and 0 <= start < end <= 1.")
         if not math.isfinite(self.cfg):
-            raise ValueError(f"settings {self} needs a finite cfg.")
+            raise ValueError(f"{self} needs a finite cfg.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -40,23 +40,24 @@ class SamplingSettings:
         """The inverse of `to_dict`; values come from a file and are checked.
 
         Raises:
-            ValueError: an unknown or missing field, a value of the wrong kind, steps or a size without end.
+            ValueError: an unknown or missing field, a value of the wrong kind, steps or a size beyond ComfyUI's limits.
         """
         try:
             size = values.get("size")
-            found = cls(
+            start, end = values.get("cfg_interval", (0.0, 1.0))
+            settings = cls(
                 steps=int(values["steps"]),
                 cfg=float(values["cfg"]),
                 timeshift=float(values.get("timeshift", 1.0)),
-                cfg_interval=tuple(float(value) for value in values.get("cfg_interval", (0.0, 1.0))),
+                cfg_interval=(float(start), float(end)),
                 solver=str(values.get("solver", "ab2")),
                 size=None if size is None else (int(size[0]), int(size[1])),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"settings {values!r} is not readable: {error!r}") from error
-        if found.steps > MOST_STEPS or not all(1 <= side <= LARGEST_SIDE for side in found.size or ()):
-            raise ValueError(f"settings {found} needs at most {MOST_STEPS} steps, and sides of 1 to {LARGEST_SIDE}.")
-        return found
+            raise ValueError(f"sampling settings {values!r} are not readable: {error!r}") from error
+        if settings.steps > MAX_STEPS or not all(1 <= side <= MAX_SIDE for side in settings.size or ()):
+            raise ValueError(f"{settings} needs at most {MAX_STEPS} steps, and sides of 1 to {MAX_SIDE}.")
+        return settings
 
 
 SETTINGS: dict[str, SamplingSettings] = {
@@ -71,5 +72,5 @@ SETTINGS: dict[str, SamplingSettings] = {
     "pixelhdm": SamplingSettings(50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
 }
 
-# what the published text-to-image pictures were led away from
+# of the published text-to-image results
 NEGATIVE_PROMPT = "low quality, worst quality, over-saturated, blurry, deformed, watermark"

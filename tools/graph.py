@@ -1,4 +1,4 @@
-"""A workflow in ComfyUI's own format: a graph of nodes, and the nodes that several templates have."""
+"""A workflow in ComfyUI's own format: a graph of nodes, and the nodes that several templates share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ OUT = Path(__file__).parents[1] / "workflows"
 OWN = {"cnr_id": "pixeldit", "ver": "0.1.0"}
 CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}
 HUB = "https://huggingface.co/nvidia"
-LICENCE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, not commercial**."
-BOX = "pixeldit-drawings-64.safetensors"
+LICENSE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, no commercial use**."
+DRAWINGS = "pixeldit-drawings-64.safetensors"
 DIGITS = "xpred-digits-28.safetensors"
 
 
@@ -27,7 +27,7 @@ class Node:
     widgets: list[Any] = field(default_factory=list)
     properties: dict[str, Any] = field(default_factory=dict)
     title: str = ""
-    linked: dict[str, str] = field(default_factory=dict)  # widgets that may be fed by a link, and their types
+    linked: dict[str, str] = field(default_factory=dict)  # widgets that a link may feed, and their types
 
 
 class Graph:
@@ -91,11 +91,11 @@ class Graph:
 
 
 def needs(name: str, url: str, directory: str) -> dict[str, Any]:
-    """What the page's dialog for missing models reads."""
+    """The property that ComfyUI's dialog for missing models reads."""
     return {"models": [{"name": name, "url": url, "directory": directory}]} if url else {}
 
 
-def loader(checkpoint: str = BOX, url: str = "", pos: tuple[int, int] = (0, 0)) -> Node:
+def loader(checkpoint: str = DRAWINGS, url: str = "", pos: tuple[int, int] = (0, 0)) -> Node:
     return Node(
         "PixelDiTLoader",
         pos,
@@ -127,7 +127,7 @@ def sampler(
         ("image", "IMAGE"),
         ("mask", "MASK"),
     ]
-    # behind `seed` lies the widget for what happens to it after a run
+    # after `seed` comes the widget control_after_generate
     widgets = [seed, "fixed", name, *settings, denoise, "standard", frames]
     linked = {"width": "INT", "height": "INT"}
     outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE")]
@@ -135,7 +135,7 @@ def sampler(
 
 
 def enlarge(pos: tuple[int, int], times: float = 4.0, size: int = 64, method: str = "lanczos") -> Node:
-    title = f"Enlarge {times:g}x (the model paints {size} x {size})"
+    title = f"Enlarge {times:g}x (the model generates {size} x {size})"
     sockets = [("image", "IMAGE")], [("IMAGE", "IMAGE")]
     return Node("ImageScaleBy", pos, (300, 90), *sockets, [method, times], title=title)
 

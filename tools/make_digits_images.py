@@ -1,12 +1,10 @@
-"""Paints the pictures of the digits in the box: `python tools/make_digits_images.py`."""
+"""Generates the images of the bundled digits model: `python tools/make_digits_images.py`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

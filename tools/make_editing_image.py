@@ -1,19 +1,17 @@
-"""Paints the picture of the help page on editing with the model in the box: `python tools/make_editing_image.py`.
+"""Generates the figure on editing of the help pages with the bundled model: `python tools/make_editing_image.py`.
 
-A picture, the mask, and four pictures whose upper half was painted anew; below it every pixel stays.
+An image, the mask, and four images whose upper half was regenerated; below it every pixel is unchanged.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-import pixeldit_core as pc  # noqa: E402
+import pixeldit_core as pc
 
+ROOT = Path(__file__).parents[1]
 SIZE, SOFT = 64, 4  # rows of the soft edge
 
 
@@ -25,14 +23,14 @@ def upper_half() -> torch.Tensor:
 
 def main() -> None:
     model = pc.load_checkpoint(ROOT / "models" / "pixeldit-drawings-64.safetensors")
-    house, mask = pc.class_condition(model, "standard"), upper_half()
+    house, mask = pc.class_condition(model, "house"), upper_half()
     first = pc.to_uint8(model, pc.sample(model, house, seeds=1))
     options = {"image": pc.from_image(model, first), "mask": mask, "steps": 30, "cfg": 4.0}
-    painted = pc.to_uint8(model, pc.sample(model, house, seeds=[11, 12, 14, 16], **options))
+    edited = pc.to_uint8(model, pc.sample(model, house, seeds=[11, 12, 14, 16], **options))
     kept = (mask[0, 0] == 0)[None, :, :, None]
-    assert torch.equal(painted.where(kept, 0), first.where(kept, 0).expand_as(painted))
+    assert torch.equal(edited.where(kept, 0), first.where(kept, 0).expand_as(edited))
     shown = (255 * mask.movedim(1, -1)).byte().expand(1, SIZE, SIZE, 3)
-    sheet = pc.contact_sheet(torch.cat([first, shown, painted]), 6, scale=2)
+    sheet = pc.contact_sheet(torch.cat([first, shown, edited]), 6, scale=2)
     sheet.save(ROOT / "web" / "docs" / "images" / "editing.png", optimize=True)
 
 

@@ -17,7 +17,7 @@ BLUE, ORANGE, BROWN, VIOLET, SKY = "#4458d6", "#f28a30", "#a85510", "#9a7df0", "
 Point = tuple[float, float]
 
 
-# --- icon and banner: noise, then large pixels, then a picture
+# --- icon and banner: noise, then large pixels, then an image
 
 
 def scene(width: int, height: int) -> Image.Image:
@@ -66,21 +66,21 @@ def disc(pen: ImageDraw.ImageDraw, center: Point, radius: float, fill: object) -
     pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
 
 
-def grow(picture: Image.Image, coarse: int, edge: float, slope: float, seed: int = 5) -> Image.Image:
-    """From noise in large pixels at the upper left to the finished picture: the pixels halve on the way."""
+def grow(scenery: Image.Image, coarse: int, edge: float, slope: float, seed: int = 5) -> Image.Image:
+    """From noise in large pixels at the upper left to the finished image: the pixels halve in size along the way."""
     random = Random(seed)
-    width, height = picture.size
+    width, height = scenery.size
     mean = {}
     for factor in (1, 2, 4):
         side = coarse // factor
-        mean[side] = picture.resize((width // side, height // side), Image.Resampling.BOX)
-    out = picture.copy()
+        mean[side] = scenery.resize((width // side, height // side), Image.Resampling.BOX)
+    out = scenery.copy()
     pen = ImageDraw.Draw(out)
 
     def fill(x: int, y: int, side: int) -> None:
         place = ((x + side / 2) / width + slope * (y + side / 2) / height) / (1 + slope)
         place += random.uniform(-0.03, 0.03)
-        amount = min(1.0, max(0.0, (place - edge + 0.34) / 0.34))  # 0 = noise, 1 = picture
+        amount = min(1.0, max(0.0, (place - edge + 0.34) / 0.34))  # 0 = noise, 1 = image
         if side > coarse // 4 and amount > (0.45 if side == coarse else 0.78):
             half = side // 2
             for dx, dy in ((0, 0), (half, 0), (0, half), (half, half)):
@@ -100,12 +100,12 @@ def grow(picture: Image.Image, coarse: int, edge: float, slope: float, seed: int
     return out
 
 
-def rounded(picture: Image.Image, radius: int) -> Image.Image:
-    mask = Image.new("L", (picture.width * 4, picture.height * 4))
+def rounded(image: Image.Image, radius: int) -> Image.Image:
+    mask = Image.new("L", (image.width * 4, image.height * 4))
     ImageDraw.Draw(mask).rounded_rectangle([0, 0, mask.width - 1, mask.height - 1], radius * 4, fill=255)
-    picture = picture.convert("RGBA")
-    picture.putalpha(mask.resize(picture.size, Image.Resampling.LANCZOS))
-    return picture
+    image = image.convert("RGBA")
+    image.putalpha(mask.resize(image.size, Image.Resampling.LANCZOS))
+    return image
 
 
 def icon() -> Image.Image:
@@ -113,16 +113,16 @@ def icon() -> Image.Image:
 
 
 def banner() -> Image.Image:
-    picture = grow(scene(1680, 720), 80, 0.60, 0.22)
-    shade = Image.new("L", picture.size)
-    width = picture.width
+    image = grow(scene(1680, 720), 80, 0.60, 0.22)
+    shade = Image.new("L", image.size)
+    width = image.width
     ramp = (np.linspace(1, 0, width) * 1.9 - 0.75).clip(0, 0.62) * 255
-    shade = Image.fromarray(np.broadcast_to(ramp.astype(np.uint8), (picture.height, width)).copy())
-    picture.paste((18, 18, 46), mask=shade)
-    pen = ImageDraw.Draw(picture)
+    shade = Image.fromarray(np.broadcast_to(ramp.astype(np.uint8), (image.height, width)).copy())
+    image.paste((18, 18, 46), mask=shade)
+    pen = ImageDraw.Draw(image)
     pen.text((100, 176), "PixelDiT", "#ffffff", ImageFont.truetype("NotoSansCJK-Bold.ttc", 168))
     pen.text((108, 424), "for ComfyUI: straight to pixels, no VAE", "#ffe3c2", face(40))
-    return picture
+    return image
 
 
 # --- diagrams
@@ -183,7 +183,7 @@ def timeshift() -> Image.Image:
         sheet.line([(left, y), (right, y)], PALE, 3)
         for t in shifted(grid, shift):
             sheet.dot(left + (right - left) * t, y, 6, BLUE)
-    for t, word, anchor in ((0, "noise, t = 0", "lm"), (1, "picture, t = 1", "rm")):
+    for t, word, anchor in ((0, "noise, t = 0", "lm"), (1, "image, t = 1", "rm")):
         x = left + (right - left) * t
         sheet.line([(x, 182), (x, 190)], GREY, 1)
         sheet.text(x + (6 if t else -6), 206, word, GREY, 14, anchor)
@@ -205,13 +205,13 @@ def interval() -> Image.Image:
         inside = 0.1 + 1e-5 < t < 0.9 - 1e-5
         sheet.dot(left + (right - left) * t, y, 5.5, ORANGE if inside else BLUE)
     sheet.text(left - 6, y + 52, "noise: one row", BLUE, 14)
-    sheet.text(right + 6, y + 52, "picture: one row", BLUE, 14, "rm")
+    sheet.text(right + 6, y + 52, "image: one row", BLUE, 14, "rm")
     sheet.text(180, y + 92, "20 steps: 35 network rows, not 40", INK, 15, "mm")
     return sheet.done()
 
 
 def wiring() -> Image.Image:
-    """The usual graph: loader, label, sampler, picture."""
+    """The usual graph: loader, class label, sampler, saved image."""
     sheet = Sheet(360, 246)
     for name, box, title in (
         ("PixelDiT Loader", (10, 40, 152, 84), 62),

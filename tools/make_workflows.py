@@ -1,7 +1,7 @@
 """Writes the bundled workflows: `python tools/make_workflows.py`. Thumbnails are made from screenshots."""
 
 import templates_classes
-import templates_relatives
+import templates_families
 import templates_text
 from graph import OUT
 
@@ -13,5 +13,5 @@ if __name__ == "__main__":
     templates_text.text_to_image()
     templates_text.image_to_image()
     templates_text.inpaint()
-    templates_relatives.digits()
-    templates_relatives.pixelhdm()
+    templates_families.digits()
+    templates_families.pixelhdm()

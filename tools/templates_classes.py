@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graph import HUB, LICENCE, Graph, Node, enlarge, label, loader, note, sampler, save_image
+from graph import HUB, LICENSE, Graph, Node, enlarge, label, loader, note, sampler, save_image
 
 IMAGENET = f"{HUB}/PixelDiT-ImageNet/resolve/main"
 
@@ -15,7 +15,7 @@ def quickstart() -> None:
     classes = graph.add(label("0: hot-air balloon", "0-11", (0, 220)), model=(model, 0))
     settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
     sample = graph.add(
-        sampler(1, "the checkpoint's own", settings, (400, 0)),
+        sampler(1, "checkpoint default", settings, (400, 0)),
         model=(model, 0),
         positive=(classes, 0),
         negative=(classes, 1),
@@ -24,13 +24,14 @@ def quickstart() -> None:
     graph.add(save_image("PixelDiT/quickstart", (800, 150), (560, 480)), images=(scale, 0))
     graph.add(
         note(
-            "## Press Run\n\nA small PixelDiT that comes with the pack paints one picture of each of its 12 classes, "
-            "straight to pixels: no VAE, no download, a few seconds on a CPU.\n\n"
-            "* **One class**: empty the `classes` field and choose from the list.\n"
-            "* **Several**: write `0, 3, 5-7` or names.\n"
-            "* **Other pictures**: change `seed`.\n"
-            "* **settings**: the checkpoint's own settings are used, and the node shows them. Choose *as set below* to "
-            "try your own.\n\nThe published ImageNet models: templates *PixelDiT ImageNet 256* and *512*.",
+            "## Press Run\n\nThe small bundled model generates one image of each of its 12 classes, straight to pixels: no "
+            "VAE, no download, a few seconds on a CPU.\n\n"
+            "* **One class**: clear the `classes` field and choose from the list.\n"
+            "* **Several classes**: write `0, 3, 5-7`, or names.\n"
+            "* **Other images**: change `seed`.\n"
+            "* **settings**: *checkpoint default* uses the settings stored in the checkpoint; the node shows them. Choose "
+            "*custom* to use the values below it.\n\nFor the published ImageNet models, open the templates *PixelDiT "
+            "ImageNet 256* and *512*.",
             (0, 460),
             (340, 330),
             "Start here",
@@ -48,9 +49,9 @@ def imagenet(size: int, checkpoint: str, name: str, settings: list[Any], text: s
     )
     graph.add(save_image(f"PixelDiT/imagenet{size}", (800, 0), (560, 620)), images=(sample, 0))
     links = (
-        f"## Model Links\n\n[{checkpoint}]({IMAGENET}/{checkpoint}) (nvidia/PixelDiT-ImageNet)\n\nPut it into\n\n```\n"
-        f"ComfyUI/models/diffusion_models/{checkpoint}\n```\n\nthen press **R** to refresh the lists. Nothing is "
-        f"downloaded by these nodes.\n\n{LICENCE}"
+        f"## Model Links\n\n[{checkpoint}]({IMAGENET}/{checkpoint}) (nvidia/PixelDiT-ImageNet)\n\nPut it here:\n\n```\n"
+        f"ComfyUI/models/diffusion_models/{checkpoint}\n```\n\nthen press **R** to refresh the lists. These nodes "
+        f"do not download anything.\n\n{LICENSE}"
     )
     graph.add(note(links, (0, 460), (340, 300), "Model Links"))
     graph.add(note(text, (400, 560), (340, 260), "Settings"))
@@ -63,9 +64,9 @@ def imagenets() -> None:
         "imagenet256_pixeldit_xl_epoch320.ckpt",
         "imagenet256-epoch320",
         [100, "ab2", 2.75, 1.0, 0.1, 0.9, 256, 256, 1],
-        "## Settings\n\nThe settings is the published one (gFID 1.61): 100 steps ab2, cfg 2.75, timeshift 1, guidance from "
-        "0.1 to 0.9. For a quick look choose *as set below* with 25 to 50 steps.\n\nThe checkpoints of epoch 80 and 160 "
-        "want the settings of their name (cfg 3.25, guidance from 0.1 to 1).\n\nSeveral classes at once: write "
+        "## Settings\n\nThese are the published settings (gFID 1.61): 100 steps of ab2, cfg 2.75, timeshift 1, guidance from "
+        "0.1 to 0.9. For a preview choose *custom* with 25 to 50 steps.\n\nThe checkpoints of epochs 80 and 160 have "
+        "settings of their own (cfg 3.25, guidance from 0.1 to 1).\n\nFor several classes at once, write "
         "`1, 207, 250-253` into `classes`.",
     )
     imagenet(
@@ -73,9 +74,9 @@ def imagenets() -> None:
         "imagenet512_pixeldit_xl.ckpt",
         "imagenet512",
         [100, "ab2", 3.5, 2.0, 0.1, 1.0, 512, 512, 1],
-        "## Settings\n\nThe settings is the published one (gFID 1.78): 100 steps ab2, cfg 3.5, timeshift 2, guidance from "
-        "0.1 to 1. For a quick look choose *as set below* with 25 to 50 steps; keep timeshift 2 (or 0, automatic) at "
-        "this size.",
+        "## Settings\n\nThese are the published settings (gFID 1.78): 100 steps of ab2, cfg 3.5, timeshift 2, guidance from "
+        "0.1 to 1. For a preview choose *custom* with 25 to 50 steps; keep timeshift at 2 (or 0, automatic) for this "
+        "size.",
     )
 
 
@@ -166,12 +167,12 @@ def with_ksampler() -> None:
     graph.add(save_image("PixelDiT/custom", (1360, 560), (360, 330)), images=(second, 0))
     graph.add(
         note(
-            "## ComfyUI's own samplers\n\nThe MODEL of PixelDiT Loader is a usual one. Above: **KSampler** with `euler` "
-            "and `simple`. Below: **SamplerCustomAdvanced** with the published solver and time grid.\n\n"
-            "* Guidance is limited by **PixelDiT CFG Interval**.\n* Timeshift: add **ModelSamplingSD3**, its shift is "
-            "the timeshift.\n* The latent is made of pixels: 3 channels at full size, from "
-            "EmptyChromaRadianceLatentImage or **PixelDiT Encode**. *Empty Latent Image* is for VAE models.\n"
-            "* No VAE: **PixelDiT Decode** gives the picture.",
+            "## ComfyUI's own samplers\n\nPixelDiT Loader outputs a regular MODEL. Top: **KSampler** with `euler` and "
+            "`simple`. Bottom: **SamplerCustomAdvanced** with the published solver and time grid.\n\n"
+            "* **PixelDiT CFG Interval** limits guidance to an interval.\n* Timeshift: add **ModelSamplingSD3**; its "
+            "shift is the timeshift.\n* The latent holds pixels: 3 channels at full size, from "
+            "EmptyChromaRadianceLatentImage or **PixelDiT Encode**. *Empty Latent Image* is for models with a VAE.\n"
+            "* **PixelDiT Decode** converts the latent to an image; there is no VAE.",
             (0, 630),
             (340, 360),
             "How it is wired",

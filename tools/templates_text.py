@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graph import HUB, LICENCE, Graph, Node, enlarge, label, loader, needs, note, sampler, save_image
+from graph import HUB, LICENSE, Graph, Node, enlarge, label, loader, needs, note, sampler, save_image
 
 COMFY = "https://huggingface.co/Comfy-Org/PixelDiT/resolve/main"
 T2I = "pixeldit_1300m_1024px_bf16.safetensors"
@@ -36,9 +36,9 @@ def text_links(pos: tuple[int, int]) -> Node:
     text = (
         f"## Model Links\n\n* [{T2I}]({COMFY}/diffusion_models/{T2I})\n* [{ENCODER}]({COMFY}/text_encoders/{ENCODER})\n\n"
         f"```\nComfyUI/models/\n  diffusion_models/{T2I}\n  text_encoders/{ENCODER}\n```\n\nNVIDIA's own file works "
-        f"as well: [pixeldit_t2i_v1.pth]({HUB}/PixelDiT-1300M-1024px/resolve/main/pixeldit_t2i_v1.pth) into "
-        "diffusion_models. Press **R** to refresh the lists. Nothing is downloaded by these nodes. The text encoder needs "
-        f"ComfyUI 0.23 or newer.\n\n{LICENCE}"
+        f"too: [pixeldit_t2i_v1.pth]({HUB}/PixelDiT-1300M-1024px/resolve/main/pixeldit_t2i_v1.pth) in "
+        "diffusion_models. Press **R** to refresh the lists. These nodes do not download anything. The text encoder needs "
+        f"ComfyUI 0.23 or newer.\n\n{LICENSE}"
     )
     return note(text, pos, (340, 430), "Model Links")
 
@@ -71,9 +71,9 @@ def text_to_image() -> None:
     graph.add(text_links((0, 390)))
     graph.add(
         note(
-            "## Settings\n\nThe settings is the published one: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4. "
-            "*t2i-1024-fast* takes 25 steps. For 512 choose resolution 512 and *t2i-512* (timeshift 3).\n\nWrite whole "
-            "sentences. The node says when a prompt is longer than the model reads.",
+            "## Settings\n\nThese are the published settings: 50 steps of flow_dpmpp_2m, cfg 2.75, timeshift 4. "
+            "*t2i-1024-fast* has 25 steps. For 512, choose resolution 512 and *t2i-512* (timeshift 3).\n\nWrite whole "
+            "sentences. The prompt node shows a note if a prompt is too long for the model.",
             (400, 620),
             (400, 200),
             "Settings",
@@ -88,7 +88,7 @@ def image_to_image() -> None:
     model = graph.add(loader(T2I, f"{COMFY}/diffusion_models/{T2I}"))
     clip = graph.add(text_encoder((0, 220)))
     words = graph.add(prompt("An oil painting with broad brush strokes and warm colors.", (400, 0)), clip=(clip, 0))
-    picture = graph.add(
+    source = graph.add(
         Node("LoadImage", (400, 360), (400, 340), [], [("IMAGE", "IMAGE"), ("MASK", "MASK")], ["example.png", "image"])
     )
     settings = [50, "flow_dpmpp_2m", 2.75, 0.0, 0.0, 1.0, 0, 0, 1]
@@ -97,16 +97,16 @@ def image_to_image() -> None:
         model=(model, 0),
         positive=(words, 0),
         negative=(words, 1),
-        image=(picture, 0),
+        image=(source, 0),
     )
     graph.add(save_image("PixelDiT/image-to-image", (1260, 0), (600, 660)), images=(sample, 0))
     graph.add(text_links((0, 390)))
     graph.add(
         note(
-            "## Settings\n\n* **denoise** (advanced): 0.3 touches up, 0.6 repaints.\n* **width, height** 0: the picture's "
-            "own size. Another size: it is scaled to cover it and cropped around its center. Best near 1024 x 1024.\n"
-            "* **Only a part**: paint a mask (right-click the picture, *Open in Mask Editor*) and connect MASK to *mask*. "
-            "Outside of it every pixel stays as it was.",
+            "## Settings\n\n* **denoise** (advanced): 0.3 for small changes, 0.6 for large ones.\n* **width, height**: 0 is the "
+            "size of the image. For another size, the image is scaled to cover it and center-cropped. Best near 1024 x "
+            "1024.\n* **Inpainting**: draw a mask (right-click the image, *Open in Mask Editor*) and connect MASK to "
+            "*mask*. Outside the mask, every pixel stays exactly the same.",
             (1260, 710),
             (600, 200),
             "Settings",
@@ -121,7 +121,7 @@ def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
     x, y = pos
     out, size = [("MASK", "MASK")], (300, 130)
     black = graph.add(Node("SolidMask", (x, y), size, [], out, [0.0, 64, 64], title="Black: keep"))
-    white = graph.add(Node("SolidMask", (x, y + 190), size, [], out, [1.0, 64, 32], title="White: paint anew"))
+    white = graph.add(Node("SolidMask", (x, y + 190), size, [], out, [1.0, 64, 32], title="White: regenerate"))
     feather = Node("FeatherMask", (x + 400, y + 190), (300, 150), [("mask", "MASK")], out, [0, 0, 0, 4])
     soft = graph.add(feather, mask=(white, 0))
     both = [("destination", "MASK"), ("source", "MASK")]
@@ -135,23 +135,23 @@ def inpaint() -> None:
     house = graph.add(label("7: house", "", (0, 220)), model=(model, 0))
     conditions = {"model": (model, 0), "positive": (house, 0), "negative": (house, 1)}
     first = graph.add(
-        sampler(1, "the checkpoint's own", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1], (400, 0)), **conditions
+        sampler(1, "checkpoint default", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1], (400, 0)), **conditions
     )
     mask = upper_half(graph, (400, 780))
     settings = [30, "ab2", 4.0, 0.0, 0.0, 1.0, 0, 0, 5]
-    second = graph.add(sampler(11, "as set below", settings, (800, 0)), **conditions, image=(first, 0), mask=(mask, 0))
+    second = graph.add(sampler(11, "custom", settings, (800, 0)), **conditions, image=(first, 0), mask=(mask, 0))
     before = graph.add(enlarge((1200, 0)), image=(first, 0))
     graph.add(save_image("PixelDiT/inpaint-first", (1200, 130), (300, 330)), images=(before, 0))
     after = graph.add(enlarge((1540, 0)), image=(second, 0))
     graph.add(save_image("PixelDiT/inpaint", (1540, 130), (520, 480)), images=(after, 0))
     graph.add(
         note(
-            "## Press Run\n\nThe small model of the pack paints a house, then paints its roof and the sky anew, five "
-            "times. Where the mask is black, every pixel is the first picture's, bit for bit: there is no VAE on the way "
-            "that would change it.\n\n* **mask**: white = paint anew, black = keep. Its soft edge blends.\n"
-            "* **denoise** (advanced): below 1 the new part stays nearer to the old.\n* **class_name** of a second Class "
-            "Label would put something else there.\n\n**Your own photograph**: take the template *PixelDiT Image to "
-            "Image*, draw a mask in the mask editor and connect it.",
+            "## Press Run\n\nThe small bundled model generates a house, then regenerates its roof and the sky five times. "
+            "Where the mask is black, every pixel is identical to the first image: there is no VAE that could change "
+            "it.\n\n* **mask**: white = regenerate, black = keep. Soft edges are blended.\n"
+            "* **denoise** (advanced): below 1, the new part stays closer to the old one.\n* A second **Class Label** with "
+            "another class would generate something else there.\n\n**Your own photo**: use the template *PixelDiT Image "
+            "to Image*, draw a mask in the mask editor and connect it.",
             (0, 460),
             (340, 400),
             "Start here",

@@ -1,10 +1,10 @@
-// The class list of PixelDiT Class Label follows the checkpoint that is connected to it.
+// The class list of PixelDiT Class Label follows the connected checkpoint.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const LABEL = "PixelDiTClassLabel";
 const LOADER = "PixelDiTLoader";
-const lists = new Map(); // checkpoint name -> promise of its classes
+const lists = new Map(); // checkpoint name -> promise of its class names
 
 function classesOf(checkpoint) {
   if (!lists.has(checkpoint)) {
@@ -15,7 +15,7 @@ function classesOf(checkpoint) {
   return lists.get(checkpoint);
 }
 
-// The loader that a node's model comes from, through LoRA and patch nodes between them.
+// The loader that a node's model comes from; LoRA and patch nodes may be in between.
 function loaderOf(node) {
   for (let hops = 0; node && hops < 50; hops++) {
     if (node.comfyClass === LOADER) return node;
@@ -34,7 +34,7 @@ async function refresh(node) {
   const classes = await classesOf(checkpoint);
   if (!classes.length) return;
   list.options.values = classes;
-  // a value of another checkpoint is replaced by the class of the same number, if there is one
+  // a class of another checkpoint is replaced by the one with the same number, if it exists
   if (!classes.includes(list.value)) {
     const number = parseInt(list.value, 10);
     list.value = classes[number] ?? classes[0];

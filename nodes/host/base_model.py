@@ -9,6 +9,7 @@ import comfy.model_base
 import comfy.supported_models_base
 from torch import Tensor
 
+from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.spec import ModelSpec
 from .adapter import make_network
 from .conditions import CONDITIONS
@@ -25,7 +26,7 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
         super().__init__({"family": spec.family, "params": spec.params, "in_channels": spec.params.in_channels})
         self.latent_format = PixelFormat(spec.params)
         self.memory_usage_factor = type(self).memory_usage_factor * spec.family.memory(spec.params)
-        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1000}
+        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1.0}
         self.supported_inference_dtypes = list(spec.family.dtypes)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
@@ -46,4 +47,7 @@ class PixelDiTModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         spec = self.pixeldit
+        if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
+            multiple = spec.family.size_multiple(spec.params)
+            check_size(spec, *(-(-side // multiple) * multiple for side in noise.shape[-2:]))
         return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs)

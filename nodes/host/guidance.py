@@ -23,7 +23,7 @@ def with_rescale(model: Any, factor: float) -> Any:
     1 (DualCFGGuider has two others) are not affected.
 
     Raises:
-        ValueError: factor outside of 0 to 1.
+        ValueError: factor outside [0, 1].
     """
     factor = check_rescale(factor)
 

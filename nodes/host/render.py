@@ -56,7 +56,7 @@ def render(
         mask = None if mask is None else _fit(to_mask(mask, image), size)
         image = _repeat(_fit(to_channels(image, channels), size), count)
     start = _start(image, mask, (count, channels, *size), request.seed, plan)
-    trajectory = Trajectory(request.frames, len(plan.times) - 1) if request.frames else None
+    trajectory = Trajectory(request.trajectory_frames, len(plan.times) - 1) if request.trajectory_frames else None
     if trajectory:
         trajectory.begin(start.state(model, plan))
     samples = sample(model, positive, negative, start, plan, trajectory.add if trajectory else None)

@@ -18,8 +18,8 @@ from ...pixeldit_core.spec import ModelSpec
 from .conditions import CLASS, CONDITIONS
 from .times import auto_timeshift
 
-AS_SET = "as set below"
-OWN = "the checkpoint's own"
+CUSTOM = "custom"
+CHECKPOINT = "checkpoint default"
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,27 @@ class Request:
     batch_size: int
     denoise: float
     convention: str = "standard"
-    frames: int = 0
+    trajectory_frames: int = 0
 
 
 def named_settings(spec: ModelSpec | None, name: str) -> SamplingSettings | None:
-    """The settings of a name; None for "as set below".
+    """The settings of a name; None for "custom".
 
     Raises:
         ValueError: the checkpoint has no settings; an unknown name.
     """
-    if name == AS_SET:
+    if name == CUSTOM:
         return None
     if name in SETTINGS:
         return SETTINGS[name]
-    if name != OWN:
-        raise ValueError(f'settings "{name}" is not known; there are "{AS_SET}", "{OWN}", {", ".join(SETTINGS)}.')
+    if name != CHECKPOINT:
+        raise ValueError(
+            f'settings "{name}" is not known; there are "{CUSTOM}", "{CHECKPOINT}", {", ".join(SETTINGS)}.'
+        )
     if spec is None or spec.settings is None:
         source = spec.source if spec else "this model"
         raise ValueError(
-            f'{source} has no settings in its metadata. Choose "{AS_SET}" or one of the published settings by name.'
+            f'{source} has no settings in its metadata. Choose "{CUSTOM}" or one of the published settings by name.'
         )
     return spec.settings
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ...pixeldit_core.images import image_grid
 
 
 class Trajectory:
@@ -42,16 +43,5 @@ class Trajectory:
         batches = []
         for kept in (self.states, self.estimates):
             frames = [finish(kept[moment]) for moment in self.moments if moment in kept and moment < self.steps]
-            batches.append(torch.stack([side_by_side(frame) for frame in [*frames, final]]))
+            batches.append(torch.stack([image_grid(frame) for frame in [*frames, final]]))
         return batches[0], batches[1]
-
-
-def side_by_side(images: Tensor) -> Tensor:
-    """[B, H, W, C] -> one [H * rows, W * columns, C], as square as possible, filled row by row; the rest is black."""
-    count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = -(-count // columns)
-    grid = images.new_zeros(rows * columns, height, width, channels)
-    grid[:count] = images
-    grid = grid.unflatten(0, (rows, columns)).movedim(2, 1)  # [rows, H, columns, W, C]
-    return grid.reshape(rows * height, columns * width, channels)

@@ -10,17 +10,18 @@ from typing import Any
 from ..checkpoints.layouts import LAYOUTS
 from ..checkpoints.load import inspect_checkpoint
 from ..checkpoints.save import save_checkpoint
-from .options import dtype_option, table
+from .options import add_weights_option, dtype_option
+from .text import dtype_name, table
 
 _EXAMPLES = """\
 examples:
   python -m pixeldit_core convert imagenet256_pixeldit_xl_epoch320.ckpt pixeldit-256.safetensors --dtype bf16
-      the averaged weights alone: 1.6 GB
+      only the averaged weights: 1.6 GB
   python -m pixeldit_core convert pixeldit-256.safetensors for-comfyui.safetensors --layout comfyui
   python -m pixeldit_core convert trained.ckpt raw.safetensors --weights raw
   python -m pixeldit_core convert pixeldit_t2i_v1.pth mine.safetensors --lora style.safetensors=0.8
 
-Params, class names and settings are written into the file, and the SHA-256 of what it was made from.
+Params, class names, settings and the SHA-256 of the source are written into the file's metadata.
 """
 
 
@@ -28,8 +29,8 @@ def add_command(commands: Any, **options: Any) -> None:
     """Add `convert` to the command line."""
     parser = commands.add_parser(
         "convert",
-        help="write a checkpoint anew: other names, precision or weights",
-        description="Writes the network of a checkpoint as one .safetensors file. Nothing runs from pickled files.",
+        help="rewrite a checkpoint with other key names, precision or weights",
+        description="Writes the network of a checkpoint as one .safetensors file. Pickled code is never executed.",
         epilog=_EXAMPLES,
         **options,
     )
@@ -42,33 +43,28 @@ def add_command(commands: Any, **options: Any) -> None:
         "--layout",
         choices=list(LAYOUTS),
         default="canonical",
-        help="names of the tensors: the network's own, or as ComfyUI's save nodes write them (default: canonical)",
+        help="names of the tensors: the network's, or as ComfyUI's save nodes write them (default: canonical)",
     )
     parser.add_argument(
         "--dtype",
         type=dtype_option("fp32", "bf16", "fp16", "fp8"),
         metavar="fp32|bf16|fp16|fp8",
-        help="precision; fp8 is for the large matrices, the rest is bf16 then (default: as it is)",
+        help="precision; fp8 applies to the large matrices, the rest becomes bf16 (default: unchanged)",
     )
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "ema", "raw"],
-        default="auto",
-        help="averaged (ema) or raw ones, where a file has both (default: what the authors used)",
-    )
+    add_weights_option(parser)
     parser.add_argument(
         "--lora",
         action="append",
         default=[],
         type=_lora_option,
         metavar="FILE[=STRENGTH]",
-        help="merge a LoRA into the weights (default strength: 1); may be given several times",
+        help="merge a LoRA into the weights (default strength: 1); may be repeated",
     )
-    parser.add_argument("--force", action="store_true", help="replace TARGET if it is there")
+    parser.add_argument("--force", action="store_true", help="replace TARGET if it exists")
 
 
 def _lora_option(text: str) -> tuple[Path, float]:
-    """FILE or FILE=STRENGTH; the name of a file may have an equals sign of its own."""
+    """FILE or FILE=STRENGTH; file names may contain an equals sign."""
     name, _, strength = text.rpartition("=")
     try:
         return Path(name or text), float(strength) if name else 1.0
@@ -77,9 +73,9 @@ def _lora_option(text: str) -> tuple[Path, float]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert; gives the exit status."""
+    """Convert; returns the exit status."""
     if options.target.exists() and not options.force:
-        raise ValueError(f"{options.target} is there already. Add --force to replace it, or give another name.")
+        raise ValueError(f"{options.target} exists. Add --force to replace it, or give another name.")
     save_checkpoint(
         options.source, options.target, options.layout, options.dtype, weights=options.weights, loras=options.lora
     )
@@ -92,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
                 "from": options.source,
                 "layout": options.layout,
                 "parameters": f"{info.count:,}",
-                "dtype": info.quantization or str(info.dtype).removeprefix("torch."),
+                "dtype": info.quantization or (dtype_name(info.dtype) if info.dtype else "unknown"),
                 "size": f"{size / 1e6:,.1f} MB",
             }
         )

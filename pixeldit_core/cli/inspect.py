@@ -1,4 +1,4 @@
-"""`inspect`: what a checkpoint file is."""
+"""`inspect`: what a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from ..checkpoints.load import CheckpointInfo, inspect_checkpoint
 from ..settings import SamplingSettings
-from .options import describe_settings, some, table
+from .text import abbreviated, describe_settings, dtype_name, table
 
 _EXAMPLES = """\
 examples:
   python -m pixeldit_core inspect imagenet256_pixeldit_xl_epoch320.ckpt
   python -m pixeldit_core inspect --json models/*.safetensors
 
-Reads headers only. The exit status is 1 if one of the files would not load.
+Reads headers only. The exit status is 1 if a file cannot be loaded.
 """
 
 
@@ -26,36 +26,35 @@ def add_command(commands: Any, **options: Any) -> None:
     """Add `inspect` to the command line."""
     parser = commands.add_parser(
         "inspect",
-        help="tell what a file is",
-        description="Tells of checkpoint files: family, layout, weights, sizes, classes - or why one does not load.",
+        help="show what a file contains",
+        description="Shows what a checkpoint contains, or why it cannot be loaded.",
         epilog=_EXAMPLES,
         **options,
     )
     parser.set_defaults(run=run)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="a list of objects, one for each file")
+    parser.add_argument("--json", action="store_true", help="write a list of objects, one per file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tell of each file; gives the exit status."""
-    found = [_look(path) for path in options.files]
+    """Inspect each file; returns the exit status."""
+    reports = [_inspect(path) for path in options.files]
     if options.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        sys.stdout.write(json.dumps(reports, indent=2) + "\n")
     else:
-        for about in found:
-            sys.stdout.write(f"{about['path']}\n{table(_rows(about))}")
-    return int(any(about["refused"] for about in found))
+        for report in reports:
+            sys.stdout.write(f"{report['path']}\n{table(_rows(report))}")
+    return int(any(report["refused"] for report in reports))
 
 
-def _look(path: Path) -> dict[str, Any]:
+def _inspect(path: Path) -> dict[str, Any]:
     try:
-        return _plain(inspect_checkpoint(path))
+        return _json_values(inspect_checkpoint(path))
     except (ValueError, OSError) as error:
         return {"path": str(path), "family": None, "title": "not readable", "refused": str(error)}
 
 
-def _plain(info: CheckpointInfo) -> dict[str, Any]:
-    """Values that JSON has."""
+def _json_values(info: CheckpointInfo) -> dict[str, Any]:
     return {
         "path": str(info.path),
         "family": info.family,
@@ -63,7 +62,7 @@ def _plain(info: CheckpointInfo) -> dict[str, Any]:
         "layout": info.layout,
         "weights": list(info.weights),
         "parameters": info.count,
-        "dtype": str(info.dtype).removeprefix("torch.") if info.dtype else None,
+        "dtype": dtype_name(info.dtype) if info.dtype else None,
         "quantization": info.quantization,
         "params": asdict(info.params) if info.params else None,
         "class_names": [entry[0] for entry in info.class_names] if info.class_names else None,
@@ -72,21 +71,21 @@ def _plain(info: CheckpointInfo) -> dict[str, Any]:
     }
 
 
-def _rows(about: dict[str, Any]) -> dict[str, Any]:
-    if about["refused"]:
-        return {"is": about["title"], "does not load": " ".join(about["refused"].split())}
-    params, names, settings = about["params"], about["class_names"], about["settings"]
+def _rows(report: dict[str, Any]) -> dict[str, Any]:
+    if report["refused"]:
+        return {"is": report["title"], "cannot be loaded": " ".join(report["refused"].split())}
+    params, names, settings = report["params"], report["class_names"], report["settings"]
     rows = {
-        "is": about["title"],
-        "layout": about["layout"],
-        "weights": " and ".join(about["weights"]),
-        "parameters": f"{about['parameters']:,}",
-        "dtype": about["dtype"],
-        "quantized": about["quantization"] or "no",
+        "is": report["title"],
+        "layout": report["layout"],
+        "weights": " and ".join(report["weights"]),
+        "parameters": f"{report['parameters']:,}",
+        "dtype": report["dtype"],
+        "quantized": report["quantization"] or "no",
         "sizes": ", ".join(f"{name} {value}" for name, value in params.items() if value is not None),
     }
     if "num_classes" in params:
         count = f"{params['num_classes']:,}"
-        rows["classes"] = f"{count}: {some(names)}" if names else f"{count}, without names"
-    rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none of its own"
+        rows["classes"] = f"{count}: {abbreviated(names)}" if names else f"{count}, without names"
+    rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none in the file"
     return rows

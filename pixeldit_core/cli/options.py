@@ -1,15 +1,15 @@
-"""Values that options take, and words for what the commands tell."""
+"""Values of options, and options that several commands have."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ..model import Model
-from ..settings import SamplingSettings
+from .text import dtype_name
 
 DTYPES = {
     "fp32": torch.float32,
@@ -18,15 +18,25 @@ DTYPES = {
     "fp8": torch.float8_e4m3fn,
 }
 _LARGEST_SEED = 2**64 - 1
-_MOST_SEEDS = 1_000_000
+_MOST_SEEDS = 1_000_000  # in a range
 
 
-def dtype_option(*names: str) -> Any:
-    """A converter from one of `names`, or torch's own name of the same, to a dtype."""
+def add_weights_option(parser: Any) -> None:
+    """Add `--weights` to a parser or group."""
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "ema", "raw"],
+        default="auto",
+        help="averaged (ema) or raw weights, if a file has both (default: those that the authors sample with)",
+    )
+
+
+def dtype_option(*names: str) -> Callable[[str], torch.dtype]:
+    """A converter from one of `names`, or torch's name for it, to a dtype."""
 
     def convert(text: str) -> torch.dtype:
         for name in names:
-            if text in (name, str(DTYPES[name]).removeprefix("torch.")):
+            if text in (name, dtype_name(DTYPES[name])):
                 return DTYPES[name]
         raise argparse.ArgumentTypeError(f'"{text}" is not one of {", ".join(names)}')
 
@@ -34,7 +44,7 @@ def dtype_option(*names: str) -> Any:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Numbers from a list such as "0-7, 42", each once."""
+    """Seeds of a list such as "0-7, 42", each once."""
     seeds: list[int] = []
     for entry in filter(None, re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip()))):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", entry)
@@ -43,12 +53,14 @@ def parse_seeds(text: str) -> list[int]:
         first = int(match[1])
         last = int(match[2] or first)
         if last < first:
-            raise argparse.ArgumentTypeError(f'"{entry}" runs backwards; write {last}-{first}')
+            raise argparse.ArgumentTypeError(f'"{entry}" is reversed; write {last}-{first}')
         if last > _LARGEST_SEED or last - first >= _MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f'"{entry}" is too much; seeds go up to 2^64 - 1, a range to a million')
+            raise argparse.ArgumentTypeError(
+                f'"{entry}" is too large; seeds go up to 2^64 - 1, a range has at most a million'
+            )
         seeds.extend(range(first, last + 1))
     if not seeds:
-        raise argparse.ArgumentTypeError("there is no seed; write numbers and ranges, such as 0-7,42")
+        raise argparse.ArgumentTypeError("no seed; write numbers and ranges, such as 0-7,42")
     return list(dict.fromkeys(seeds))
 
 
@@ -68,14 +80,14 @@ def positive(text: str) -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is an accelerator if there is one, else the CPU.
+    """The device of this name; "auto" = an accelerator if available, else the CPU.
 
     Raises:
-        ValueError: torch cannot use it here.
+        ValueError: a device that torch cannot use here.
     """
     if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -83,32 +95,3 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f'device "{name}" cannot be used here ({reason}). Try --device cpu.') from error
     return device
-
-
-def describe_settings(settings: SamplingSettings) -> str:
-    """Settings in one line."""
-    low, high = settings.cfg_interval
-    size = f", {settings.size[1]} x {settings.size[0]} pixels" if settings.size else ""
-    return (
-        f"{settings.steps} steps, {settings.solver}, cfg {settings.cfg:g} for t in {low:g} to {high:g}, "
-        f"timeshift {settings.timeshift:g}{size}"
-    )
-
-
-def class_name(model: Model, index: int) -> str:
-    """ "207: golden retriever", or what there is of it."""
-    if index == model.params.num_classes:
-        return f"{index}: no class"
-    return f"{index}: {model.class_names[index][0]}" if model.class_names else str(index)
-
-
-def some(entries: list[str], shown: int = 8) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(entries) - shown} more" if len(entries) > shown else ""
-    return ", ".join(entries[:shown]) + more
-
-
-def table(rows: dict[str, Any]) -> str:
-    """Lines of a name and a value."""
-    width = max(map(len, rows)) + 2
-    return "".join(f"  {name.ljust(width)}{value}\n" for name, value in rows.items())

@@ -1,312 +1,126 @@
-"""`sample`: pictures of classes, and a contact sheet of them."""
+"""`sample`: images of classes, and a contact sheet of them."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-from ..atomic import whole_file
 from ..checkpoints.load import inspect_checkpoint, load_checkpoint
-from ..conditions import class_condition
-from ..families import CONVENTIONS, FAMILIES
+from ..families import FAMILIES
 from ..flow.guidance import check_interval
-from ..flow.solvers import SOLVERS
-from ..images import contact_sheet, to_pil, to_uint8
+from ..images import contact_sheet
 from ..labels import parse_classes
 from ..model import Model
-from ..sampling import check_size, sample, time_grid, unit_noise
+from ..sampling import check_size, time_grid
 from ..settings import SETTINGS, SamplingSettings
-from ..sizes import advise
-from .options import (
-    choose_device,
-    class_name,
-    describe_settings,
-    dtype_option,
-    parse_seeds,
-    parse_size,
-    positive,
-    some,
-    table,
-)
-from .progress import Progress
+from ..sizes import Size, advise
+from .generate import class_name, generate, write_image
+from .options import choose_device
+from .sample_options import ALL_CLASSES_UP_TO, CHECKPOINT_DEFAULT, EXAMPLES, PUBLISHED, add_arguments
+from .text import abbreviated, describe_settings, dtype_name, table
 
-BOX = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"  # the model in the box
+BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
 SHEET = "contact-sheet.png"
-OWN = "checkpoint"  # the settings that the file itself brings along
 
-NAMED = {
-    name: settings
-    for family in FAMILIES.values()
-    if family.condition == "class"
-    for name, settings in family.settings.items()
-}
-_EVERY_CLASS_UP_TO = 20
-_HANDFUL = [1, 88, 207, 279, 387, 417, 933, 974]  # of ImageNet: fish, birds, dogs, foxes, pandas, things, food, places
-_BATCH_PIXELS = 2**19  #  what one batch has by default, all its pictures together
+_IMAGENET_CLASSES = [1, 88, 207, 279, 387, 417, 933, 974]  # fish, bird, dog, fox, panda, balloon, food, place
+_BATCH_PIXELS = 2**19  #  in one batch, by default
 _LARGEST_BATCH = 32
-_ON_SHEET = 400  #        pictures
 _SEEDS_IN_A_ROW = 16
-
-_EXAMPLES = """\
-examples:
-  python -m pixeldit_core sample
-      one picture of every class of the small model that comes along
-  python -m pixeldit_core sample imagenet256_pixeldit_xl_epoch320.ckpt --classes "1, 207, 250-253, tabby cat"
-      the checkpoint's published settings, one picture of each class
-  python -m pixeldit_core sample model.ckpt --classes 207 --seeds 0-15 --steps 50 --cfg 4 --out dogs
-      sixteen different pictures of one class, faster and with more guidance
-  python -m pixeldit_core sample imagenet512_pixeldit_xl.ckpt --size 640x512 --dtype bf16 --device cuda
-
-A picture is decided by class, seed and settings: it is the same alone or among others. Files of the same name are
-replaced.
-"""
+_SHEET_WIDTH = 128  #     smaller images are enlarged by an integer, to at most this
 
 
 def add_command(commands: Any, **options: Any) -> None:
     """Add `sample` to the command line."""
     parser = commands.add_parser(
         "sample",
-        help="make pictures with a checkpoint",
-        description="Makes a picture for every class and seed, <class>_<seed>.png, and a contact sheet of all.",
-        epilog=_EXAMPLES,
+        help="generate images with a checkpoint",
+        description="Generates an image for every class and seed, <class>_<seed>.png, and a contact sheet of all.",
+        epilog=EXAMPLES,
         **options,
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="a .safetensors, .ckpt or .pth file; without it, the small model that comes along",
-    )
-    what = parser.add_argument_group("what to make")
-    what.add_argument(
-        "--classes",
-        metavar="LIST",
-        help='numbers, ranges and names, such as "1, 207, 250-253, tabby cat" (default: all if there are at most '
-        f"{_EVERY_CLASS_UP_TO}, else a handful)",
-    )
-    what.add_argument(
-        "--seeds",
-        type=parse_seeds,
-        default=[0],
-        metavar="LIST",
-        help="numbers and ranges, such as 0-7,42; one picture of each class for each (default: 0)",
-    )
-    what.add_argument(
-        "--size",
-        type=parse_size,
-        metavar="WIDTHxHEIGHT",
-        help="pixels, or one number for a square (default: what the model was trained on)",
-    )
-    what.add_argument("--out", type=Path, default=Path("output"), metavar="FOLDER", help="where to (default: output)")
-    how = parser.add_argument_group("how to make it (default: the checkpoint's own settings, else the published one)")
-    how.add_argument(
-        "--settings",
-        choices=[OWN, *NAMED],
-        metavar="NAME",
-        help=f"settings by name: {', '.join(NAMED)}, or {OWN} for those in the file; options below change "
-        "single values of it",
-    )
-    how.add_argument("--steps", type=int, metavar="N", help="more is finer and slower; 20 to 100 are usual")
-    how.add_argument("--solver", choices=list(SOLVERS), help="ab2 is the published one; heun_exact costs twice as much")
-    how.add_argument(
-        "--cfg", type=float, metavar="SCALE", help="guidance: 1 is none, 2 to 4 usual, more is stronger and less varied"
-    )
-    how.add_argument(
-        "--cfg-interval",
-        type=float,
-        nargs=2,
-        metavar=("START", "END"),
-        help="guide only between these times (0 = noise, 1 = image); outside, a step costs half",
-    )
-    how.add_argument(
-        "--timeshift", type=float, metavar="SHIFT", help="above 1: more of the steps near the noise; 1 is even"
-    )
-    how.add_argument(
-        "--convention",
-        choices=CONVENTIONS,
-        default=CONVENTIONS[0],
-        help="house is the correct mathematics; published walks exactly as the authors' program, mistakes included "
-        "(the same for the official models; default: house)",
-    )
-    where = parser.add_argument_group("where to compute")
-    where.add_argument("--device", default="auto", help='"cpu", "cuda", "mps" ... (default: the fastest there is)')
-    where.add_argument(
-        "--dtype",
-        type=dtype_option("fp32", "bf16", "fp16"),
-        default=torch.float32,
-        metavar="fp32|bf16|fp16",
-        help="of weights and network: bf16 needs half the memory, with slightly different pictures (default: fp32)",
-    )
-    where.add_argument(
-        "--weights",
-        choices=["auto", "ema", "raw"],
-        default="auto",
-        help="averaged (ema) or raw ones, where a file has both (default: what the authors used)",
-    )
-    where.add_argument(
-        "--batch-size", type=positive, metavar="N", help="pictures at a time; less needs less memory (default: by size)"
-    )
+    add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the pictures; gives the exit status."""
-    path = _checkpoint(options.checkpoint)
+    """Generate the images; returns the exit status."""
+    path = _find_checkpoint(options.checkpoint)
     _require_classes(path)
     model = load_checkpoint(path, choose_device(options.device), options.dtype, options.weights)
-    settings = _settings(model, options)
-    check_size(model.spec, *settings.size)
-    classes = _classes(model, options.classes)
-    options.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes, if it cannot be
+    settings, size = _choose_settings(model, options)
+    check_size(model.spec, *size)
+    classes = _choose_classes(model, options.classes)
+    options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes
     pairs = [(index, seed) for index in classes for seed in options.seeds]
-    height, width = settings.size
-    batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (height * width)))
+    batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (size[0] * size[1])))
 
     started = time.monotonic()
-    sheet = _make(model, settings, options.convention, pairs, batch_size, options.out)
+    images = generate(model, settings, options.convention, pairs, batch_size, options.out)
     seconds = time.monotonic() - started
 
-    small = max(1, 128 // width)
     columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
-    _write_picture(contact_sheet(sheet, columns, scale=small), options.out / SHEET)
+    sheet = contact_sheet(images, columns, scale=max(1, _SHEET_WIDTH // size[1]))
+    write_image(sheet, options.out / SHEET)
     averaged = ", averaged weights" if model.spec.weights == "ema" else ""
-    shown = "" if len(sheet) == len(pairs) else f" (the first {len(sheet)})"
-    sys.stdout.write(
-        f"{len(pairs)} picture{'s' if len(pairs) > 1 else ''} in {seconds:.1f} s\n"
-        + table(
-            {
-                "model": f"{model.spec.source} ({model.family.title}{averaged})",
-                "classes": some([class_name(model, index) for index in classes]),
-                "seeds": some([str(seed) for seed in options.seeds], 16),
-                "settings": describe_settings(settings) + _advice(model, settings),
-                "computed": f"on {model.device} in {str(model.dtype)[6:]}, {min(batch_size, len(pairs))} at a time",
-                "pictures": options.out / "<class>_<seed>.png",
-                "contact sheet": f"{options.out / SHEET}{shown}",
-            }
-        )
-    )
+    advice = advise(size, model.spec.trained_sizes)
+    rows = {
+        "model": f"{model.spec.source} ({model.family.title}{averaged})",
+        "classes": abbreviated([class_name(model, index) for index in classes]),
+        "seeds": abbreviated([str(seed) for seed in options.seeds], 16),
+        "settings": describe_settings(settings) + (f" ({advice})" if advice else ""),
+        "computed": f"on {model.device} in {dtype_name(model.dtype)}, {min(batch_size, len(pairs))} at a time",
+        "images": options.out / "<class>_<seed>.png",
+        "contact sheet": f"{options.out / SHEET}" + (f" (the first {len(images)})" if len(images) < len(pairs) else ""),
+    }
+    sys.stdout.write(f"{len(pairs)} image{'s' if len(pairs) > 1 else ''} in {seconds:.1f} s\n{table(rows)}")
     return 0
 
 
-def _checkpoint(given: Path | None) -> Path:
-    if given is None and not BOX.exists():
-        raise ValueError(f"the small model that should come along is not there ({BOX}). Name a checkpoint file.")
-    return given or BOX
+def _find_checkpoint(path: Path | None) -> Path:
+    if path is None and not BUNDLED_MODEL.exists():
+        raise ValueError(f"bundled model not found at {BUNDLED_MODEL}; pass a checkpoint.")
+    return path or BUNDLED_MODEL
 
 
 def _require_classes(path: Path) -> None:
-    """Raises ValueError for a model that paints from text, before gigabytes of it are read."""
-    family = FAMILIES.get(inspect_checkpoint(path).family)
+    """Raises ValueError for a text-conditional model, before gigabytes of it are read."""
+    family = FAMILIES.get(inspect_checkpoint(path).family or "")
     if family and family.condition != "class":
         raise ValueError(
             f"{path.name} is {family.title}, and the command line has no text encoder. Use it in ComfyUI, or as a "
-            "library with pixeldit_core.text_condition and states that you have encoded."
+            "library: encode the prompt yourself and pass it to pixeldit_core.text_condition."
         )
 
 
-def _settings(model: Model, options: argparse.Namespace) -> SamplingSettings:
-    """The settings of a settings, with single values and the size in place of its own.
+def _choose_settings(model: Model, options: argparse.Namespace) -> tuple[SamplingSettings, Size]:
+    """The settings by name or of the checkpoint with the given values, and their size (height, width).
 
     Raises:
-        ValueError: a value that no sampling can have.
+        ValueError: no settings in the checkpoint; a value out of range.
     """
-    if options.settings == OWN and not model.settings:
-        raise ValueError(f"{model.spec.source} has no settings of its own. Take one of {', '.join(NAMED)}.")
-    named = SETTINGS.get(options.settings)
-    settings = named or model.spec.settings_for(options.size)
+    if options.settings == CHECKPOINT_DEFAULT and not model.settings:
+        raise ValueError(f"{model.spec.source} has no settings in its metadata. Choose one of {', '.join(PUBLISHED)}.")
+    settings = SETTINGS.get(options.settings) or model.spec.settings_for(options.size)
     size = options.size or settings.size or model.spec.default_size
-    given = {name: getattr(options, name) for name in ("steps", "solver", "cfg", "timeshift", "cfg_interval")}
-    given = {name: value for name, value in given.items() if value is not None}
+    names = ("steps", "solver", "cfg", "timeshift", "cfg_interval")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if "cfg_interval" in given:
         given["cfg_interval"] = check_interval(given["cfg_interval"])
-    time_grid(
-        model,
-        given.get("steps", settings.steps),
-        given.get("timeshift", settings.timeshift),
-        convention=options.convention,
-    )
-    return dataclasses.replace(settings, size=size, **given)
+    steps, timeshift = (given.get(name, getattr(settings, name)) for name in ("steps", "timeshift"))
+    time_grid(model, steps, timeshift, convention=options.convention)  # checks both
+    return dataclasses.replace(settings, size=size, **given), size
 
 
-def _advice(model: Model, settings: SamplingSettings) -> str:
-    found = advise(settings.size, model.spec.trained_sizes)
-    return f" ({found})" if found else ""
-
-
-def _classes(model: Model, text: str | None) -> list[int]:
+def _choose_classes(model: Model, text: str | None) -> list[int]:
     count = model.params.num_classes
     if text is not None:
         return list(dict.fromkeys(parse_classes(text, count, model.class_names)))
-    if count <= _EVERY_CLASS_UP_TO:
+    if count <= ALL_CLASSES_UP_TO:
         return list(range(count))
-    if count > _HANDFUL[-1]:
-        return _HANDFUL
+    if count > _IMAGENET_CLASSES[-1]:
+        return _IMAGENET_CLASSES
     return [count * part // 8 for part in range(8)]
-
-
-def _make(
-    model: Model,
-    settings: SamplingSettings,
-    convention: str,
-    pairs: list[tuple[int, int]],
-    batch_size: int,
-    folder: Path,
-) -> torch.Tensor:
-    """Sample and write all pictures; gives those for the contact sheet."""
-    made: list[torch.Tensor] = []
-    with Progress(len(pairs), settings.steps) as progress:
-        for first in range(0, len(pairs), batch_size):
-            batch = pairs[first : first + batch_size]
-            try:
-                pixels = _sample(model, settings, convention, batch, progress)
-                for (index, seed), picture in zip(batch, to_pil(pixels), strict=True):
-                    about = {
-                        "model": model.spec.source,
-                        "class": class_name(model, index),
-                        "seed": seed,
-                        "convention": convention,
-                    }
-                    _write_picture(picture, folder / f"{index}_{seed}.png", about | settings.to_dict())
-                    progress.finish(1)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"stopped: {progress.finished} of {len(pairs)} pictures are finished, in {folder}."
-                ) from None
-            made.extend(pixels[: _ON_SHEET - len(made)])
-    return torch.stack(made)
-
-
-def _sample(
-    model: Model, settings: SamplingSettings, convention: str, batch: list[tuple[int, int]], progress: Progress
-) -> torch.Tensor:
-    x = sample(
-        model,
-        class_condition(model, [index for index, _ in batch]),
-        noise=unit_noise(model, [seed for _, seed in batch], *settings.size),
-        steps=settings.steps,
-        solver=settings.solver,
-        cfg=settings.cfg,
-        timeshift=settings.timeshift,
-        cfg_interval=settings.cfg_interval,
-        convention=convention,
-        on_step=lambda i, t, x, v: progress.step(i + 1, len(batch)),
-    )
-    return to_uint8(model, x, convention)
-
-
-def _write_picture(picture: Image.Image, path: Path, about: dict[str, Any] | None = None) -> None:
-    text = PngInfo()
-    if about:
-        text.add_text("pixeldit", json.dumps(about))
-    with whole_file(path) as part:
-        picture.save(part, format="PNG", pnginfo=text)

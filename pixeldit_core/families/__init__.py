@@ -1,12 +1,8 @@
-"""One record per model family: everything that differs between systems, as data."""
+"""The registry of model families: everything that differs between them is in their records, as data."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import nn
-
+from .build import build_network
 from .pixeldit.record import OFFICIAL_VARIANTS, PIXELDIT, PIXELDIT_T2I
 from .pixelhdm.record import PIXELHDM, PIXELHDM_VARIANTS
 from .record import CONVENTIONS, Family, Shapes, Variant
@@ -27,17 +23,3 @@ def find_family(name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f'family "{name}" is not known; there are {", ".join(FAMILIES)}.')
     return FAMILIES[name]
-
-
-def build_network(
-    family: Family, params: Any, *, device: torch.device | str = "meta", **factory_kwargs: Any
-) -> nn.Module:
-    """A network in evaluation mode, frozen, its weights not filled (on "meta": not even allocated).
-
-    `factory_kwargs` is handed to the network: operations, attention, dtype.
-    """
-    with torch.device("meta"):  # skips torch.nn's own initialization, which is slow and thrown away
-        network = family.network(params, **factory_kwargs)
-    if torch.device(device).type != "meta":
-        network = network.to_empty(device=device)
-    return network.eval().requires_grad_(False)

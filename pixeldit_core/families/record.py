@@ -1,4 +1,4 @@
-"""What differs between systems, as data: the record of a family, and of a published architecture."""
+"""The record of a family: everything that differs between model families, as data. And of a published architecture."""
 
 from __future__ import annotations
 
@@ -15,20 +15,15 @@ from ..flow.times import Grid
 from ..labels import Names
 from ..settings import SamplingSettings
 from ..sizes import Size
+from .normalization import Normalization
 from .shapes import Shapes
 
 
-class Params(Protocol):
+class Params(Normalization, Protocol):
     """What the params of every family have; each is a frozen dataclass with more."""
 
     @property
     def patch_size(self) -> int: ...
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def image_mean(self) -> tuple[float, ...]: ...
-    @property
-    def image_std(self) -> tuple[float, ...]: ...
 
 
 NetworkCall = Callable[..., Tensor]  # (x, network time [B], *condition, **options) -> prediction
@@ -47,38 +42,56 @@ def _patch_size(params: Any) -> int:
     return params.patch_size
 
 
-@dataclass(frozen=True)
+def _one_patch(params: Any) -> tuple[Size, None]:
+    return (params.patch_size, params.patch_size), None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
-    """What the rest of the code needs to know about a family. `Any` stands for the params of this family."""
+    """What the rest of the code needs to know about a family; `Any` is the type of its params."""
 
     name: str
-    title: str
-    markers: tuple[str, ...]  #                          keys that every network of this family has
-    params: type[Any]
-    params_from: Callable[[Shapes], dict[str, Any]]  #   sizes that follow from the shapes
-    network: type[nn.Module]
-    condition: Literal["class", "text"]
-    null: Callable[[Any, int], Tensor] | None  #         (params, n) -> n null rows; None = encode "" instead
-    grid: Grid
-    settings: Mapping[str, SamplingSettings]  #          published, by name
-    default_settings: Callable[[Any, Size | None], SamplingSettings]  # (params, output size)
-    prefers_ema: bool
-    trained_sizes: Callable[[Any], tuple[Size, ...]]  #  of params
-    summary: Callable[[Any], str]  #                     depth and width of params, for messages
-    path: Callable[[Any], FlowPath] = lambda params: FlowPath()  # of params or None: what the network predicts
-    channels_last: bool = False  #                       the network's images are [B, H, W, C]
-    to_uint8: Callable[[Tensor], Tensor] = nearest_level  # of pixels in [-1, 1]
-    excluded_markers: tuple[str, ...] = ()  #            keys of other systems that have all the markers, too
-    text_parts: tuple[str, ...] = ()  #                  of "embeds", "mask", "pooled": what the network takes of a text
-    size_multiple: Callable[[Any], int] = _patch_size  # heights and widths are multiples of this
-    memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel, relative to the official networks'
-    text_encoder: str = ""  #                            which one, and how to load it in ComfyUI
-    reference: Convention | None = None  #               the authors' own sampling, where it is not the standard
-    default_params: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # weak defaults that a config may override
-    config_params: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = _config_as_is
-    class_names: Callable[[Mapping[str, Any]], Names | None] = lambda config: None  # of a data set named in a config
+    title: str  # for messages
+    summary: Callable[[Any], str]  # depth and width of params, for messages
+
+    # files
+    markers: tuple[str, ...]  # keys that every network of this family has
+    excluded_markers: tuple[str, ...] = ()  # keys of other systems that have all the markers, too
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # other names in files, by a part of the key
+    prefers_ema: bool  # of the weights in a file, as the authors' own inference does
     dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32)  # that work, best first
+
+    # params: by shapes, over a configuration's, over weak defaults
+    params: type[Any]
+    params_from: Callable[[Shapes], dict[str, Any]]
+    config_params: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = _config_as_is
+    default_params: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
+    class_names: Callable[[Mapping[str, Any]], Names | None] = lambda config: None  # of a data set named in a config
+
+    # network
+    network: type[nn.Module]
+    path: Callable[[Any], FlowPath] = lambda params: FlowPath()  # of params or None: its time and prediction
+    channels_last: bool = False  # its images are [B, H, W, C]
+    memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel; 1 = the official networks'
+
+    # condition
+    condition: Literal["class", "text"]
+    null: Callable[[Any, int], Tensor] | None  # (params, n) -> n null rows; None = encode ""
+    text_parts: tuple[str, ...] = ()  # of "embeds", "mask", "pooled": its arguments
+    text_encoder: str = ""  # which one, and how to load it in ComfyUI
+    max_tokens: Callable[[Any], int | None] = lambda params: None  # of a text; None = any, or the network cuts it
+
+    # sizes (height, width)
+    size_multiple: Callable[[Any], int] = _patch_size  # of both sides
+    size_limits: Callable[[Any], tuple[Size, Size | None]] = _one_patch  # least, largest; None = any
+    trained_sizes: Callable[[Any], tuple[Size, ...]]
+
+    # sampling
+    grid: Grid
+    settings: Mapping[str, SamplingSettings]  # published, by name
+    default_settings: Callable[[Any, Size | None], SamplingSettings]  # of params and output size, or None
+    reference: Convention | None = None  # where it is not the standard one
+    to_uint8: Callable[[Tensor], Tensor] = nearest_level  # of pixels in [-1, 1]
 
     def velocity(
         self, network: NetworkCall, params: Any, x: Tensor, t: Tensor, condition: tuple[Any, ...], **options: Any

@@ -1,4 +1,4 @@
-"""What the shapes of a network's tensors tell about its sizes."""
+"""Sizes of a network from the shapes of its tensors: what all families need for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ def matrix(shapes: Shapes, key: str) -> tuple[int, int]:
     """Rows and columns of a weight.
 
     Raises:
-        KeyError: it is not there.
+        KeyError: it is missing.
         ValueError: it is not a matrix, or an empty one.
     """
     if len(shapes[key]) != 2 or 0 in shapes[key]:
         raise ValueError(f"tensor {key} is {list(shapes[key])}, and should be a matrix")
-    return shapes[key]
+    rows, columns = shapes[key]
+    return rows, columns
 
 
 def vector(shapes: Shapes, key: str) -> int:

@@ -103,7 +103,7 @@ def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep 
 
 
 def _steps(times: Tensor) -> list[tuple[float, float]]:
-    values = times.tolist()  # plain numbers once: no synchronization inside of the loop
+    values = [float(t) for t in times.cpu()]  # plain numbers once: no synchronization inside the loop
     return list(zip(values[:-1], values[1:], strict=True))
 
 

@@ -1,1 +1,1 @@
-"""Layers that families share: attention, adaptive normalization, feed-forward, embeddings, positions."""
+"""Layers that families share: attention, adaptive normalization, feed-forward, embeddings, positions, patches."""

@@ -1,6 +1,6 @@
-"""Adaptive normalization: the two ways of modulating with maps of a condition (paper, section 3.2).
+"""Adaptive normalization: the two formulas that modulate with maps of a condition (paper, section 3.2).
 
-Maps are per batch row [B, 1, D], per token [B, L, D] or per pixel [B*L, P, C], and broadcast.
+The maps broadcast over x: per batch row [B, 1, D], per token [B, L, D] or per pixel [B*L, P, C].
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from torch import Tensor, nn
 
 from .chunking import map_tokens
 
-EPS = 1e-6  # of every RMSNorm in these networks
-
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift."""
+    """x * (1 + scale) + shift: maps of 0 change nothing."""
     return torch.addcmul(shift, x, scale + 1)
 
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x * scale + shift, without the 1."""
+    """x * scale + shift: a scale of 1 and a shift of 0 change nothing."""
     return torch.addcmul(shift, x, scale)
 
 
 def norm_modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """modulate(norm(x), shift, scale) of [B, L, D] with one shift and scale [B, 1, D] per batch row."""
+    """modulate(norm(x), shift, scale) of tokens [B, L, D] with maps per batch row [B, 1, D]."""
     return map_tokens(lambda part: modulate(norm(part), shift, scale), x)
 
 
 def norm_scale_shift(norm: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale_shift(norm(x), scale, shift) of [B, L, D] with one scale and shift [B, 1, D] per batch row."""
+    """scale_shift(norm(x), scale, shift) of tokens [B, L, D] with maps per batch row [B, 1, D]."""
     return map_tokens(lambda part: scale_shift(norm(part), scale, shift), x)

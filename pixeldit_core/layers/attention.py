@@ -1,68 +1,90 @@
 """Multi-head attention over tokens with normalized, rotated queries and keys.
 
-Every layer takes `operations` (Linear, RMSNorm, Embedding, ...: `torch.nn` or ComfyUI's), device and dtype, and does
-not initialize weights: a checkpoint fills them, or `training.initialize` does.
 Legend: B batch, L tokens, D width, h heads, e head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adaln import EPS
 from .chunking import map_tokens
+from .operations import RMS_NORM_EPS, Operations
 from .rope import Rope, apply_rope
 
-Attention = Callable[..., Tensor]
+LAYER_NORM_EPS = 1e-5
+QKNorm = Literal["", "rmsnorm", "layernorm"]
+
+
+class Attention(Protocol):
+    """Queries, keys and values, each [B, h, L, e] -> [B, L, h*e].
+
+    `options` are a caller's own, passed through the network's forward, and `mask` where a network has one: boolean,
+    broadcast to [B, h, L, L], True where a key takes part.
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, /, **options: Any) -> Tensor: ...
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
-    """The default attention function: [B, h, L, e] three times -> [B, L, h*e], bidirectional.
-
-    `mask` is boolean, broadcast to [B, h, L, L], and True where a key takes part; None = everywhere. `options` is what
-    a caller hands to the network's forward for its own attention function; this one needs none.
-    """
+    """The default attention function, bidirectional; of the options it needs `mask` alone (None = no padding)."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def norm_rotate(norm: nn.Module, x: Tensor, rope: Rope | None) -> Tensor:
+    """Queries or keys [B, L, h, e], normalized, then rotated (None = not)."""
+    if rope is None:
+        return norm(x)
+    return map_tokens(lambda part, *tables: apply_rope(norm(part), *tables), x, *rope)
 
 
 def rotated_heads(
     x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int, rope: Rope | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [B, L, h, e]; queries and keys normalized, then rotated (None = not)."""
+    """Tokens [B, L, D] -> queries, keys and values [B, L, h, e]; queries and keys normalized and rotated."""
     q, k, v = qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(2)
-    if rope is None:
-        return q_norm(q), k_norm(k), v
-    q = map_tokens(lambda part, *tables: apply_rope(q_norm(part), *tables), q, *rope)
-    k = map_tokens(lambda part, *tables: apply_rope(k_norm(part), *tables), k, *rope)
-    return q, k, v
+    return norm_rotate(q_norm, q, rope), norm_rotate(k_norm, k, rope), v
+
+
+def head_norm(kind: QKNorm, head_dim: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Module:
+    """The norm of queries or keys over the channels of a head, shared by all heads; "" = none."""
+    if kind == "rmsnorm":
+        return operations.RMSNorm(head_dim, eps=RMS_NORM_EPS, **factory_kwargs)
+    if kind == "layernorm":
+        return operations.LayerNorm(head_dim, eps=LAYER_NORM_EPS, **factory_kwargs)
+    return nn.Identity()
 
 
 class SelfAttention(nn.Module):
-    """Self-attention with normalized and rotated queries and keys: [B, L, D] -> [B, L, D]."""
+    """Self-attention with normalized and rotated queries and keys: [B, L, D] -> [B, L, D].
+
+    `head_dim` None = the heads divide the width; else they need not add up to it.
+    """
 
     def __init__(
         self,
         width: int,
         num_heads: int,
+        head_dim: int | None = None,
         *,
+        qk_norm: QKNorm = "rmsnorm",
         attention: Attention = scaled_dot_product,
-        operations: Any = nn,
-        **factory: Any,
+        operations: Operations = nn,
+        **factory_kwargs: Any,
     ) -> None:
         super().__init__()
+        head_dim = head_dim or width // num_heads
+        inner = num_heads * head_dim
         self.num_heads = num_heads
         self.attention = attention
-        head = width // num_heads
-        self.qkv = operations.Linear(width, 3 * width, bias=False, **factory)
-        self.q_norm = operations.RMSNorm(head, eps=EPS, **factory)
-        self.k_norm = operations.RMSNorm(head, eps=EPS, **factory)
-        self.proj = operations.Linear(width, width, **factory)
+        self.qkv = operations.Linear(width, 3 * inner, bias=False, **factory_kwargs)
+        self.q_norm = head_norm(qk_norm, head_dim, operations=operations, **factory_kwargs)
+        self.k_norm = head_norm(qk_norm, head_dim, operations=operations, **factory_kwargs)
+        self.proj = operations.Linear(inner, width, **factory_kwargs)
 
-    def forward(self, x: Tensor, rope: Rope, **options: Any) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None, **options: Any) -> Tensor:
         parts = rotated_heads(x, self.qkv, self.q_norm, self.k_norm, self.num_heads, rope)
         q, k, v = (part.transpose(1, 2) for part in parts)  # each [B, h, L, e]
         return self.proj(self.attention(q, k, v, **options))

@@ -6,12 +6,13 @@ Legend: B batch, L tokens, D width, H x W image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .rope import Device
+from .operations import Device, Operations
 
 TIME_FEATURES = 256
 
@@ -22,19 +23,19 @@ def time_frequencies(count: int, max_period: float, device: Device = None) -> Te
     return torch.exp(-math.log(max_period) * index / count)
 
 
-def time_features(time: Tensor, dim: int = 256, max_period: float = 10.0) -> Tensor:
+def time_features(time: Tensor, dim: int = TIME_FEATURES, max_period: float = 10.0) -> Tensor:
     """Sinusoidal features of the network time: [B] -> float32 [B, dim], cosines first.
 
-    Period 10 is the published value for every official model, also where times go up to 1000.
+    Period 10 is the published value for every official model, also where times go up to 1000 (spec: official, 1).
     """
     angles = time.float()[:, None] * time_frequencies(dim // 2, max_period, time.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tensor:
-    """Absolute pixel position table, float32 [height, width, dim]: the first half tells the column, the second the row.
+    """Absolute pixel position table, float32 [height, width, dim]: first half the column, then the row.
 
-    `dim` must be a multiple of 4. Computed in float64, as the published models did.
+    `dim` must be a multiple of 4. Computed in float64, as in the published models (spec: official, 1).
     """
     quarter = dim // 4
     frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
@@ -49,37 +50,47 @@ def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tenso
 
 
 class TimestepEmbedder(nn.Module):
-    """Network time [B] -> [B, D]."""
+    """Network time [B] -> [B, D]; its `features` [B] -> float32 [B, num_features] are computed in float32."""
 
-    def __init__(self, width: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_features: int = TIME_FEATURES,
+        features: Callable[[Tensor, int], Tensor] = time_features,
+        *,
+        operations: Operations = nn,
+        **factory_kwargs: Any,
+    ) -> None:
         super().__init__()
+        self.num_features = num_features
+        self.features = features
         self.mlp = nn.Sequential(
-            operations.Linear(TIME_FEATURES, width, **factory),
+            operations.Linear(num_features, width, **factory_kwargs),
             nn.SiLU(),
-            operations.Linear(width, width, **factory),
+            operations.Linear(width, width, **factory_kwargs),
         )
 
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.mlp(time_features(time, TIME_FEATURES).to(dtype))
+        return self.mlp(self.features(time, self.num_features).to(dtype))
 
 
 class LabelEmbedder(nn.Module):
-    """Class index [B] -> [B, D]; the last of the num_classes + 1 rows stands for no class."""
+    """Class index [B] -> [B, D]; the last of the num_classes + 1 rows is the null class."""
 
-    def __init__(self, num_classes: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, num_classes: int, width: int, *, operations: Operations = nn, **factory_kwargs: Any) -> None:
         super().__init__()
-        self.embedding_table = operations.Embedding(num_classes + 1, width, **factory)
+        self.embedding_table = operations.Embedding(num_classes + 1, width, **factory_kwargs)
 
     def forward(self, label: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.embedding_table(label).to(dtype)  # a host may keep the table in another dtype
+        return self.embedding_table(label).to(dtype)  # ComfyUI may keep the table in another dtype
 
 
 class LinearEmbedder(nn.Module):
-    """An affine map under the key `proj`: of patches, and of pixels."""
+    """An affine map [..., in_features] -> [..., D] under the key `proj`: of patches, and of pixels."""
 
-    def __init__(self, in_features: int, width: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, in_features: int, width: int, *, operations: Operations = nn, **factory_kwargs: Any) -> None:
         super().__init__()
-        self.proj = operations.Linear(in_features, width, **factory)
+        self.proj = operations.Linear(in_features, width, **factory_kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)

@@ -1,17 +1,25 @@
 """Rotary position tables and the rotation itself (float32, whatever the network's dtype).
 
-Legend: e head size, Hs x Ws grid of patches.
+A `Rope` is (cos, sin), each [L, e/2], or [B, L, e/2] where images of a batch differ. Legend: L tokens, e head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .chunking import runs_eagerly_on_cpu
+from .operations import Device
 
-Device = torch.device | str | None
 Rope = tuple[Tensor, Tensor]
+
+
+def _frequencies(size: int, step: int, theta: float, device: Device) -> Tensor:
+    """theta ** -(k * step / size), float32, for every whole k with k * step < size."""
+    return 1.0 / theta ** (torch.arange(0, size, step, dtype=torch.float32, device=device) / size)
 
 
 def rope_2d(
@@ -22,67 +30,68 @@ def rope_2d(
     *,
     theta: float = 10000.0,
     extent: float = 16.0,
-) -> tuple[Tensor, Tensor]:
-    """Rotary (cos, sin) of a grid of patches, each float32 [height*width, head_dim/2], tokens row-major.
+) -> Rope:
+    """Rotary table [height*width, head_dim/2] of a grid of patches, row-major (spec: official, 1).
 
     Both axes span [0, extent] whatever the resolution; column and row angles are interleaved per frequency.
     `head_dim` must be a multiple of 4.
     """
-    exponents = torch.arange(0, head_dim, 4, dtype=torch.float32, device=device) / head_dim
-    frequencies = 1.0 / theta**exponents  # e/4
+    frequencies = _frequencies(head_dim, 4, theta, device)  # e/4
     columns = torch.linspace(0, extent, width, dtype=torch.float32, device=device)[:, None] * frequencies
     rows = torch.linspace(0, extent, height, dtype=torch.float32, device=device)[:, None] * frequencies
     size = (height, width, frequencies.numel())
 
-    def interleave(function) -> Tensor:
-        # sin and cos of each axis alone, then spread: H + W evaluations in place of H * W
+    def interleave(function: Callable[[Tensor], Tensor]) -> Tensor:
+        # sin and cos of each axis alone, then expanded: H + W evaluations in place of H * W
         pair = [function(columns)[None].expand(size), function(rows)[:, None].expand(size)]
         return torch.stack(pair, dim=-1).reshape(height * width, head_dim // 2)
 
     return interleave(torch.cos), interleave(torch.sin)
 
 
-def rope_1d(length: int, head_dim: int, device: Device = None, *, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Rotary (cos, sin) of a sequence of text tokens, each float32 [length, head_dim/2]."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+def rope_1d(length: int, head_dim: int, device: Device = None, *, theta: float = 10000.0) -> Rope:
+    """Rotary table [length, head_dim/2] of a sequence of text tokens."""
     positions = torch.arange(length, dtype=torch.float32, device=device)
-    angles = positions[:, None] * (1.0 / theta**exponents)
+    angles = positions[:, None] * _frequencies(head_dim, 2, theta, device)
     return angles.cos(), angles.sin()
 
 
-def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Rotary (cos, sin) of tokens with several coordinates: [..., L, axes] -> each float32 [..., L, sum(sizes)/2].
+def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> Rope:
+    """Rotary table of tokens with several coordinates: [..., L, axes] -> [..., L, sum(sizes)/2].
 
     A head is cut into consecutive runs of `sizes` channels, one for each axis, with frequencies of its own. Sizes must
-    be even.
+    be even (spec: pixelhdm, 3.4).
     """
     angles = []
     for axis, size in enumerate(sizes):
-        exponents = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
-        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
+        angles.append(positions[..., axis, None].float() * _frequencies(size, 2, theta, positions.device))
     joined = torch.cat(angles, dim=-1)
     return joined.cos(), joined.sin()
 
 
-def rope_grid(
-    height: int, width: int, head_dim: int, device: Device = None, theta: float = 10000.0
-) -> tuple[Tensor, Tensor]:
-    """Rotary (cos, sin) of a grid of tokens by their integer row and column, each float32 [height*width, head_dim/2].
+def rope_grid(height: int, width: int, head_dim: int, device: Device = None, theta: float = 10000.0) -> Rope:
+    """Rotary table [height*width, head_dim/2] of a grid of tokens by their integer row and column, row-major.
 
     All angles of the row, then all of the column, cut to head_dim/2 where its half is odd (spec: xpred, section 1).
     `head_dim` must be even.
     """
     half = head_dim // 2
-    frequencies = 1.0 / theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
+    frequencies = _frequencies(half, 2, theta, device)
     rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * frequencies
     columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * frequencies
     size = (height, width, frequencies.numel())
 
-    def join(function) -> Tensor:
+    def join(function: Callable[[Tensor], Tensor]) -> Tensor:
         pair = [function(rows)[:, None].expand(size), function(columns)[None].expand(size)]
         return torch.cat(pair, dim=-1).flatten(0, 1)[:, :half]
 
     return join(torch.cos), join(torch.sin)
+
+
+def pad_identity(rope: Rope, count: int) -> Rope:
+    """A table [L + count, e/2] whose last tokens are not rotated."""
+    cos, sin = rope
+    return F.pad(cos, (0, 0, 0, count), value=1.0), F.pad(sin, (0, 0, 0, count))
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

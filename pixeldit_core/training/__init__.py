@@ -1,1 +1,4 @@
-"""Training: the drawings, the loss, a small trainer and a judge. Never imported by sampling."""
+"""Training: weight initialization, the flow-matching objective, a small trainer and a classifier of its samples.
+
+Sampling never imports it.
+"""

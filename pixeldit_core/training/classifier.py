@@ -1,132 +1,140 @@
-"""An independent judge: a small CNN that learned the drawings and names the class of a model's samples.
+"""An independent classifier: a small CNN trained on an image folder that classifies a model's samples.
 
-python -m pixeldit_core.training.judge models/pixeldit-drawings-64.safetensors
+python toy_data/drawings.py data/classifier --count 14400 --seed 5000000
+python -m pixeldit_core.training.classifier models/pixeldit-drawings-64.safetensors --data data/classifier
 """
+
+from __future__ import annotations
 
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import class_condition, load_checkpoint, sample, to_uint8
-from .drawings import CLASS_NAMES, draw_many
+from ..checkpoints.load import load_checkpoint
+from ..conditions import class_condition
+from ..images import to_uint8
+from ..model import Model
+from ..sampling import sample
+from .image_folder import read_image_folder
 
 log = logging.getLogger(__name__)
 
-JUDGE_SEED = 5_000_000  # its drawings are none that a model was trained on
-HELD_OUT_SEED = 6_000_000
+_SEED = 5_000_000
+_HELD_OUT = 6  # one image in so many
+_WIDTHS = (24, 48, 96, 128)
 
 
-def to_input(pictures: np.ndarray) -> Tensor:
-    """uint8 [B,H,W,3] to float [B,3,H,W] in [-1,1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_input(images: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] -> float [B, C, H, W] in [-1, 1]."""
+    return images.movedim(-1, 1).float() / 127.5 - 1
 
 
-class Judge(nn.Module):
-    """Four strided convolutions and a mean over the picture: [B,3,64,64] in [-1,1] to class scores [B,K]."""
+class Classifier(nn.Module):
+    """Four strided convolutions and a mean over the image: [B, C, H, W] in [-1, 1] -> logits [B, K]."""
 
-    def __init__(self, num_classes: int = len(CLASS_NAMES)):
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
-        widths = (3, 24, 48, 96, 128)
         layers: list[nn.Module] = []
-        for i, o in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), nn.BatchNorm2d(o), nn.ReLU()]
+        for width, wider in zip((in_channels, *_WIDTHS), _WIDTHS, strict=False):
+            layers += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.BatchNorm2d(wider), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head = nn.Linear(_WIDTHS[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores [B,K]."""
+        """Logits [B, K]."""
         return self.head(self.features(x).mean((2, 3)))
 
     @torch.no_grad()
-    def name(self, pictures: np.ndarray) -> np.ndarray:
-        """The class number of each picture: uint8 [B,H,W,3] -> [B]."""
+    def predict(self, images: Tensor) -> Tensor:
+        """The class of each image: uint8 [B, H, W, C] -> [B]."""
         self.eval()
-        parts = np.array_split(pictures, -(-len(pictures) // 256))
-        return torch.cat([self(to_input(part)).argmax(1) for part in parts]).numpy()
+        return torch.cat([self(to_input(part)).argmax(1) for part in images.split(256)])
 
 
-def train_judge(count: int = 12_000, rounds: int = 3, seed: int = JUDGE_SEED, workers: int = 0) -> Judge:
-    """A judge trained on drawings of its own: mirrored, moved, with a little noise; never on a model's samples."""
-    pictures, labels = draw_many(count, seed, workers=workers)
+def train_classifier(
+    images: Tensor, labels: Tensor, num_classes: int, epochs: int = 3, seed: int = _SEED
+) -> Classifier:
+    """Train on images [N, H, W, C] and labels [N]: mirrored, moved, with a little noise; never on a model's samples."""
     torch.manual_seed(seed)
-    judge = Judge()
-    batch = 64
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=rounds * (count // batch))
-    for _ in range(rounds):
+    classifier = Classifier(num_classes, images.shape[-1])
+    count = len(images)
+    batch = min(64, count)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * (count // batch))
+    for _ in range(epochs):
         for index in torch.randperm(count)[: count // batch * batch].split(batch):
-            x = to_input(pictures[index.numpy()])
+            x = to_input(images[index])
             x = x.flip(3) if torch.rand(()) < 0.5 else x
-            x = x.roll(tuple(torch.randint(-3, 4, (2,)).tolist()), (2, 3)) + 0.05 * torch.randn_like(x)
-            loss = F.cross_entropy(judge(x), torch.from_numpy(labels)[index])
+            x = x.roll(torch.randint(-3, 4, (2,)).tolist(), (2, 3)) + 0.05 * torch.randn_like(x)
+            loss = F.cross_entropy(classifier(x), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return judge.eval()
+    return classifier.eval()
 
 
-def confusion(judge: Judge, pictures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts [K,K]: row = the class asked for, column = the class the judge names."""
-    table = np.zeros((len(CLASS_NAMES),) * 2, np.int64)
-    np.add.at(table, (labels, judge.name(pictures)), 1)
-    return table
+def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Counts [K, K]: row = label, column = predicted class."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def report(table: np.ndarray) -> str:
-    """Accuracy per class and in total, with what the others were taken for; Markdown."""
-    lines = ["| class | samples | named right | taken for |", "|---|---|---|---|"]
-    for i, name in enumerate(CLASS_NAMES):
-        wrong = ", ".join(f"{CLASS_NAMES[j]} {n}" for j, n in enumerate(table[i]) if n and j != i)
-        lines.append(f"| {name} | {table[i].sum()} | {table[i, i] / max(1, table[i].sum()):.1%} | {wrong} |")
-    lines.append(f"| all | {table.sum()} | {np.trace(table) / table.sum():.1%} | |")
-    return "\n".join(lines)
+def report(matrix: Tensor, names: Sequence[str]) -> str:
+    """Accuracy per class and in total, and what the others were classified as; Markdown."""
+    lines = ["| class | samples | correct | classified as |", "|---|---|---|---|"]
+    for index, (name, row) in enumerate(zip(names, matrix.tolist(), strict=True)):
+        wrong = ", ".join(f"{names[j]} {count}" for j, count in enumerate(row) if count and j != index)
+        lines.append(f"| {name} | {sum(row)} | {row[index] / max(1, sum(row)):.1%} | {wrong} |")
+    return "\n".join([*lines, f"| all | {matrix.sum()} | {accuracy(matrix):.1%} | |"])
 
 
-def sample_pictures(path: Path, count: int, batch: int = 50, **settings) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of a checkpoint with its own settings, class i modulo K with seed i: uint8 [count,H,W,3] and labels.
-
-    settings (steps, cfg, ...) go to `pixeldit_core.sample` and replace the settings's.
-    """
-    model = load_checkpoint(path)
-    labels = np.arange(count) % len(CLASS_NAMES)
-    pictures = []
-    for start in range(0, count, batch):
-        part = labels[start : start + batch]
-        state = sample(
-            model,
-            class_condition(model, part.tolist()),
-            seeds=range(start, start + len(part)),
-            size=(64, 64),
-            **settings,
-        )
-        pictures.append(np.asarray(to_uint8(model, state)))
-        log.info("%d of %d samples", start + len(part), count)
-    return np.concatenate(pictures), labels
+def accuracy(matrix: Tensor) -> float:
+    """The share of correct predictions."""
+    return (matrix.trace() / matrix.sum()).item()
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Trains the judge, tests it on drawings it never saw and lets it name a checkpoint's samples."""
-    parser = argparse.ArgumentParser(prog="python -m pixeldit_core.training.judge", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="a model trained on the drawings")
-    parser.add_argument(
-        "--samples", type=int, default=1000, help="pictures to judge, as many of each class (%(default)s)"
+def sample_images(model: Model, count: int, batch_size: int = 50, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Samples uint8 [count, H, W, C] and labels: class i modulo K with seed i; settings (steps, cfg) go to `sample`."""
+    labels = torch.arange(count) % model.params.num_classes
+    images = []
+    for seeds in torch.arange(count).split(batch_size):
+        condition = class_condition(model, labels[seeds].tolist())
+        images.append(to_uint8(model, sample(model, condition, seeds=seeds.tolist(), **settings)))
+        log.info("%d of %d samples", seeds[-1] + 1, count)
+    return torch.cat(images), labels
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train the classifier, test it on held-out images and let it classify a checkpoint's samples."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pixeldit_core.training.classifier",
+        description="Trains a small CNN on an image folder that the model was not trained on, and reports how many of "
+        "the model's samples it assigns to the class that was asked for.",
     )
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw (%(default)s)")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a class-conditional model")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="an image folder of its classes")
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="images to sample (%(default)s)")
+    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the checkpoint's)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    judge = train_judge(workers=options.workers)
-    held_out = confusion(judge, *draw_many(2400, HELD_OUT_SEED, workers=options.workers))
-    sys.stdout.write(f"drawings the judge never saw: {np.trace(held_out) / held_out.sum():.2%}\n")
-    table = confusion(judge, *sample_pictures(options.checkpoint, options.samples, steps=options.steps))
-    sys.stdout.write(report(table) + "\n")
+    model = load_checkpoint(options.checkpoint)
+    if not model.class_names:
+        raise ValueError(f"{options.checkpoint} has no class names to look for in the image folder.")
+    names = [entry[0] for entry in model.class_names]
+    images, labels = read_image_folder(options.data, names, model.params.in_channels)
+    held_out = torch.arange(len(images)) % _HELD_OUT == 0
+    classifier = train_classifier(images[~held_out], labels[~held_out], len(names))
+    held = confusion_matrix(labels[held_out], classifier.predict(images[held_out]), len(names))
+    sys.stdout.write(f"held-out images: {accuracy(held):.2%}\n")
+    samples, labels = sample_images(model, options.samples, steps=options.steps)
+    sys.stdout.write(report(confusion_matrix(labels, classifier.predict(samples), len(names)), names) + "\n")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ MISSING = [
     )
     if not there
 ]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not found: {', '.join(MISSING)}")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=f"not found: {', '.join(MISSING)}")]
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)

@@ -52,6 +52,8 @@ def _find_python(path: Path) -> Path | None:
 def run_inside(host: Host, script: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """Run a script with the host's Python, in a process of its own, the host's folder first on its path."""
     environment = dict(os.environ, PYTHONPATH=str(host.path), PYTHONDONTWRITEBYTECODE="1", HF_HUB_OFFLINE="1")
+    # the networks here are tiny: on a busy machine, threads only wait for one another
+    environment.setdefault("OMP_NUM_THREADS", "1")
     return subprocess.run(
         [str(host.python), str(script), *arguments],
         cwd=host.path,

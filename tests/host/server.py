@@ -76,7 +76,12 @@ def running(host: Host, base: Path) -> Iterator[Server]:
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"]
     with (base / "server.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, cwd=host.path, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            command,
+            cwd=host.path,
+            env={"OMP_NUM_THREADS": "1"} | os.environ,  # as in hosts.run_inside
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
         )
         server = Server(port, base)
         try:

@@ -18,6 +18,7 @@ from hosts import ROOT, Host, find_hosts, run_inside  # noqa: E402
 INSIDE = Path(__file__).parent / "inside"
 HOSTS = find_hosts()
 NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
+pytestmark = pytest.mark.host
 
 
 def names() -> list[str]:

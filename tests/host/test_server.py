@@ -19,7 +19,7 @@ HOSTS = find_hosts()
 NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
 BOX = "pixeldit-drawings-64.safetensors"
 TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
@@ -32,7 +32,7 @@ def prompt(checkpoint: str = BOX, label: dict[str, Any] | None = None, **setting
     """Loader, label, sampler and save, in the form of ComfyUI's API."""
     values = {
         "seed": 1,
-        "settings": "as set below",
+        "settings": "custom",
         "steps": 4,
         "solver": "ab2",
         "cfg": 2.0,

@@ -20,7 +20,7 @@ from server import Server, running  # noqa: E402
 from test_server import NO_HOST, error_of, prompt  # noqa: E402
 
 HOSTS = find_hosts()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 TEXT = pc.PixelDiTT2IParams(32, 2, 1, 1, 24, 3, patch_size=8, pixel_hidden_size=4, txt_embed_dim=20, txt_max_length=12)
 IN_THE_BOX = {path.name for path in (ROOT / "models").glob("*.safetensors")}
 HIDDEN = (slice(16, 48), slice(20, 60))  # rows and columns of the photograph that are painted anew
@@ -128,10 +128,10 @@ def test_masks_that_do_not_fit_are_told(server: Server) -> None:
 
 
 def test_sizes_travel_over_links(server: Server) -> None:
-    graph = prompt(width=["6", 0], height=["6", 1], steps=1, settings="as set below")
+    graph = prompt(width=["6", 0], height=["6", 1], steps=1, settings="custom")
     graph["6"] = {
         "class_type": "PixelDiTSize",
-        "inputs": {"resolution": "512", "aspect": "4:1", "orientation": "portrait", "batch_size": 1},
+        "inputs": {"resolution": "512", "aspect_ratio": "4:1", "orientation": "portrait", "batch_size": 1},
     }
     (made,) = pictures_of(server, server.run(graph))
     assert made.shape == (1024, 256, 3)

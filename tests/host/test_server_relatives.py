@@ -20,7 +20,7 @@ from server import Server, running  # noqa: E402
 from test_server import NO_HOST, error_of, prompt  # noqa: E402
 
 HOSTS = find_hosts()
-pytestmark = pytest.mark.skipif(not HOSTS, reason=NO_HOST)
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 DIGITS = "xpred-digits-28.safetensors"
 SIZES = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "in_channels": 1, "image_size": 12}
 TINY_HDM = {
@@ -71,7 +71,7 @@ def test_a_digit_is_saved_in_its_own_size(server: Server) -> None:
 
 
 def test_an_animation_is_saved(server: Server) -> None:
-    graph = digits(label={"classes": "0-3"}, steps=6, frames=4)
+    graph = digits(label={"classes": "0-3"}, steps=6, trajectory_frames=4)
     graph["4"] = {
         "class_type": "SaveAnimatedWEBP",
         "inputs": {

@@ -1,4 +1,4 @@
-"""The pixel-level pathway that the official networks share (paper section 3.2).
+"""The pixel pathway that the official networks share (paper, section 3.2; spec: official, section 2.3).
 
 Texture is made here: every pixel is a token with its own modulation, and attention sees the p*p pixels of a patch
 compacted into one token (pixel-token compaction).
@@ -13,23 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.adaln import EPS, modulate
+from ...layers.adaln import modulate
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.chunking import map_rows, unbind_maps
 from ...layers.embeddings import sincos_2d
 from ...layers.mlp import GeluMLP
+from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.patchify import to_pixel_tokens
 from ...layers.rope import Rope
 
 
 def pixel_positions(height: int, width: int, channels: int, patch_size: int, like: Tensor) -> Tensor:
-    """The absolute position table, regrouped to [L, P, C] in the dtype and on the device of `like`."""
+    """The absolute position table, regrouped to [L, P, C], in the dtype and on the device of `like`."""
     table = sincos_2d(height, width, channels, like.device).to(like.dtype)
     return to_pixel_tokens(table.permute(2, 0, 1)[None], patch_size)
 
 
 def embed_pixels(embedder: nn.Module, x: Tensor, patch_size: int, positions: bool) -> Tensor:
-    """[B, C, H, W] -> pixel tokens [B*L, P, pixel width], with the absolute position of each pixel if asked for."""
+    """[B, in_channels, H, W] -> pixel tokens [B*L, P, C], with the absolute position of each pixel if asked for."""
     z = embedder(to_pixel_tokens(x, patch_size))
     if not positions:
         return z
@@ -38,9 +39,10 @@ def embed_pixels(embedder: nn.Module, x: Tensor, patch_size: int, positions: boo
 
 
 class PixelBlock(nn.Module):
-    """One pixel-level block: pixel-wise AdaLN (paper section 3.2, figure 2c) around compacted attention and an MLP.
+    """One pixel block: pixel-wise adaLN (paper, section 3.2, figure 2c) around compacted attention and an MLP.
 
-    `post_modulation` modulates the branches' results instead of their inputs (four maps instead of six).
+    `post_modulation` modulates the branches' results instead of their inputs, with four maps instead of six
+    (spec: official, section 2.4).
     """
 
     def __init__(
@@ -53,43 +55,45 @@ class PixelBlock(nn.Module):
         *,
         post_modulation: bool = False,
         attention: Attention = scaled_dot_product,
-        operations: Any = nn,
-        **factory: Any,
+        operations: Operations = nn,
+        **factory_kwargs: Any,
     ) -> None:
         super().__init__()
         self.post_modulation = post_modulation
         self.num_maps = 4 if post_modulation else 6
         flat = num_pixels * pixel_width
-        self.norm1 = operations.RMSNorm(pixel_width, eps=EPS, **factory)
-        self.compress_to_attn = operations.Linear(flat, attention_width, **factory)
-        self.attn = SelfAttention(attention_width, num_heads, attention=attention, operations=operations, **factory)
-        self.expand_from_attn = operations.Linear(attention_width, flat, **factory)
-        self.norm2 = operations.RMSNorm(pixel_width, eps=EPS, **factory)
-        self.mlp = GeluMLP(pixel_width, operations=operations, **factory)
-        self.adaLN_modulation = nn.Sequential(operations.Linear(width, self.num_maps * flat, **factory))
+        self.norm1 = operations.RMSNorm(pixel_width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.compress_to_attn = operations.Linear(flat, attention_width, **factory_kwargs)
+        self.attn = SelfAttention(
+            attention_width, num_heads, attention=attention, operations=operations, **factory_kwargs
+        )
+        self.expand_from_attn = operations.Linear(attention_width, flat, **factory_kwargs)
+        self.norm2 = operations.RMSNorm(pixel_width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.mlp = GeluMLP(pixel_width, operations=operations, **factory_kwargs)
+        self.adaLN_modulation = nn.Sequential(operations.Linear(width, self.num_maps * flat, **factory_kwargs))
 
     def forward(self, z: Tensor, s_cond: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
         # the projection yields, for each pixel, `num_maps` runs of C values
         maps = self.adaLN_modulation(s_cond).view(*z.shape[:2], self.num_maps, -1)
         before, after = maps.split([0, 4] if self.post_modulation else [2, 4], dim=2)
-        mixed = self.mix(map_rows(self.enter, z, before), batch, rope, **options)
-        return map_rows(self.leave, z, mixed, after)
+        mixed = self.attend(map_rows(self.pre_attention, z, before), batch, rope, **options)
+        return map_rows(self.post_attention, z, mixed, after)
 
-    def enter(self, z: Tensor, maps: Tensor) -> Tensor:
-        """What attention compacts. Each row by itself, like `leave`."""
+    def pre_attention(self, z: Tensor, maps: Tensor) -> Tensor:
+        """Norm and modulation before the compacted attention, row-wise: pixels [rows, P, C], maps [rows, P, n, C]."""
         if self.post_modulation:
             return self.norm1(z)
         shift, scale = unbind_maps(maps)
         return modulate(self.norm1(z), shift, scale)
 
-    def mix(self, z: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
+    def attend(self, z: Tensor, batch: int, rope: Rope, **options: Any) -> Tensor:
         """Attention between patches over their compacted pixels: [B*L, P, C] -> [B*L, P, C]."""
         compact = self.compress_to_attn(z.flatten(1))  # [B*L, A]
         mixed = self.attn(compact.unflatten(0, (batch, -1)), rope, **options)  # [B, L, A]
         return self.expand_from_attn(mixed.flatten(0, 1)).view_as(z)
 
-    def leave(self, z: Tensor, mixed: Tensor, maps: Tensor) -> Tensor:
-        """Adds attention's result, then the MLP's."""
+    def post_attention(self, z: Tensor, mixed: Tensor, maps: Tensor) -> Tensor:
+        """Both residuals, attention's result and the MLP's, row-wise."""
         if self.post_modulation:
             scale1, shift1, scale2, shift2 = unbind_maps(maps)
             z = z + modulate(mixed, shift1, scale1)
@@ -102,10 +106,10 @@ class PixelBlock(nn.Module):
 class FinalLayer(nn.Module):
     """Pixel tokens [B*L, P, C] -> [B*L, P, channels]."""
 
-    def __init__(self, pixel_width: int, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, pixel_width: int, channels: int, *, operations: Operations = nn, **factory_kwargs: Any) -> None:
         super().__init__()
-        self.norm = operations.RMSNorm(pixel_width, eps=EPS, **factory)
-        self.linear = operations.Linear(pixel_width, channels, **factory)
+        self.norm = operations.RMSNorm(pixel_width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.linear = operations.Linear(pixel_width, channels, **factory_kwargs)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.linear(self.norm(z))

@@ -11,46 +11,12 @@ from ...flow.path import FlowPath
 from ...flow.times import linear_grid, sigma_grid
 from ...settings import SETTINGS, SamplingSettings
 from ...sizes import Size
-from ..record import Family, Shapes, Variant
-from ..shapes import count_blocks, matrix
-from .class_to_image import PixelDiT, PixelDiTParams
+from ..record import Family, Variant
+from .class_to_image import PixelDiT
+from .from_shapes import pixeldit_params, pixeldit_t2i_params
+from .params import PixelDiTParams, PixelDiTT2IParams
 from .sizes import BUCKETS
-from .text_to_image import PixelDiTT2I, PixelDiTT2IParams
-
-
-def _dual_path_params(shapes: Shapes, stream: str) -> dict[str, Any]:
-    """Sizes that both official networks have, from shapes (spec: official 2.5, layouts 2)."""
-    hidden, patch_values = matrix(shapes, "s_embedder.proj.weight")
-    pixel_hidden, channels = matrix(shapes, "pixel_embedder.proj.weight")
-    patch_size = math.isqrt(patch_values // channels)
-    attention_width = shapes["pixel_blocks.0.attn.proj.bias"][0]
-    maps = shapes["pixel_blocks.0.adaLN_modulation.0.bias"][0] // (pixel_hidden * patch_size**2)
-    return {
-        "hidden_size": hidden,
-        "num_groups": hidden // shapes[f"patch_blocks.0.attn.q_norm{stream}.weight"][0],
-        "patch_depth": count_blocks(shapes, "patch_blocks."),
-        "pixel_depth": count_blocks(shapes, "pixel_blocks."),
-        "patch_size": patch_size,
-        "pixel_hidden_size": pixel_hidden,
-        "in_channels": channels,
-        "mlp_hidden_size": shapes[f"patch_blocks.0.mlp{stream}.w1.weight"][0],
-        "pixel_attn_hidden_size": attention_width,
-        "pixel_num_groups": attention_width // shapes["pixel_blocks.0.attn.q_norm.weight"][0],
-        "pit_adaln_post_modulation": maps == 4,
-    }
-
-
-def _pixeldit_params(shapes: Shapes) -> dict[str, Any]:
-    classes = matrix(shapes, "y_embedder.embedding_table.weight")[0] - 1
-    return _dual_path_params(shapes, "") | {"num_classes": classes}
-
-
-def _pixeldit_t2i_params(shapes: Shapes) -> dict[str, Any]:
-    text = {
-        "txt_embed_dim": matrix(shapes, "y_embedder.proj.weight")[1],
-        "txt_max_length": shapes["y_pos_embedding"][1],
-    }
-    return _dual_path_params(shapes, "_x") | text
+from .text_to_image import PixelDiTT2I
 
 
 def _pixeldit_settings(params: Any, size: Size | None) -> SamplingSettings:
@@ -77,7 +43,7 @@ PIXELDIT = Family(
     title="PixelDiT, class-conditional",
     markers=("pixel_embedder.proj.weight", "s_embedder.proj.weight", "y_embedder.embedding_table.weight"),
     params=PixelDiTParams,
-    params_from=_pixeldit_params,
+    params_from=pixeldit_params,
     network=PixelDiT,
     condition="class",
     null=lambda params, n: torch.full((n,), params.num_classes, dtype=torch.int64),  # the table's last row
@@ -96,7 +62,7 @@ PIXELDIT_T2I = Family(
     markers=("pixel_embedder.proj.weight", "y_pos_embedding", "patch_blocks.0.attn.qkv_x.weight"),
     excluded_markers=("lq_proj.latent_proj.0.weight",),  # PiD: this network and a low-resolution input
     params=PixelDiTT2IParams,
-    params_from=_pixeldit_t2i_params,
+    params_from=pixeldit_t2i_params,
     network=PixelDiTT2I,
     # it predicts the way to the noise, and its time is the share of noise in thousandths
     path=lambda params: FlowPath("negative_velocity", time_scale=1000.0, counts_noise=True),

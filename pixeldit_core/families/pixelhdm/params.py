@@ -1,13 +1,11 @@
-"""Sizes of a PixelHDM, and what the shapes of its tensors tell of them (spec: pixelhdm, sections 2 and 6.4)."""
+"""Sizes of a PixelHDM; names and defaults are the reference's configuration (spec: pixelhdm, section 2)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from ..normalization import expand_normalization
-from ..shapes import Shapes, count_blocks, matrix, vector
 
 GATE_TYPES = ("headwise", "elementwise")
 GATE_ACTIVATIONS = ("sigmoid", "silu")
@@ -15,7 +13,7 @@ GATE_ACTIVATIONS = ("sigmoid", "silu")
 
 @dataclass(frozen=True)
 class PixelHDMParams:
-    """Sizes of a PixelHDM; names and defaults are the reference's configuration.
+    """Sizes of a PixelHDM.
 
     Raises:
         ValueError: sizes that no network can have.
@@ -38,14 +36,14 @@ class PixelHDMParams:
     gate_type: str = "headwise"  #             one gate per head, or "elementwise"
     gate_activation: str = "sigmoid"  #        or "silu"
     gate_bias: bool = False
-    mrope_text_dim: int = 16  #                channels of a head that turn with the place in the text
+    mrope_text_dim: int = 16  #                channels of a head that rotate with the position in the text
     mrope_img_h_dim: int = 24  #               with the row
     mrope_img_w_dim: int = 24  #               with the column
     mrope_theta: float = 10000.0
     mrope_text_max_len: int = 511  #           text tokens that there are positions for
     mrope_img_max_height: int = 128  #         rows of patches
     mrope_img_max_width: int = 128  #          columns of patches
-    max_patches: int = 4096  #                 that the authors' pipeline draws
+    max_patches: int = 4096  #                 that the authors' pipeline generates
     text_max_length: int = 511  #              a prompt is cut to this
     time_eps: float = 0.05  #                  training saw times from this to 1 - this
     image_mean: tuple[float, ...] = (0.5,)  #  of each channel, or one for all
@@ -71,7 +69,7 @@ class PixelHDMParams:
         if self.out_channels != self.in_channels:
             raise ValueError(
                 f"out_channels is {self.out_channels} and in_channels is {self.in_channels}; they must be equal, for "
-                "what the network paints is added to the image."
+                "the network predicts a velocity of the image."
             )
         for name in ("mlp_ratio", "mlp_hidden_dim", "pixel_mlp_hidden_dim", "mrope_theta"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -92,16 +90,16 @@ class PixelHDMParams:
         if sum(self.mrope_dims) != self.head_dim or any(size < 0 or size % 2 for size in self.mrope_dims):
             raise ValueError(
                 f"mrope_text_dim, mrope_img_h_dim and mrope_img_w_dim are {self.mrope_dims}; they must be even and add "
-                f"up to the {self.head_dim} channels of a head. The shapes of a file do not tell them: give its config."
+                f"up to the {self.head_dim} channels of a head. Shapes alone do not determine them: give the config."
             )
 
     def _check_mlp(self, name: str, width: int) -> None:
-        told = getattr(self, name)
-        if told is None or self.mlp_ratio is None:
+        hidden = getattr(self, name)
+        if hidden is None or self.mlp_ratio is None:
             return
-        if told != int(width * self.mlp_ratio):
+        if hidden != int(width * self.mlp_ratio):
             raise ValueError(
-                f"{name} is {told}, and mlp_ratio {self.mlp_ratio} makes {int(width * self.mlp_ratio)} of {width}."
+                f"{name} is {hidden}, and mlp_ratio {self.mlp_ratio} makes {int(width * self.mlp_ratio)} of {width}."
             )
 
     @property
@@ -126,7 +124,7 @@ class PixelHDMParams:
 
     @property
     def txt_embed_dim(self) -> int:
-        """Width of the text encoder's states: they enter as they are."""
+        """Width of the text encoder's states, which enter as they are."""
         return self.hidden_dim
 
     @property
@@ -138,49 +136,3 @@ class PixelHDMParams:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f'{name} is "{value}"; it must be one of {", ".join(choices)}.')
-
-
-def params_from(shapes: Shapes) -> dict[str, Any]:
-    """Sizes that shapes by canonical key tell; what is not in there, only a config can tell (spec: pixelhdm, 6.4).
-
-    Raises:
-        KeyError: a tensor that tells something is not there.
-        ValueError: tensors that contradict each other.
-    """
-    bottleneck, patch_values = matrix(shapes, "patch_embed.proj_down.weight")
-    pixel, channels = matrix(shapes, "pixel_embed.proj.weight")
-    patch_size = math.isqrt(patch_values // channels)
-    if patch_size**2 * channels != patch_values:
-        raise ValueError(f"a patch has {patch_values} values, which make no square of {channels} channels")
-    return {
-        "hidden_dim": matrix(shapes, "patch_embed.proj_up.weight")[0],
-        "pixel_dim": pixel,
-        "patch_size": patch_size,
-        "patch_layers": count_blocks(shapes, "patch_blocks."),
-        "pixel_layers": count_blocks(shapes, "pixel_blocks."),
-        "mlp_hidden_dim": matrix(shapes, "patch_blocks.0.mlp.up_proj.weight")[0],
-        "pixel_mlp_hidden_dim": matrix(shapes, "pixel_blocks.0.mlp.up_proj.weight")[0],
-        "bottleneck_dim": bottleneck,
-        "in_channels": channels,
-        "out_channels": vector(shapes, "output_proj.proj.bias"),
-        "time_embed_dim": matrix(shapes, "time_embed.mlp.0.weight")[1],
-        **_attention_params(shapes, "patch_blocks.0.attention."),
-    }
-
-
-def _attention_params(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """Heads and gate; with heads of one channel the two types of gates have the same shapes."""
-    head = vector(shapes, f"{prefix}q_norm.weight")
-    queries, keys, gates = (
-        matrix(shapes, f"{prefix}{name}.weight")[0] for name in ("qkv_proj.q_proj", "qkv_proj.k_proj", "gate.proj")
-    )
-    if queries % head or keys % head:
-        raise ValueError(f"{queries} channels of queries and {keys} of keys do not divide into heads of {head}")
-    if gates not in (queries, queries // head):
-        raise ValueError(f"{gates} gates fit neither {queries // head} heads nor their {queries} channels")
-    return {
-        "num_heads": queries // head,
-        "num_kv_heads": keys // head,
-        "gate_type": "elementwise" if gates == queries else "headwise",
-        "gate_bias": f"{prefix}gate.proj.bias" in shapes,
-    }

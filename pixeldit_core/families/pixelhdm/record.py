@@ -1,4 +1,4 @@
-"""PixelHDM, another author's text-to-image relative of PixelDiT, as records (spec: pixelhdm)."""
+"""The record of PixelHDM, another author's text-to-image family, and its published variants (spec: pixelhdm)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from ...flow.convention import Convention
 from ...flow.path import FlowPath
 from ...flow.times import cut_grid, trained_grid
 from ...settings import SETTINGS
+from ...sizes import Size
 from ..record import Family, Variant
-from .network import PixelHDM, PixelHDMParams, params_from
+from .from_shapes import params_from
+from .network import PixelHDM
+from .params import PixelHDMParams
 from .sizes import pixelhdm_buckets
 
 
@@ -21,6 +24,12 @@ def _path(params: PixelHDMParams | None) -> FlowPath:
 
 def _summary(params: PixelHDMParams) -> str:
     return f"{params.patch_layers} + {params.pixel_layers} blocks of {params.hidden_dim}, patch {params.patch_size}"
+
+
+def _size_limits(params: PixelHDMParams) -> tuple[Size, Size]:
+    """From one patch to as many as there are rotary positions for."""
+    p = params.patch_size
+    return (p, p), (params.mrope_img_max_height * p, params.mrope_img_max_width * p)
 
 
 def _truncated_uint8(x: Tensor) -> Tensor:
@@ -47,7 +56,9 @@ PIXELHDM = Family(
     prefers_ema=True,
     trained_sizes=lambda params: pixelhdm_buckets(),
     summary=_summary,
-    # every attention holds its projections under two names
+    size_limits=_size_limits,
+    max_tokens=lambda params: params.mrope_text_max_len,
+    # files hold the projections of every attention under two names
     aliases={
         "attention.q_proj.": "attention.qkv_proj.q_proj.",
         "attention.k_proj.": "attention.qkv_proj.k_proj.",
@@ -57,11 +68,11 @@ PIXELHDM = Family(
     },
 )
 
-_SMALL = {"hidden_dim": 512, "patch_layers": 8, "pixel_layers": 1, "num_heads": 8, "num_kv_heads": 2}
-_LARGE = {"hidden_dim": 1152, "patch_layers": 26, "mrope_img_h_dim": 28, "mrope_img_w_dim": 28}
+_SMALL = PixelHDMParams(hidden_dim=512, patch_layers=8, pixel_layers=1, num_heads=8, num_kv_heads=2)
+_LARGE = PixelHDMParams(hidden_dim=1152, patch_layers=26, mrope_img_h_dim=28, mrope_img_w_dim=28)
 
 PIXELHDM_VARIANTS: dict[str, Variant] = {
     "PixelHDM": Variant("pixelhdm", PixelHDMParams()),
-    "PixelHDM-small": Variant("pixelhdm", PixelHDMParams(**_SMALL)),
-    "PixelHDM-large": Variant("pixelhdm", PixelHDMParams(**_LARGE)),
+    "PixelHDM-small": Variant("pixelhdm", _SMALL),
+    "PixelHDM-large": Variant("pixelhdm", _LARGE),
 }

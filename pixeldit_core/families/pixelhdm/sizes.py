@@ -12,7 +12,7 @@ _ASPECTS = (1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16, 2, 1 / 2)  # width / 
 
 @functools.cache
 def pixelhdm_buckets(least: int = 256, most: int = 1024, patch: int = 16, extreme: float = 2.0) -> tuple[Size, ...]:
-    """The sizes that PixelHDM's trainer sorts pictures into, by area (spec: pixelhdm, section 12).
+    """The sizes that PixelHDM's trainer sorts images into, by area (spec: pixelhdm, section 12).
 
     Args:
         least: shortest side.

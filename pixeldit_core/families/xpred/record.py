@@ -1,80 +1,28 @@
-"""The four x-prediction networks, another author's small relatives of PixelDiT, as records (spec: xpred)."""
+"""The records of the four x-prediction networks, another author's small families, and their published variants."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from ...flow.convention import Convention
 from ...flow.path import FlowPath
 from ...flow.times import even_grid, linear_grid, shift_time
-from ...labels import Names
 from ...settings import SETTINGS, SamplingSettings
 from ...sizes import Size
 from ..record import Family, Variant
-from ..shapes import Shapes
-from .network import NETWORKS, XPredParams, guess_image_size, inner_width, params_from
-
-_MIN_NOISE_LEVEL = 0.05  # of the reference program's divisor
-_NAMES: dict[str, Names] = {
-    "mnist": tuple((str(digit),) for digit in range(10)),
-    "cifar10": tuple((name,) for name in "airplane automobile bird cat deer dog frog horse ship truck".split()),
-}
-# A configuration's names for what shapes tell, too; a file that contradicts itself is refused.
-_MODEL = {"heads": "heads", "dim_head": "dim_head", "patch_size": "patch_size", "use_abs_pe": "use_abs_pe"}
-_PATCHES = {"dim": "dim", "depth": "depth"}
-_PIXELS = {"dim": "dit_dim", "depth": "dit_depth", "pixel_dim": "pit_dim", "pixel_depth": "pit_depth"}
-
-
-def _default_params(shapes: Shapes) -> dict[str, Any]:
-    """What shapes alone do not tell: heads without norms, and sides that are no whole number of patches."""
-    guessed: dict[str, Any] = {}
-    if size := guess_image_size(shapes):
-        guessed["image_size"] = size
-    known = inner_width(shapes) == 128  # of all networks that the later revision can make
-    return guessed | ({"heads": 4, "dim_head": 32} if known else {"heads": None, "dim_head": None})
-
-
-def _config_params(config: Mapping, told: Mapping) -> dict[str, Any]:
-    """What a trainer's configuration says, under our names; `told` is what the shapes do (spec: xpred, 6.1)."""
-    dataset, model = (config.get(part) or {} for part in ("dataset", "model"))
-    found = {
-        "image_size": dataset.get("image_size"),
-        "in_channels": dataset.get("in_channels"),
-        "image_mean": dataset.get("normalize_mean"),
-        "image_std": dataset.get("normalize_std"),
-    }
-    if not model:
-        return found
-    pixels, registers = "pixel_dim" in told, told["num_registers"] > 0
-    names = _MODEL | (_PIXELS if pixels else _PATCHES)
-    names |= {"compress_ratio": "compress_ratio"} if pixels else {}
-    names |= {"num_registers": "num_registers"} if registers else {}
-    found |= {name: model.get(theirs) for name, theirs in names.items()}
-    if "qk_norm" in model:
-        found["qk_norm"] = model["qk_norm"] if model["qk_norm"] in ("rmsnorm", "layernorm") else ""
-    if (ratio := model.get("mlp_ratio")) is not None:
-        if not isinstance(ratio, int | float):  # a text times a width would be a book
-            raise TypeError(f"mlp_ratio is of type {type(ratio).__name__}, and should be a number")
-        found["mlp_hidden_dim"] = int(told["dim"] * ratio)
-        found |= {"pixel_mlp_hidden_dim": int(told["pixel_dim"] * ratio)} if pixels else {}
-    return found
-
-
-def _class_names(config: Mapping) -> Names | None:
-    dataset = config.get("dataset")
-    name = dataset.get("name") if isinstance(dataset, Mapping) else config.get("dataset_name")
-    return _NAMES.get(name) if isinstance(name, str) else None
+from . import config
+from .from_shapes import params_from
+from .network import NETWORKS
+from .params import XPredParams
 
 
 def _settings(params: XPredParams | None, size: Size | None) -> SamplingSettings:
     """The authors' settings, at the size that the network was trained on."""
-    own = (params.image_size, params.image_size) if params else None
-    return dataclasses.replace(SETTINGS["xpred"], size=own)
+    trained = (params.image_size, params.image_size) if params else None
+    return dataclasses.replace(SETTINGS["xpred"], size=trained)
 
 
 def _summary(params: XPredParams) -> str:
@@ -83,24 +31,35 @@ def _summary(params: XPredParams) -> str:
 
 
 def _memory(params: XPredParams) -> float:
-    """A pixel path holds a condition and six maps for every pixel at once; the factor is measured (docs/speed.md)."""
+    """A pixel pathway holds a condition and six maps for every pixel at once; measured (docs/speed.md)."""
     return max(1.0, 0.0085 * (params.dim + 6 * params.pixel_dim)) if params.pixel_depth else 1.0
 
 
+def _size_multiple(params: XPredParams) -> int:
+    return params.compress_ratio if params.pixel_depth else params.patch_size
+
+
+def _size_limits(params: XPredParams) -> tuple[Size, None]:
+    """At least one patch, for a pixel pathway leaves out a remainder that makes no patch."""
+    multiple = _size_multiple(params)
+    least = -(-params.patch_size // multiple) * multiple
+    return (least, least), None
+
+
 _REFERENCE = Convention(
-    even_grid,  #         steps of 1 / n, also where the network is told shifted times
+    even_grid,  #         steps of 1 / n, though the time passed to the network is shifted
     network_time=shift_time,
     guided=lambda t, interval, cfg: (callable(cfg) or cfg > 1) and interval[0] <= t <= interval[1],
-    min_noise_level=_MIN_NOISE_LEVEL,
+    min_noise_level=0.05,
 )
 
 _family = functools.partial(
     Family,
     params=XPredParams,
     params_from=params_from,
-    default_params=_default_params,
-    config_params=_config_params,
-    class_names=_class_names,
+    default_params=config.default_params,
+    config_params=config.config_params,
+    class_names=config.class_names,
     path=lambda params: FlowPath("image"),
     condition="class",
     null=lambda params, n: torch.full((n,), params.num_classes, dtype=torch.int64),  # the table's last row
@@ -112,7 +71,8 @@ _family = functools.partial(
     trained_sizes=lambda params: ((params.image_size, params.image_size),),
     summary=_summary,
     memory=_memory,
-    size_multiple=lambda params: params.compress_ratio if params.pixel_depth else params.patch_size,
+    size_multiple=_size_multiple,
+    size_limits=_size_limits,
 )
 
 _CLASS, _REGISTERS = "class_embed.weight", "class_registers"
@@ -122,7 +82,7 @@ _KINDS = {
     "mmdit": ("MM-DiT", True, False),
     "pixeldit": ("PixelDiT", False, True),
     "mmpixeldit": ("MM-PixelDiT", True, True),
-}  # name: title, whether it has registers for the class, and a pixel path
+}  # name: title, whether it has registers for the class, and a pixel pathway
 
 XPRED_FAMILIES = tuple(
     _family(
@@ -139,17 +99,17 @@ XPRED_FAMILIES = tuple(
 )
 
 
-def _preset(name: str, channels: int, size: int) -> Variant:
+def _variant(name: str, channels: int, size: int) -> Variant:
     """The only size of each network that has been published, "tiny/4" (spec: xpred, 4.1)."""
     _, registers, pixels = _KINDS[name]
-    sizes = {"dim": 128, "depth": 6, "in_channels": channels, "image_size": size}
-    sizes |= {"num_registers": 4} if registers else {}
-    sizes |= {"pixel_dim": 16, "pixel_depth": 2, "compress_ratio": 4, "qk_norm": "rmsnorm"} if pixels else {}
-    return Variant(f"xpred_{name}", XPredParams(**sizes))
+    params = XPredParams(dim=128, depth=6, in_channels=channels, image_size=size, num_registers=4 if registers else 0)
+    if pixels:
+        params = dataclasses.replace(params, pixel_dim=16, pixel_depth=2, compress_ratio=4, qk_norm="rmsnorm")
+    return Variant(f"xpred_{name}", params)
 
 
 XPRED_VARIANTS: dict[str, Variant] = {
-    f"{name}-tiny/4-{dataset}": _preset(name, channels, size)
+    f"{name}-tiny/4-{dataset}": _variant(name, channels, size)
     for name in _KINDS
     for dataset, channels, size in (("mnist", 1, 28), ("cifar10", 3, 32))
 }

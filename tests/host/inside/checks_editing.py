@@ -155,13 +155,13 @@ def check_sizes_of_the_size_node():
         return width, height
 
     require(size() == (1024, 1024) and size(resolution="512") == (512, 512))
-    require(size(aspect="16:9 (1.75:1)") == (1344, 768))
-    require(size(aspect="16:9 (1.75:1)", orientation="portrait") == (768, 1344))
-    require(size(aspect="21:9 (2.4:1)", resolution="512") == (768, 320))
+    require(size(aspect_ratio="16:9 (1.75:1)") == (1344, 768))
+    require(size(aspect_ratio="16:9 (1.75:1)", orientation="portrait") == (768, 1344))
+    require(size(aspect_ratio="21:9 (2.4:1)", resolution="512") == (768, 320))
     aspects = module("nodes.pixels").ASPECTS
     trained = {(width, height) for height, width in core().FAMILIES["pixeldit_t2i"].trained_sizes(None)}
-    wide = {size(aspect=name) for name in aspects}
-    tall = {size(aspect=name, orientation="portrait", resolution="512") for name in aspects}
+    wide = {size(aspect_ratio=name) for name in aspects}
+    tall = {size(aspect_ratio=name, orientation="portrait", resolution="512") for name in aspects}
     require(len(wide) == 19 and len(tall) == 15 and wide | tall <= trained, f"{len(wide)} {len(tall)}")
     latent = run("PixelDiTSize", batch_size=3)[2]["samples"]
     require(tuple(latent.shape) == (3, 3, 1024, 1024))

@@ -7,7 +7,7 @@ import zipfile
 import torch
 from checks_sampling import guided, ksampler, picture, pixeldit
 from foreign import foreign_model
-from kit import core, empty, labels, load_tiny, module, out_of, put, raises, require, run, sampler_net
+from kit import core, empty, labels, load_tiny, out_of, put, raises, require, run, sampler_net
 from safetensors.torch import save_file
 
 

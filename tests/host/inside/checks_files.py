@@ -131,7 +131,7 @@ def check_a_lora_and_saving_on_a_quantized_model():
     shapes = checks_lora.shapes_of(core().load_checkpoint(path))
     modules = ("patch_blocks.0.attn.qkv_x", "pixel_blocks.0.mlp.fc1")
     name = checks_lora.put("on-fp8.safetensors", checks_lora.peft(checks_lora.pairs(shapes, modules)))
-    patched, other = (run("PixelDiTLoRA", model=model, lora=name)[0] for model in (compact, exact))
+    patched, other = (run("PixelDiTLoRA", model=model, lora_name=name)[0] for model in (compact, exact))
     require((apply(patched)[1] - apply(compact)[1]).abs().max() > 1e-3)
     wanted = apply(other)[1]
     # the host rounds a patched weight back to float8, so this is near, not equal

@@ -14,7 +14,7 @@ def rescaled(model, factor=0.7):
 
 
 def scheduled(model, shape="cosine", end=1.0):
-    return run("PixelDiTCFGSchedule", model=model, shape=shape, end_cfg=end)[0]
+    return run("PixelDiTCFGSchedule", model=model, curve=shape, end_cfg=end)[0]
 
 
 def in_core(factor=0.0, shape="constant", end=1.0, cfg=2.5):

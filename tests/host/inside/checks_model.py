@@ -162,7 +162,7 @@ def check_bundled_model_is_in_the_list_and_samples():
         positive=positive,
         negative=null,
         seed=1,
-        settings="the checkpoint's own",
+        settings="checkpoint default",
         width=0,
         height=0,
     )[0]

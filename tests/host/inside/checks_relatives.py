@@ -272,7 +272,7 @@ def check_frames_of_the_process():
     inputs = sampler_inputs(model, known, positive=label[0], batch_size=5, steps=8)
     plain = run("PixelDiTSampler", **inputs)
     require(torch.equal(plain[0], plain[1]) and torch.equal(plain[0], plain[2]), "without frames, the pictures")
-    made, states, estimates = run("PixelDiTSampler", **inputs, frames=5)
+    made, states, estimates = run("PixelDiTSampler", **inputs, trajectory_frames=5)
     require(torch.equal(made, plain[0]), "frames change the picture")
     require(states.shape == estimates.shape == (5, 24, 36, 3), f"{tuple(states.shape)}")  # five pictures as 3 + 2
     first = unit(5, known.params, (12, 12))
@@ -285,8 +285,8 @@ def check_frames_of_the_process():
     require(not grid[5].any(), "an empty place is black")
     require(torch.equal(states[-1], estimates[-1]))
     close(estimates[0][:12, :12, 0], _first_estimate(first), 0.51 / 255)
-    require(run("PixelDiTSampler", **inputs, frames=1)[1].shape[0] == 1, "a single frame is the picture")
-    every = run("PixelDiTSampler", **inputs, frames=100)[1]
+    require(run("PixelDiTSampler", **inputs, trajectory_frames=1)[1].shape[0] == 1, "a single frame is the picture")
+    every = run("PixelDiTSampler", **inputs, trajectory_frames=100)[1]
     require(len(every) == 9, "no more frames than states")
     require(torch.equal(every[0], states[0]) and torch.equal(every[4], states[2]))
 
@@ -383,7 +383,7 @@ def check_a_lora_and_a_saved_file_of_each_family():
         name = f"{model.model.pixeldit.family.name}-lora.safetensors"
         save_file({f"transformer.{named}.lora_A.weight": down, f"transformer.{named}.lora_B.weight": up}, folder / name)
         folder_paths.filename_list_cache.clear()
-        patched = run("PixelDiTLoRA", model=model, lora=name, strength=0.5)[0]
+        patched = run("PixelDiTLoRA", model=model, lora_name=name, strength_model=0.5)[0]
         run("PixelDiTSaveModel", model=patched, filename_prefix=f"relatives/{name[:-12]}")
         saved = sorted((out_of("output") / "relatives").glob(f"{name[:-12]}*"))[-1]
         again = core().load_checkpoint(saved)
@@ -425,6 +425,18 @@ def check_mistakes_are_told():
     raises(ValueError, "nearest that does", run, "PixelDiTSampler", **settings)
     settings = sampler_inputs(gray, known, positive=labels([1]), convention="wrong")
     raises(ValueError, 'convention "wrong" is not known', run, "PixelDiTSampler", **settings)
+
+
+def check_pixelhdm_has_a_largest_size():
+    model = pixelhdm()
+    known = module("nodes.host.spec").find_spec(model)
+    (height, width), message = known.family.size_limits(known.params)[1], "does not fit the model, which generates"
+    settings = sampler_inputs(model, known, width=width + 4, height=height, batch_size=1)
+    raises(ValueError, message, run, "PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), {}]], **settings)
+    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    settings |= {name: [[torch.zeros(1, 4, 32), {}]] for name in ("positive", "negative")}
+    large = empty((1, 3, height + 1, width))
+    raises(ValueError, message, run, "KSampler", model=model, latent_image=large, **settings)
 
 
 def check_half_precision_of_every_family():

@@ -271,9 +271,9 @@ def check_odd_sizes_are_padded_and_cropped_by_the_ksampler_path():
 
 def check_recipes():
     model = load_tiny()
-    raises(ValueError, "no settings", pixeldit, model, settings="the checkpoint's own")
+    raises(ValueError, "no settings", pixeldit, model, settings="checkpoint default")
     named = pixeldit(model, settings="imagenet256-epoch320", steps=3, cfg=9.0)
-    same = pixeldit(model, steps=100, solver="ab2", cfg=2.75, timeshift=1.0, settings="as set below")
+    same = pixeldit(model, steps=100, solver="ab2", cfg=2.75, timeshift=1.0, settings="custom")
     require(torch.equal(named, same), "a settings takes the place of the settings")
 
 

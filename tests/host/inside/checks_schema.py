@@ -26,7 +26,7 @@ NODES = (
 )
 FROM_FILES = {  # options that differ by machine
     ("PixelDiTLoader", "checkpoint"),
-    ("PixelDiTLoRA", "lora"),
+    ("PixelDiTLoRA", "lora_name"),
     ("PixelDiTClassLabel", "class_name"),
 }
 KEPT = ("default", "min", "max", "step", "tooltip", "advanced", "control_after_generate", "options", "multiline")

@@ -1,0 +1,29 @@
+"""Scripts beside the package use its public names only, and the package does not use them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path for folder in ("toy_data", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_scripts_import_the_package_and_nothing_inside_of_it(path):
+    assert not [name for name in imported(path) if name.startswith("pixeldit_core.")]
+    assert "sys.path" not in path.read_text(encoding="utf-8")
+
+
+def test_the_package_does_not_import_the_toy_data():
+    names = {path.stem for path in (ROOT / "toy_data").glob("*.py")} | {"toy_data"}
+    for path in (ROOT / "pixeldit_core").rglob("*.py"):
+        assert not names & {name.split(".")[0] for name in imported(path)}, path

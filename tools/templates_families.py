@@ -1,0 +1,119 @@
+"""Templates of other families: x-prediction networks and PixelHDM."""
+
+from __future__ import annotations
+
+from graph import DIGITS, Graph, Node, enlarge, label, loader, needs, note, sampler, save_animation, save_image
+
+QWEN = "qwen3_0.6b.safetensors"
+QWEN_URL = "https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/model.safetensors"
+HDM = "checkpoint_completed.pt"
+
+
+def digits() -> None:
+    graph = Graph()
+    graph.scale = 0.65
+    model = graph.add(loader(DIGITS))
+    classes = graph.add(label("3: 3", "0-9", (0, 220)), model=(model, 0))
+    settings = [20, "ab2", 2.0, 0.0, 0.0, 1.0, 0, 0, 1]
+    sample = graph.add(
+        sampler(4, "checkpoint default", settings, (400, 0), frames=21),
+        model=(model, 0),
+        positive=(classes, 0),
+        negative=(classes, 1),
+    )
+    enlarged = graph.add(enlarge((800, 0), 4, 28, "nearest-exact"), image=(sample, 0))
+    graph.add(save_image("PixelDiT/digits", (800, 140), (400, 560)), images=(enlarged, 0))
+    for number, (output, name, title) in enumerate(
+        ((1, "states", "From noise to digits"), (2, "estimates", "The image as predicted"))
+    ):
+        x = 1240 + 460 * number
+        frames = graph.add(enlarge((x, 0), 4, 28, "nearest-exact"), image=(sample, output))
+        graph.add(save_animation(f"PixelDiT/digits-{name}", title, (x, 140), (420, 560)), images=(frames, 0))
+    graph.add(
+        note(
+            "## Press Run\n\nThe small bundled grayscale model generates the ten digits at 28 x 28 pixels. Two animations show "
+            "the sampling: *states*, the trajectory from noise to image, and *estimates*, the final image as predicted at "
+            "each time (this model predicts the image, not the velocity).\n\n* **Your own model**: checkpoints of the "
+            "public x-prediction trainer (`dit`, `mmdit`, `pixeldit`, `mmpixeldit`; MNIST or CIFAR-10) load unchanged: put "
+            "the `.pt` into `models/diffusion_models`, press **R** and choose it. Sizes, mean, std and class names are read "
+            "from the file.\n* **trajectory_frames** (advanced): number of frames; 0 = no animation.\n* **convention** "
+            "(advanced): *reference* reproduces the original sampler exactly, including the noise that it leaves.\n\n"
+            "The bundled model was trained on synthetic digits, not on MNIST.",
+            (0, 460),
+            (340, 380),
+            "Start here",
+        )
+    )
+    graph.save("PixelDiT MNIST digits")
+
+
+def pixelhdm() -> None:
+    graph = Graph()
+    graph.scale = 0.65
+    model = graph.add(loader(HDM))
+    clip = graph.add(
+        Node(
+            "CLIPLoader",
+            (0, 220),
+            (340, 110),
+            outputs=[("CLIP", "CLIP")],
+            widgets=[QWEN, "stable_diffusion", "default"],
+            properties=needs(QWEN, QWEN_URL, "text_encoders"),
+        )
+    )
+    words = graph.add(
+        Node(
+            "PixelDiTTextPrompt",
+            (400, 0),
+            (400, 300),
+            inputs=[("clip", "CLIP")],
+            outputs=[("positive", "CONDITIONING"), ("negative", "CONDITIONING")],
+            widgets=["A lighthouse on a cliff above a stormy sea.", ""],
+        ),
+        clip=(clip, 0),
+    )
+    settings = [50, "heun_exact", 7.5, 0.0, 0.0, 1.0, 512, 512, 1]
+    schedule = graph.add(
+        Node(
+            "PixelDiTCFGSchedule",
+            (400, 360),
+            (400, 110),
+            [("model", "MODEL")],
+            [("MODEL", "MODEL")],
+            ["cosine", 1.0],
+        ),
+        model=(model, 0),
+    )
+    sample = graph.add(
+        sampler(42, "pixelhdm", settings, (860, 0)),
+        model=(schedule, 0),
+        positive=(words, 0),
+        negative=(words, 1),
+    )
+    graph.add(save_image("PixelDiT/pixelhdm", (1260, 0), (600, 660)), images=(sample, 0))
+    graph.add(
+        note(
+            "## Model Links\n\nNo PixelHDM weights are published: this template is for models you trained yourself. Put the "
+            f"checkpoint (`{HDM}`, `checkpoint_epoch_12.pt` ...) and the text encoder here:\n\n```\nComfyUI/models/\n"
+            f"  diffusion_models/{HDM}\n  text_encoders/{QWEN}\n```\n\n[{QWEN}]({QWEN_URL}) is `model.safetensors` of "
+            "[Qwen/Qwen3-0.6B](https://huggingface.co/Qwen/Qwen3-0.6B), renamed (Apache 2.0); use any type in Load CLIP. It "
+            "needs a ComfyUI of February 2026 or newer. Press **R** to refresh the lists. These nodes do not download "
+            "anything.",
+            (0, 390),
+            (340, 340),
+            "Model Links",
+        )
+    )
+    graph.add(
+        note(
+            "## Settings\n\nThese are the authors' settings: 50 steps of Heun (two calls each), cfg 7.5, no timeshift. The "
+            "**CFG schedule** is one of their strategies: full guidance at the start, none at the end; bypass it to "
+            "compare.\n\n**convention** (advanced): *standard* integrates to the clean image; *reference* stops at t = 0.95 "
+            "like the original program, which leaves some noise. Faster: *flow_dpmpp_2m* with 30 steps. The model was "
+            "trained with an empty negative prompt.",
+            (400, 530),
+            (400, 230),
+            "Settings",
+        )
+    )
+    graph.save("PixelHDM Text to Image")
