@@ -1,6 +1,6 @@
 """How long a checkpoint takes to inspect and to load, and the memory that loading needs beyond the file's pages.
 
-    export PYTHONPATH=tests/host
+    export PYTHONPATH=tests
     python benchmarks/load.py                  the text-to-image network (1.3 B), bfloat16, in several kinds of files
     python benchmarks/load.py --host           and through PixelDiT Loader's function, in ComfyUI
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hosts import find_hosts
+from host.comfyui import find_hosts
 from native import python_path, start_host
 from step import build
 

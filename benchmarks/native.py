@@ -1,6 +1,6 @@
 """Our text-to-image network against ComfyUI's built-in one: same weights, same call, same process.
 
-    export PYTHONPATH=tests/host
+    export PYTHONPATH=tests
     python benchmarks/native.py                     the ComfyUI in COMFYUI_PATH, around this pack, or in the home folder
     python benchmarks/native.py ../ComfyUI --size 512 --profile
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hosts import Host, find_hosts
+from host.comfyui import Host, find_hosts
 from step import DTYPES, build, peak_memory, profile, seconds
 
 import pixeldit_core as pc
@@ -45,7 +45,7 @@ def find_host(folder: str | None) -> Host:
 
 def python_path(host: Host) -> str:
     """ComfyUI first: its `nodes` and `server` are not ours."""
-    return os.pathsep.join(map(str, (host.path, ROOT, ROOT / "tests" / "host")))
+    return os.pathsep.join(map(str, (host.path, ROOT, ROOT / "tests")))
 
 
 def run_in_host(host: Host) -> int:

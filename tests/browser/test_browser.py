@@ -6,15 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
-from hosts import ROOT, find_hosts  # noqa: E402
-from server import PACK, Server, running  # noqa: E402
+from host.comfyui import ROOT, find_hosts
+from host.server import PACK, Server, running
 
 HOSTS = find_hosts()
 DRIVE = Path(__file__).parent / "drive.js"

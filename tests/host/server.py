@@ -1,4 +1,4 @@
-"""A real ComfyUI server with the pack in its custom_nodes."""
+"""A real ComfyUI server with the pack in its custom_nodes, and prompts for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hosts import ROOT, Host
+from host.comfyui import ROOT, Host
 
+BUNDLED = "pixeldit-drawings-64.safetensors"
 PACK = "ComfyUI-PixelDiT"
 
 
@@ -78,7 +79,7 @@ def running(host: Host, base: Path) -> Iterator[Server]:
         process = subprocess.Popen(
             command,
             cwd=host.path,
-            env={"OMP_NUM_THREADS": "1"} | os.environ,  # as in hosts.run_inside
+            env={"OMP_NUM_THREADS": "1"} | os.environ,  # as in comfyui.run_pytest
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -101,3 +102,44 @@ def _wait_until_up(server: Server, process: subprocess.Popen) -> None:
             break
         time.sleep(0.5)
     raise RuntimeError(f"ComfyUI did not start:\n{server.log[-3000:]}")
+
+
+def prompt(checkpoint: str = BUNDLED, label: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """Loader, label, sampler and save, in the form of ComfyUI's API."""
+    values = {
+        "seed": 1,
+        "settings": "custom",
+        "steps": 4,
+        "solver": "ab2",
+        "cfg": 2.0,
+        "timeshift": 0.0,
+        "cfg_interval_start": 0.1,
+        "cfg_interval_end": 0.9,
+        "width": 64,
+        "height": 64,
+        "batch_size": 1,
+        "denoise": 1.0,
+        **settings,
+    }
+    return {
+        "1": {
+            "class_type": "PixelDiTLoader",
+            "inputs": {"checkpoint": checkpoint, "weights": "auto", "weight_dtype": "default"},
+        },
+        "2": {
+            "class_type": "PixelDiTClassLabel",
+            "inputs": {"model": ["1", 0], "class_name": "5: fish", "classes": "", **(label or {})},
+        },
+        "3": {
+            "class_type": "PixelDiTSampler",
+            "inputs": {"model": ["1", 0], "positive": ["2", 0], "negative": ["2", 1], **values},
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "PixelDiT/test"}},
+    }
+
+
+def error_of(entry: dict[str, Any]) -> str:
+    for kind, message in entry["status"]["messages"]:
+        if kind == "execution_error":
+            return message["exception_message"]
+    return ""

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hosts import ROOT, find_hosts  # noqa: E402
-from server import PACK, Server, running  # noqa: E402
+from host.comfyui import NO_HOST, ROOT, find_hosts
+from host.server import BUNDLED, PACK, Server, error_of, prompt, running
 
 HOSTS = find_hosts()
-NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
-BOX = "pixeldit-drawings-64.safetensors"
 TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 
@@ -28,49 +22,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running_server
 
 
-def prompt(checkpoint: str = BOX, label: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    """Loader, label, sampler and save, in the form of ComfyUI's API."""
-    values = {
-        "seed": 1,
-        "settings": "custom",
-        "steps": 4,
-        "solver": "ab2",
-        "cfg": 2.0,
-        "timeshift": 0.0,
-        "cfg_interval_start": 0.1,
-        "cfg_interval_end": 0.9,
-        "width": 64,
-        "height": 64,
-        "batch_size": 1,
-        "denoise": 1.0,
-        **settings,
-    }
-    return {
-        "1": {
-            "class_type": "PixelDiTLoader",
-            "inputs": {"checkpoint": checkpoint, "weights": "auto", "weight_dtype": "default"},
-        },
-        "2": {
-            "class_type": "PixelDiTClassLabel",
-            "inputs": {"model": ["1", 0], "class_name": "5: fish", "classes": "", **(label or {})},
-        },
-        "3": {
-            "class_type": "PixelDiTSampler",
-            "inputs": {"model": ["1", 0], "positive": ["2", 0], "negative": ["2", 1], **values},
-        },
-        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "PixelDiT/test"}},
-    }
-
-
 def pictures(server: Server) -> set[str]:
     return {path.name for path in (server.base / "output").rglob("*.png")}
-
-
-def error_of(entry: dict[str, Any]) -> str:
-    for kind, message in entry["status"]["messages"]:
-        if kind == "execution_error":
-            return message["exception_message"]
-    return ""
 
 
 def test_a_picture_is_saved(server: Server) -> None:
@@ -110,7 +63,7 @@ def test_a_missing_file_is_told(server: Server) -> None:
 def test_a_damaged_file_is_told(server: Server) -> None:
     folder = server.base / "models" / "diffusion_models"
     (folder / "notes.ckpt").write_text("not a checkpoint", encoding="utf-8")
-    (folder / "cut.safetensors").write_bytes((ROOT / "models" / BOX).read_bytes()[:100000])
+    (folder / "cut.safetensors").write_bytes((ROOT / "models" / BUNDLED).read_bytes()[:100000])
     assert "notes.ckpt is not a checkpoint" in error_of(server.run(prompt(checkpoint="notes.ckpt")))
     assert "damaged or truncated" in error_of(server.run(prompt(checkpoint="cut.safetensors")))
 
@@ -158,7 +111,7 @@ def test_help_pages_and_locales_are_served(server: Server) -> None:
 
 
 def test_class_names_for_the_browser(server: Server) -> None:
-    names = server.get(f"/pixeldit/classes?checkpoint={BOX}")
+    names = server.get(f"/pixeldit/classes?checkpoint={BUNDLED}")
     assert names[5] == "5: fish" and len(names) == 12
     assert server.get("/pixeldit/classes?checkpoint=../../secret") == []
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from host.comfyui import NO_HOST, ROOT, find_hosts
+from host.server import Server, error_of, prompt, running
 from PIL import Image
 
 import pixeldit_core as pc
 
-sys.path.insert(0, str(Path(__file__).parent))
-from hosts import ROOT, find_hosts  # noqa: E402
-from server import Server, running  # noqa: E402
-from test_server import NO_HOST, error_of, prompt  # noqa: E402
-
 HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 TEXT = pc.PixelDiTT2IParams(32, 2, 1, 1, 24, 3, patch_size=8, pixel_hidden_size=4, txt_embed_dim=20, txt_max_length=12)
-IN_THE_BOX = {path.name for path in (ROOT / "models").glob("*.safetensors")}
+BUNDLED_MODELS = {path.name for path in (ROOT / "models").glob("*.safetensors")}
 HIDDEN = (slice(16, 48), slice(20, 60))  # rows and columns of the photograph that are painted anew
 
 
@@ -141,7 +137,7 @@ def test_every_template_names_what_it_needs(server: Server) -> None:
     """Loaders of files that are not in the pack carry a link and a folder for the page's dialog."""
     for path in sorted((ROOT / "workflows").glob("*.json")):
         for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
-            if node["type"] in ("PixelDiTLoader", "CLIPLoader") and node["widgets_values"][0] not in IN_THE_BOX:
+            if node["type"] in ("PixelDiTLoader", "CLIPLoader") and node["widgets_values"][0] not in BUNDLED_MODELS:
                 if node["widgets_values"][0] == "checkpoint_completed.pt":
                     continue  # of PixelHDM nothing is published
                 (model,) = node["properties"]["models"]

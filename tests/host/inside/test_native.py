@@ -1,23 +1,22 @@
 """Beside the host's own PixelDiT: the same pictures, and our nodes on its MODEL."""
 
-import checks_t2i
 import tiny_t2i
 import torch
-from checks_t2i import SETTINGS, apply, custom, ksampler, noise, sampler
-from kit import close, core, load, out_of, record_calls, require, run
+from kit import close, core, load, out_of, record_calls, run, texts
 from safetensors.torch import load_file, save_file
+from text_model import SETTINGS, apply, custom, ksampler, noise, sampler
 
 
 def pairs():
     return tiny_t2i.ours(), tiny_t2i.native()
 
 
-def check_one_network_call():
+def test_one_network_call():
     ours, native = pairs()
     close(apply(ours)[1], apply(native)[1], 1e-5)
 
 
-def check_ksampler_gives_the_same_with_both():
+def test_ksampler_gives_the_same_with_both():
     ours, native = pairs()
     for name, scheduler in (("euler", "simple"), ("dpmpp_2m", "simple"), ("heun", "normal"), ("er_sde", "simple")):
         options = {"sampler_name": name, "scheduler": scheduler}
@@ -26,7 +25,7 @@ def check_ksampler_gives_the_same_with_both():
     close(*(ksampler(model) for model in shifted), 1e-4)
 
 
-def check_image_to_image_and_inpainting_give_the_same_with_both():
+def test_image_to_image_and_inpainting_give_the_same_with_both():
     ours, native = pairs()
     picture = torch.rand(2, 32, 48, 3, generator=torch.Generator().manual_seed(3))
     mask = torch.zeros(1, 32, 48)
@@ -36,7 +35,7 @@ def check_image_to_image_and_inpainting_give_the_same_with_both():
         close(ksampler(ours, **options), ksampler(native, **options), 1e-4)
 
 
-def check_scheduler_and_solvers_work_on_the_hosts_model():
+def test_scheduler_and_solvers_work_on_the_hosts_model():
     ours, native = pairs()
     for steps in (6, 25):
         close(*(run("PixelDiTScheduler", model=model, steps=steps)[0] for model in (ours, native)), 0)
@@ -44,16 +43,16 @@ def check_scheduler_and_solvers_work_on_the_hosts_model():
         close(custom(ours, solver, noise()), custom(native, solver, noise()), 1e-4)
 
 
-def check_sampler_node_gives_the_same_picture_with_both():
+def test_sampler_node_gives_the_same_picture_with_both():
     ours, native = pairs()
     for solver in ("flow_dpmpp_2m", "ab2"):
         one, other = (sampler(model, solver=solver) for model in (ours, native))
-        require(((one - other).abs() * 255).max() <= 1.01, solver)
+        assert ((one - other).abs() * 255).max() <= 1.01, solver
     automatic, given = (sampler(native, timeshift=shift, width=64, height=64) for shift in (0.0, 3.0))
-    require(torch.equal(automatic, given), "the automatic timeshift knows the host's model and the size")
+    assert torch.equal(automatic, given), "the automatic timeshift knows the host's model and the size"
 
 
-def check_interval_works_on_the_hosts_model():
+def test_interval_works_on_the_hosts_model():
     ours, native = pairs()
     rows = []
     for model in (ours, native):
@@ -61,24 +60,24 @@ def check_interval_works_on_the_hosts_model():
         model, calls = record_calls(model)
         rows.append((ksampler(model, steps=10), [len(call["x"]) for call in calls]))
     close(rows[0][0], rows[1][0], 1e-4)
-    require(rows[0][1] == rows[1][1] and set(rows[0][1]) == {2, 4}, str(rows[0][1]))
+    assert rows[0][1] == rows[1][1] and set(rows[0][1]) == {2, 4}, str(rows[0][1])
 
 
-def check_what_the_host_saves_and_refuses_loads_in_ours():
+def test_what_the_host_saves_and_refuses_loads_in_ours():
     """ModelSave of the host's own model (split, without core.), which the host cannot load again."""
     native = tiny_t2i.native()
     run("ModelSave", model=native, filename_prefix="pixeldit/native", prompt=None, extra_pnginfo=None)
     saved = sorted(out_of("output").rglob("native*.safetensors"))[-1]
     keys = load_file(saved)
-    require(any(key.endswith("adaLN_modulation_msa.weight") for key in keys), "the host splits")
-    require(not detects(saved), "the host cannot load its own file")
+    assert any(key.endswith("adaLN_modulation_msa.weight") for key in keys), "the host splits"
+    assert not detects(saved), "the host cannot load its own file"
     expected = apply(native)[1]
     close(apply(load(saved))[1], expected, 1e-5)
     tensors = core().load_checkpoint(saved).network.state_dict()
     for prefix in ("", "net.", "module.core.", "model.", "_orig_mod.core.", "model.diffusion_model."):
         path = out_of("files") / "prefixed.safetensors"
         save_file({prefix + key: value.contiguous() for key, value in tensors.items()}, path)
-        require(prefix == "net." or not detects(path), f"{prefix}: the host takes it, too")
+        assert prefix == "net." or not detects(path), f"{prefix}: the host takes it, too"
         close(apply(load(path))[1], expected, 1e-5)
 
 
@@ -93,12 +92,12 @@ def detects(path):
     return found is not None and found.unet_config.get("image_model") == "pixeldit_t2i"
 
 
-def check_four_maps_per_pixel_load_in_ours_alone():
+def test_four_maps_per_pixel_load_in_ours_alone():
     model = tiny_t2i.ours(pit_adaln_post_modulation=True)
-    known = tiny_t2i.core_model(pit_adaln_post_modulation=True)
+    in_core = tiny_t2i.core_model(pit_adaln_post_modulation=True)
     x, got = apply(model)
-    close(got, x + 0.6 * known.velocity(x, 0.4, checks_t2i.texts(rows=2)[0][0]), 1e-5)
+    close(got, x + 0.6 * in_core.velocity(x, 0.4, texts(rows=2)[0][0]), 1e-5)
 
 
-def check_the_node_settings_are_the_same_for_both():
-    require(SETTINGS["steps"] == 6 and tiny_t2i.native().get_model_object("model_sampling").shift == 4.0)
+def test_the_node_settings_are_the_same_for_both():
+    assert SETTINGS["steps"] == 6 and tiny_t2i.native().get_model_object("model_sampling").shift == 4.0

@@ -1,12 +1,11 @@
 """The node schemas are pinned in tests/host/schema.json: changing one is a decision.
 
-After a decision, copy the `schema.json` that a run of `runner.py` leaves in its folder over the pinned one.
+After a decision, run this test with `--out` and copy the `schema.json` of that folder over the pinned one.
 """
 
 import json
 
 import kit
-from kit import require
 
 NODES = (
     "PixelDiTLoader",
@@ -57,34 +56,38 @@ def describe(node_id):
     }
 
 
-def check_schemas_are_the_pinned_ones():
+def test_schemas_are_the_pinned_ones():
     found = {node_id: describe(node_id) for node_id in NODES}
     (kit.OUT / "schema.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     pinned = json.loads((kit.PACK / "tests" / "host" / "schema.json").read_text(encoding="utf-8"))
-    require(list(found) == list(pinned), "the list of nodes changed")
+    assert list(found) == list(pinned), "the list of nodes changed"
     for node_id, schema in found.items():
         for key, value in schema.items():
-            require(value == pinned[node_id][key], f"{node_id}.{key} changed: {value} was {pinned[node_id][key]}")
+            assert value == pinned[node_id][key], f"{node_id}.{key} changed: {value} was {pinned[node_id][key]}"
 
 
-def check_the_pack_adds_these_nodes_and_no_others():
+def test_the_pack_adds_these_nodes_and_no_others():
     import nodes
 
     mine = [name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("PixelDiT")]
-    require(sorted(mine) == sorted(NODES), str(mine))
+    assert sorted(mine) == sorted(NODES), str(mine)
 
 
-def check_every_input_and_output_has_a_tooltip():
+def test_every_input_and_output_has_a_tooltip():
     for node_id in NODES:
         schema = describe(node_id)
         for name, entry in schema["inputs"].items():
-            require(entry.get("tooltip"), f"{node_id}.{name}")
+            assert entry.get("tooltip"), f"{node_id}.{name}"
         for entry in schema["outputs"]:
-            require(entry["tooltip"] and entry["name"], node_id)
+            assert entry["tooltip"] and entry["name"], node_id
 
 
-def check_aliases_where_the_host_knows_them():
+def test_aliases_where_the_host_knows_them():
     for node_id in NODES:
         schema = kit.node(node_id).GET_SCHEMA()
         if hasattr(schema, "search_aliases"):
-            require(schema.search_aliases, node_id)
+            assert schema.search_aliases, node_id
+
+
+def test_the_pack_loads():
+    assert kit.LOADED

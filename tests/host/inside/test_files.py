@@ -1,10 +1,11 @@
 """Checkpoints of many files and quantized ones, through the loader's list and its node."""
 
 import json
+import re
 import shutil
 
+import pytest
 import torch
-from checks_t2i import apply
 from kit import (
     close,
     core,
@@ -15,13 +16,12 @@ from kit import (
     module,
     out_of,
     put,
-    raises,
     reference_processor,
-    require,
     run,
     sampler_net,
 )
 from safetensors.torch import save_file
+from text_model import apply
 
 QUANTISED = ("fp8-scaled", "fp8-metadata", "fp8-old", "fp8-plain", "mxfp8", "int8", "int8-convrot")
 
@@ -42,20 +42,20 @@ def loads(name):
     return run("PixelDiTLoader", checkpoint=name, weight_dtype="fp32")[0]
 
 
-def check_a_diffusers_folder_is_one_entry():
+def test_a_diffusers_folder_is_one_entry():
     source = golden_folder("bili-c2i", "peers") / "model"
     shutil.copytree(source, models() / "authors" / "pipe", dirs_exist_ok=True)
     names = [name for name in listed() if "pipe" in name]
-    require(names == ["authors/pipe/"], names)
+    assert names == ["authors/pipe/"], names
     model = loads("authors/pipe/")
-    known = module("nodes.host.spec").find_spec(model)
-    require(known.class_names[1] == ("goldfish", "Carassius auratus") and known.source == "pipe")
-    require(known.settings.size == (32, 32), "sample_size of its config")
+    spec = module("nodes.host.spec").find_spec(model)
+    assert spec.class_names[1] == ("goldfish", "Carassius auratus") and spec.source == "pipe"
+    assert spec.settings.size == (32, 32), "sample_size of its config"
     file = "authors/pipe/transformer/diffusion_pytorch_model.safetensors"
-    require(loads(file) is not None, "as older workflows and other loaders name it")
+    assert loads(file) is not None, "as older workflows and other loaders name it"
 
 
-def check_shards_are_one_entry():
+def test_shards_are_one_entry():
     state = {key: value.clone() for key, value in core().load_checkpoint(sampler_net()).network.state_dict().items()}
     keys = sorted(state)
     folder = models() / "sharded"
@@ -66,20 +66,22 @@ def check_shards_are_one_entry():
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
     (folder / "net.safetensors.index.json").write_text(json.dumps(index))
     names = [name for name in listed() if name.startswith("sharded")]
-    require(names == ["sharded/net.safetensors.index.json"], names)
+    assert names == ["sharded/net.safetensors.index.json"], names
     expected = load_tiny().model.diffusion_model.state_dict()
     found = loads(names[0]).model.diffusion_model.state_dict()
-    require(all(torch.equal(found[key], expected[key]) for key in expected))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
     (folder / "net-00002-of-00002.safetensors").unlink()
-    raises(ValueError, "its shard net-00002-of-00002.safetensors is not there", loads, names[0])
+    with pytest.raises(ValueError, match=re.escape("its shard net-00002-of-00002.safetensors is not there")):
+        loads(names[0])
 
 
-def check_names_do_not_lead_out_of_the_folders():
+def test_names_do_not_lead_out_of_the_folders():
     for name in ("../", "../../", "/", "nowhere/", "authors/../../", str(out_of("models")) + "/"):
-        raises(ValueError, "is not in models/", loads, name)
+        with pytest.raises(ValueError, match="is not in models/"):
+            loads(name)
 
 
-def check_quantized_files_give_the_golden_velocity():
+def test_quantized_files_give_the_golden_velocity():
     for name in QUANTISED:
         case, inputs, outputs = golden(f"comfy-t2i-{name}", "peers")
         model = load(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
@@ -89,22 +91,21 @@ def check_quantized_files_give_the_golden_velocity():
         close(velocity, outputs["velocity"], case["suggested_atol_velocity"])
 
 
-def check_quantized_files_suit_every_precision():
+def test_quantized_files_suit_every_precision():
     path = golden_folder("comfy-t2i-int8", "peers") / "checkpoint.safetensors"
     exact = load(path)
     for dtype, tolerance in (("default", 0.05), ("bf16", 0.05)):
         model = run("PixelDiTLoader", checkpoint=put(path, "int8.safetensors"), weight_dtype=dtype)[0]
-        told = module("nodes.loader").describe(module("nodes.host.spec").find_spec(model), model.model.loaded)
-        require(
-            "2 + 1 blocks of 64, patch 8" in told and "layout core., raw weights, " in told and " from int8, " in told,
-            told,
-        )
-        require("50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0 to 1" in told, told)
+        text = module("nodes.loader").describe(module("nodes.host.spec").find_spec(model), model.model.loaded)
+        assert (
+            "2 + 1 blocks of 64, patch 8" in text and "layout core., raw weights, " in text and " from int8, " in text
+        ), text
+        assert "50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0 to 1" in text, text
         a, b = (apply(entry)[1] for entry in (model, exact))
-        require((a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}")
+        assert (a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}"
 
 
-def check_scaled_fp8_stays_compact_where_the_host_can():
+def test_scaled_fp8_stays_compact_where_the_host_can():
     import comfy.ops
 
     kept = hasattr(comfy.ops, "mixed_precision_ops")
@@ -113,7 +114,7 @@ def check_scaled_fp8_stays_compact_where_the_host_can():
         path = put(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
         model = run("PixelDiTLoader", checkpoint=path, weight_dtype="default")[0]
         weight = model.model.diffusion_model.state_dict()["patch_blocks.0.attn.qkv_x.weight"]
-        require((weight.dtype.itemsize == 1) == kept, weight.dtype)
+        assert (weight.dtype.itemsize == 1) == kept, weight.dtype
         arguments = (inputs["x"], 1 - inputs["timesteps"] / 1000, inputs["context"])
         with reference_processor():
             velocity = model.model.diffusion_model(*arguments)
@@ -122,20 +123,20 @@ def check_scaled_fp8_stays_compact_where_the_host_can():
         close(apply(model)[1], apply(exact)[1], 1e-4)
 
 
-def check_a_lora_and_saving_on_a_quantized_model():
-    import checks_lora
+def test_a_lora_and_saving_on_a_quantized_model():
+    import loras
 
     path = golden_folder("comfy-t2i-fp8-scaled", "peers") / "checkpoint.safetensors"
     compact = run("PixelDiTLoader", checkpoint=put(path, "compact.safetensors"), weight_dtype="default")[0]
     exact = load(path, "compact.safetensors")
-    shapes = checks_lora.shapes_of(core().load_checkpoint(path))
+    shapes = loras.shapes_of(core().load_checkpoint(path))
     modules = ("patch_blocks.0.attn.qkv_x", "pixel_blocks.0.mlp.fc1")
-    name = checks_lora.put("on-fp8.safetensors", checks_lora.peft(checks_lora.pairs(shapes, modules)))
+    name = loras.put("on-fp8.safetensors", loras.peft(loras.pairs(shapes, modules)))
     patched, other = (run("PixelDiTLoRA", model=model, lora_name=name)[0] for model in (compact, exact))
-    require((apply(patched)[1] - apply(compact)[1]).abs().max() > 1e-3)
+    assert (apply(patched)[1] - apply(compact)[1]).abs().max() > 1e-3
     wanted = apply(other)[1]
     # the host rounds a patched weight back to float8, so this is near, not equal
-    require((apply(patched)[1] - wanted).norm() / wanted.norm() < 0.1)
+    assert (apply(patched)[1] - wanted).norm() / wanted.norm() < 0.1
     folder = out_of("output") / "diffusion_models"
     before = set(folder.glob("*")) if folder.exists() else set()
     run("PixelDiTSaveModel", model=compact, filename_prefix="diffusion_models/from-fp8")

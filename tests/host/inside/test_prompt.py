@@ -1,9 +1,12 @@
 """PixelDiT Text Prompt, with the host's own text encoder; on hosts that have none for PixelDiT, its error."""
 
+import re
+
+import pytest
 import tiny_gemma
 import tiny_t2i
 import torch
-from kit import module, raises, require, run
+from kit import module, run
 
 
 def prompt(clip, text, negative="blurry"):
@@ -15,48 +18,48 @@ def plain(clip, text):
 
 
 def same(a, b):
-    require(len(a) == len(b) == 1 and torch.equal(a[0][0], b[0][0]))
+    assert len(a) == len(b) == 1 and torch.equal(a[0][0], b[0][0])
     mask, other = a[0][1].get("attention_mask"), b[0][1].get("attention_mask")
-    require(a[0][1].keys() == b[0][1].keys() and torch.equal(mask, other))
+    assert a[0][1].keys() == b[0][1].keys() and torch.equal(mask, other)
 
 
-def check_both_prompts_are_encoded_as_the_host_does():
+def test_both_prompts_are_encoded_as_the_host_does():
     clip = tiny_gemma.load()
     for text, negative in (("a cat in the garden", "low quality"), ("", ""), ("dog " * 500, "blurry")):
         positive, against = prompt(clip, text, negative)
         same(positive, plain(clip, text))
         same(against, plain(clip, negative))
-        require(tuple(positive[0][0].shape) == tuple(against[0][0].shape) == (1, 300, tiny_gemma.WIDTH))
+        assert tuple(positive[0][0].shape) == tuple(against[0][0].shape) == (1, 300, tiny_gemma.WIDTH)
 
 
-def check_the_default_negative_prompt_is_the_published_one():
+def test_the_default_negative_prompt_is_the_published_one():
     from kit import node
 
     options = node("PixelDiTTextPrompt").GET_NODE_INFO_V1()["input"]["required"]["negative_prompt"][1]
-    require(options["default"].startswith("low quality, worst quality, over-saturated, blurry"))
+    assert options["default"].startswith("low quality, worst quality, over-saturated, blurry")
 
 
-def check_a_cut_is_said():
+def test_a_cut_is_said():
     unread = module("nodes.host.text").unread
     clip = tiny_gemma.load()
     words = next(text for text in ("cat ", "dog ", "a ") if tokens(clip, text * 10) == 10 * tokens(clip, text))
     each = tokens(clip, words)
-    require(unread(clip, words * (299 // each)) is None, "it just fits")
+    assert unread(clip, words * (299 // each)) is None, "it just fits"
     text = words * (299 // each + 1)
-    require(f"it has {tokens(clip, text)} tokens" in unread(clip, text), unread(clip, text))
+    assert f"it has {tokens(clip, text)} tokens" in unread(clip, text), unread(clip, text)
     # what is told is true: the host gives the same states whatever stands behind the cut
     longer = words * (299 // each + 5)
     cut, full = (plain(clip, text)[0][0] for text in (longer, longer + "low quality"))
-    require(torch.equal(cut, full), "nothing behind the cut counts")
+    assert torch.equal(cut, full), "nothing behind the cut counts"
     for short in ("", "a cat"):
-        require(unread(clip, short) is None)
+        assert unread(clip, short) is None
 
 
 def tokens(clip, text):
     return len(clip.tokenizer.gemma2_2b.tokenizer(text)["input_ids"]) - 1
 
 
-def check_from_prompt_to_picture():
+def test_from_prompt_to_picture():
     clip, model = tiny_gemma.load(), tiny_t2i.ours(txt_max_length=300)
     positive, negative = prompt(clip, "a cat in the garden", "blurry")
 
@@ -67,21 +70,25 @@ def check_from_prompt_to_picture():
         )[0]  # fmt: skip
 
     made = picture(positive, negative)
-    require(tuple(made.shape) == (1, 32, 32, 3) and torch.isfinite(made).all())
+    assert tuple(made.shape) == (1, 32, 32, 3) and torch.isfinite(made).all()
     core_nodes = picture(plain(clip, "a cat in the garden"), plain(clip, "blurry"))
-    require(torch.equal(made, core_nodes), "conditioning of the host's own node works as well")
-    require(not torch.equal(made, picture(*prompt(clip, "the lazy dog", "blurry"))), "the prompt matters")
+    assert torch.equal(made, core_nodes), "conditioning of the host's own node works as well"
+    assert not torch.equal(made, picture(*prompt(clip, "the lazy dog", "blurry"))), "the prompt matters"
     combined = run("ConditioningConcat", conditioning_to=positive, conditioning_from=negative)[0]
-    require(torch.isfinite(picture(combined, negative)).all(), "600 tokens: the first 300 count")
+    assert torch.isfinite(picture(combined, negative)).all(), "600 tokens: the first 300 count"
 
 
-def check_a_host_or_encoder_that_does_not_know_pixeldit_is_told():
+def test_a_host_or_encoder_that_does_not_know_pixeldit_is_told():
     import comfy.sd
 
     if not hasattr(comfy.sd.CLIPType, "PIXELDIT"):
         clip = tiny_gemma.load("LUMINA2")
-        raises(ValueError, "needs ComfyUI 0.23 or newer; this is 0.3.64", prompt, clip, "a cat")
-        raises(ValueError, "needs ComfyUI 0.23 or newer", prompt, None, "a cat")
+        with pytest.raises(ValueError, match=re.escape("needs ComfyUI 0.23 or newer; this is 0.3.64")):
+            prompt(clip, "a cat")
+        with pytest.raises(ValueError, match=re.escape("needs ComfyUI 0.23 or newer")):
+            prompt(None, "a cat")
         return
-    raises(ValueError, "set its type to pixeldit", prompt, tiny_gemma.load("LUMINA2"), "a cat")
-    raises(ValueError, "there is no text encoder", prompt, None, "a cat")
+    with pytest.raises(ValueError, match="set its type to pixeldit"):
+        prompt(tiny_gemma.load("LUMINA2"), "a cat")
+    with pytest.raises(ValueError, match="there is no text encoder"):
+        prompt(None, "a cat")

@@ -1,10 +1,11 @@
 """Image to image and inpainting in pixels: what lies outside of the mask stays bit for bit, in both families."""
 
-import checks_t2i
+import pytest
+import text_model
 import tiny_t2i
 import torch
-from checks_sampling import pixeldit
-from kit import close, core, labels, load_tiny, module, raises, require, run, sampler_net, texts
+from class_model import pixeldit
+from kit import close, core, labels, load_tiny, module, run, sampler_net, texts
 
 
 def photograph(height=32, width=48, channels=3):
@@ -33,42 +34,42 @@ def paint(model, **options):
     """Our sampler node, for a MODEL of either family."""
     if model.model.pixeldit.family.condition == "class":
         return pixeldit(model, **{"positive": labels([3]), "steps": 4, **options})
-    return checks_t2i.sampler(model, **{"batch_size": 1, "steps": 4, **options})
+    return text_model.sampler(model, **{"batch_size": 1, "steps": 4, **options})
 
 
 def walk(model, **options):
     """KSampler and PixelDiT Decode."""
     if model.model.pixeldit.family.condition == "class":
         options = {"positive": labels([3]), "negative": labels([10]), **options}
-    return run("PixelDiTDecode", samples={"samples": checks_t2i.ksampler(model, **options)})[0]
+    return run("PixelDiTDecode", samples={"samples": text_model.ksampler(model, **options)})[0]
 
 
 def models():
     return load_tiny(), tiny_t2i.ours()
 
 
-def check_outside_of_the_mask_every_pixel_stays():
+def test_outside_of_the_mask_every_pixel_stays():
     image, mask = photograph(), hole()
     outside = mask[0] == 0
     for model in models():
         for solver in core().SOLVERS:
             for denoise in (1.0, 0.5):
                 made = paint(model, image=image, mask=mask, width=0, height=0, solver=solver, denoise=denoise)
-                require(torch.equal(levels(made)[0][outside], original(image)[0][outside]), f"{solver} {denoise}")
-                require((levels(made)[0][~outside] != original(image)[0][~outside]).any(), "inside is painted")
+                assert torch.equal(levels(made)[0][outside], original(image)[0][outside]), f"{solver} {denoise}"
+                assert (levels(made)[0][~outside] != original(image)[0][~outside]).any(), "inside is painted"
 
 
-def check_ksampler_keeps_every_pixel_too():
+def test_ksampler_keeps_every_pixel_too():
     image, mask = photograph(), hole()
     outside = mask[0] == 0
     for model in models():
         latent = run("PixelDiTEncode", pixels=image, mask=mask)[0]
         for name in ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "uni_pc", "lcm"):
             made = walk(model, sampler_name=name, latent_image=latent, denoise=0.6)
-            require(torch.equal(levels(made)[0][outside], original(image)[0][outside]), name)
+            assert torch.equal(levels(made)[0][outside], original(image)[0][outside]), name
 
 
-def check_a_soft_mask_blends_as_documented():
+def test_a_soft_mask_blends_as_documented():
     """Where the mask is between black and white, each estimate of the picture is mixed with the photograph."""
     image, mask = photograph(), torch.full((1, 32, 48), 0.5)
     for model, core_model in zip(models(), (core().load_checkpoint(sampler_net()), tiny_t2i.core_model()), strict=True):
@@ -78,7 +79,7 @@ def check_a_soft_mask_blends_as_documented():
         x = core().sample(
             core_model,
             *conditions,
-            noise=checks_t2i.noise((1, 3, 32, 48)),
+            noise=text_model.noise((1, 3, 32, 48)),
             image=core().from_image(core_model, image),
             mask=mask[:, None],
             steps=4,
@@ -90,78 +91,83 @@ def check_a_soft_mask_blends_as_documented():
         close(made, core().to_uint8(core_model, x).float() / 255, 1.01 / 255)
 
 
-def check_denoise_decides_how_much_is_new():
+def test_denoise_decides_how_much_is_new():
     image = photograph()
     for model in models():
         little, much = (paint(model, image=image, width=0, height=0, denoise=denoise) for denoise in (0.1, 0.9))
-        require((little - image).abs().mean() < (much - image).abs().mean())
+        assert (little - image).abs().mean() < (much - image).abs().mean()
 
 
-def check_a_size_of_its_own_is_kept_and_another_is_fitted():
+def test_a_size_of_its_own_is_kept_and_another_is_fitted():
     """0 = the image's own size, also one that is no multiple of a patch; else it covers the size and is cropped."""
     for model in models():
         odd = photograph(37, 51)
         mask = hole(37, 51)
         made = paint(model, image=odd, mask=mask, width=0, height=0)
-        require(made.shape == odd.shape)
-        require(torch.equal(levels(made)[0][mask[0] == 0], original(odd)[0][mask[0] == 0]))
+        assert made.shape == odd.shape
+        assert torch.equal(levels(made)[0][mask[0] == 0], original(odd)[0][mask[0] == 0])
         fitted = paint(model, image=photograph(64, 32), mask=hole(64, 32), width=32, height=32)
         expected = module("nodes.host.pixels").fit(photograph(64, 32), 32, 32)
         kept = module("nodes.host.pixels").fit(hole(64, 32)[..., None], 32, 32)[0, ..., 0] == 0
-        require(torch.equal(levels(fitted)[0][kept], levels(expected)[0][kept]) and kept.any())
+        assert torch.equal(levels(fitted)[0][kept], levels(expected)[0][kept]) and kept.any()
 
 
-def check_a_mask_of_another_size():
+def test_a_mask_of_another_size():
     image, model = photograph(), tiny_t2i.ours()
     small = torch.nn.functional.interpolate(hole()[None], size=(16, 24))[0]
     made = paint(model, image=image, mask=small, width=0, height=0)
     large = module("nodes.host.pixels").to_mask(small, image)[0, ..., 0] == 0
-    require(torch.equal(levels(made)[0][large], original(image)[0][large]), "a smaller mask of the same picture fits")
+    assert torch.equal(levels(made)[0][large], original(image)[0][large]), "a smaller mask of the same picture fits"
     for wrong in (torch.ones(1, 64, 64), torch.ones(32, 32)):
-        raises(ValueError, "their aspect ratios differ", paint, model, image=image, mask=wrong)
-        raises(ValueError, "their aspect ratios differ", run, "PixelDiTEncode", pixels=image, mask=wrong)
+        with pytest.raises(ValueError, match="their aspect ratios differ"):
+            paint(model, image=image, mask=wrong)
+        with pytest.raises(ValueError, match="their aspect ratios differ"):
+            run("PixelDiTEncode", pixels=image, mask=wrong)
     empty = torch.zeros(1, 64, 64)  # what Load Image gives for a picture without transparency
-    raises(ValueError, "black everywhere", paint, model, image=image, mask=empty)
-    raises(ValueError, "black everywhere", run, "PixelDiTEncode", pixels=image, mask=empty)
-    raises(ValueError, "no image", paint, model, mask=hole())
+    with pytest.raises(ValueError, match="black everywhere"):
+        paint(model, image=image, mask=empty)
+    with pytest.raises(ValueError, match="black everywhere"):
+        run("PixelDiTEncode", pixels=image, mask=empty)
+    with pytest.raises(ValueError, match="no image"):
+        paint(model, mask=hole())
 
 
-def check_transparency_is_dropped_with_a_note():
+def test_transparency_is_dropped_with_a_note():
     image, model = photograph(channels=4), tiny_t2i.ours()
     plain = image[..., :3]
     made = paint(model, image=image, width=0, height=0, denoise=0.5)
-    require(torch.equal(made, paint(model, image=plain, width=0, height=0, denoise=0.5)))
+    assert torch.equal(made, paint(model, image=plain, width=0, height=0, denoise=0.5))
     with_alpha, without = (run("PixelDiTEncode", pixels=pixels)[0]["samples"] for pixels in (image, plain))
-    require(torch.equal(with_alpha, without))
+    assert torch.equal(with_alpha, without)
     note = module("nodes.host.pixels").ALPHA
-    require("transparency" in note and "dropped" in note)
+    assert "transparency" in note and "dropped" in note
     gray = photograph(channels=1)
-    require(torch.equal(run("PixelDiTEncode", pixels=gray)[0]["samples"][:, 0], gray[..., 0] * 2 - 1))
+    assert torch.equal(run("PixelDiTEncode", pixels=gray)[0]["samples"][:, 0], gray[..., 0] * 2 - 1)
 
 
-def check_several_images_and_masks_each_keep_their_own():
+def test_several_images_and_masks_each_keep_their_own():
     images = torch.cat([photograph(), photograph().flip(1)])
     masks = torch.cat([hole(), hole().flip(2)])
     made = paint(tiny_t2i.ours(), image=images, mask=masks, width=0, height=0, batch_size=2)
     for index in range(2):
         outside = masks[index] == 0
-        require(torch.equal(levels(made)[index][outside], original(images)[index][outside]))
+        assert torch.equal(levels(made)[index][outside], original(images)[index][outside])
 
 
-def check_sizes_of_the_size_node():
+def test_sizes_of_the_size_node():
     def size(**options):
         width, height, latent = run("PixelDiTSize", **options)
-        require(tuple(latent["samples"].shape[-2:]) == (height, width) and not latent["samples"].any())
+        assert tuple(latent["samples"].shape[-2:]) == (height, width) and not latent["samples"].any()
         return width, height
 
-    require(size() == (1024, 1024) and size(resolution="512") == (512, 512))
-    require(size(aspect_ratio="16:9 (1.75:1)") == (1344, 768))
-    require(size(aspect_ratio="16:9 (1.75:1)", orientation="portrait") == (768, 1344))
-    require(size(aspect_ratio="21:9 (2.4:1)", resolution="512") == (768, 320))
+    assert size() == (1024, 1024) and size(resolution="512") == (512, 512)
+    assert size(aspect_ratio="16:9 (1.75:1)") == (1344, 768)
+    assert size(aspect_ratio="16:9 (1.75:1)", orientation="portrait") == (768, 1344)
+    assert size(aspect_ratio="21:9 (2.4:1)", resolution="512") == (768, 320)
     aspects = module("nodes.pixels").ASPECTS
     trained = {(width, height) for height, width in core().FAMILIES["pixeldit_t2i"].trained_sizes(None)}
     wide = {size(aspect_ratio=name) for name in aspects}
     tall = {size(aspect_ratio=name, orientation="portrait", resolution="512") for name in aspects}
-    require(len(wide) == 19 and len(tall) == 15 and wide | tall <= trained, f"{len(wide)} {len(tall)}")
+    assert len(wide) == 19 and len(tall) == 15 and wide | tall <= trained, f"{len(wide)} {len(tall)}"
     latent = run("PixelDiTSize", batch_size=3)[2]["samples"]
-    require(tuple(latent.shape) == (3, 3, 1024, 1024))
+    assert tuple(latent.shape) == (3, 3, 1024, 1024)

@@ -1,10 +1,13 @@
 """Rescaled and scheduled guidance: every way to sample gives what the core gives, and no other guider notices."""
 
-import checks_t2i
+import re
+
+import pytest
+import text_model
 import tiny_t2i
 import torch
-from checks_sampling import CLASSES, SHAPE, core_run, custom, guided, ksampler, noise, pixeldit
-from kit import close, core, empty, labels, load_tiny, raises, record_calls, require, run
+from class_model import CLASSES, SHAPE, core_run, custom, guided, ksampler, noise, pixeldit
+from kit import close, core, empty, labels, load_tiny, record_calls, run
 
 SHAPES = ("linear", "cosine", "quadratic")
 
@@ -21,20 +24,20 @@ def in_core(factor=0.0, shape="constant", end=1.0, cfg=2.5):
     return core().cfg_function(core().cfg_schedule(shape, cfg, end), rescale=factor)
 
 
-def check_ksampler_gives_the_cores_result():
+def test_ksampler_gives_the_cores_result():
     plain = ksampler(guided(load_tiny()))
     for factor in (0.0, 0.4, 1.0):
         _, x, _ = core_run("euler", cfg=in_core(factor))
         close(ksampler(rescaled(guided(load_tiny()), factor)), x, 1e-4)
-        require(factor == 0 or (x - plain).abs().max() > 1e-2, "rescaling matters")
+        assert factor == 0 or (x - plain).abs().max() > 1e-2, "rescaling matters"
     for shape in SHAPES:
         for end in (1.0, 4.0):
             _, x, _ = core_run("euler", cfg=in_core(shape=shape, end=end))
             close(ksampler(scheduled(guided(load_tiny()), shape, end)), x, 1e-4)
-            require((x - plain).abs().max() > 1e-2, "the schedule matters")
+            assert (x - plain).abs().max() > 1e-2, "the schedule matters"
 
 
-def check_every_solver_in_the_sampler_node_and_sampler_custom_advanced():
+def test_every_solver_in_the_sampler_node_and_sampler_custom_advanced():
     def both(model):
         return rescaled(scheduled(model, "linear"))
 
@@ -44,19 +47,19 @@ def check_every_solver_in_the_sampler_node_and_sampler_custom_advanced():
         picture = (pixeldit(both(load_tiny()), solver=solver) * 255).byte()
         # the states agree to 1e-4; within that a value may fall on either side of the limit between two levels
         low, high = (core().to_uint8(model, x + shift) for shift in (-1e-4, 1e-4))
-        require(((low <= picture) & (picture <= high)).all(), f"{solver}: pictures differ")
+        assert ((low <= picture) & (picture <= high)).all(), f"{solver}: pictures differ"
 
 
-def check_text_to_image():
+def test_text_to_image():
     model = rescaled(scheduled(tiny_t2i.ours(), end=1.5))
     sigmas = run("PixelDiTScheduler", model=model, steps=6, timeshift=4.0)[0]
     cfg = in_core(0.7, "cosine", 1.5, cfg=2.75)
     for solver in ("euler", "flow_dpmpp_2m"):
-        _, x = checks_t2i.core_run(solver, start=sigmas[0] * checks_t2i.noise(), timeshift=4.0, cfg=cfg)
-        close(checks_t2i.custom(model, solver, checks_t2i.noise(), sigmas), x, 1e-4)
+        _, x = text_model.core_run(solver, start=sigmas[0] * text_model.noise(), timeshift=4.0, cfg=cfg)
+        close(text_model.custom(model, solver, text_model.noise(), sigmas), x, 1e-4)
 
 
-def check_every_order_of_the_three_patches_is_the_same():
+def test_every_order_of_the_three_patches_is_the_same():
     import itertools
 
     _, x, _ = core_run("euler", cfg=in_core(0.7, "cosine"))
@@ -66,36 +69,36 @@ def check_every_order_of_the_three_patches_is_the_same():
             model = patch(model)
         close(ksampler(model), x, 1e-4)
         rows = [len(call["x"]) for call in calls]
-        require(rows == [2, 2, 4, 4, 4, 4, 4, 4, 4, 2], f"rows {rows}")
+        assert rows == [2, 2, 4, 4, 4, 4, 4, 4, 4, 2], f"rows {rows}"
 
 
-def check_a_scale_of_1_costs_no_null_pass():
+def test_a_scale_of_1_costs_no_null_pass():
     for patch in (rescaled, scheduled):
         model, calls = record_calls(patch(load_tiny()))
         result = ksampler(model, cfg=1.0)
-        require([len(call["x"]) for call in calls] == [2] * 10, "no guidance, no null pass")
-        require(torch.equal(result, ksampler(load_tiny(), cfg=1.0)), "a cfg of 1 stays unguided")
+        assert [len(call["x"]) for call in calls] == [2] * 10, "no guidance, no null pass"
+        assert torch.equal(result, ksampler(load_tiny(), cfg=1.0)), "a cfg of 1 stays unguided"
     outside = ksampler(load_tiny(), cfg=1.0)
     for model in (rescaled(guided(load_tiny(), 0.91, 1.0)), guided(rescaled(load_tiny()), 0.91, 1.0)):
-        require(torch.equal(ksampler(model), outside), "nothing is done outside of the interval")
+        assert torch.equal(ksampler(model), outside), "nothing is done outside of the interval"
     model, calls = record_calls(rescaled(scheduled(load_tiny(), "linear", 0.0)))
     result = ksampler(model, cfg=2.0)
     rows = [len(call["x"]) for call in calls]
-    require(rows == [4] * 5 + [2] + [4] * 4, f"the scale 2 - 2t is 1 at one half: {rows}")
-    require(torch.isfinite(result).all())
+    assert rows == [4] * 5 + [2] + [4] * 4, f"the scale 2 - 2t is 1 at one half: {rows}"
+    assert torch.isfinite(result).all()
 
 
-def check_the_last_of_each_counts_and_the_model_stays():
+def test_the_last_of_each_counts_and_the_model_stays():
     model = load_tiny()
     plain = ksampler(model)
-    require(torch.equal(ksampler(rescaled(rescaled(model, 1.0), 0.3)), ksampler(rescaled(model, 0.3))))
-    require(torch.equal(ksampler(scheduled(scheduled(model, end=3.0))), ksampler(scheduled(model))))
-    require(torch.equal(ksampler(model), plain), "a patch is on its clone alone")
+    assert torch.equal(ksampler(rescaled(rescaled(model, 1.0), 0.3)), ksampler(rescaled(model, 0.3)))
+    assert torch.equal(ksampler(scheduled(scheduled(model, end=3.0))), ksampler(scheduled(model)))
+    assert torch.equal(ksampler(model), plain), "a patch is on its clone alone"
     by_host = run("RescaleCFG", model=rescaled(model), multiplier=0.5)[0]
-    require(torch.equal(ksampler(by_host), ksampler(run("RescaleCFG", model=model, multiplier=0.5)[0])))
+    assert torch.equal(ksampler(by_host), ksampler(run("RescaleCFG", model=model, multiplier=0.5)[0]))
 
 
-def check_the_guiders_own_scale_comes_back():
+def test_the_guiders_own_scale_comes_back():
     guider = run("CFGGuider", model=scheduled(load_tiny()), positive=labels([3]), negative=labels([10]), cfg=2.5)[0]
     inputs = {
         "noise": run("RandomNoise", noise_seed=5)[0],
@@ -104,10 +107,10 @@ def check_the_guiders_own_scale_comes_back():
         "latent_image": empty((1, 3, 16, 16)),
     }
     first, second = (run("SamplerCustomAdvanced", guider=guider, **inputs)[0]["samples"] for _ in range(2))
-    require(guider.cfg == 2.5 and torch.equal(first, second))
+    assert guider.cfg == 2.5 and torch.equal(first, second)
 
 
-def check_guiders_without_a_single_scale_are_not_affected():
+def test_guiders_without_a_single_scale_are_not_affected():
     """Also not in the half of their guidance that asks the host to combine."""
     sigmas = run("PixelDiTScheduler", model=load_tiny(), steps=10)[0]
     conditions = {"cond1": labels(CLASSES), "cond2": labels([5]), "negative": labels([10])}
@@ -128,13 +131,13 @@ def check_guiders_without_a_single_scale_are_not_affected():
 
     for patch in (rescaled, scheduled):
         for style in ("regular", "nested"):
-            require(torch.equal(dual(patch(load_tiny()), style), dual(load_tiny(), style)), style)
+            assert torch.equal(dual(patch(load_tiny()), style), dual(load_tiny(), style)), style
         models = patch(load_tiny()), load_tiny()
         basic = [run("BasicGuider", model=model, conditioning=labels(CLASSES))[0] for model in models]
-        require(torch.equal(*map(sample, basic)), "BasicGuider")
+        assert torch.equal(*map(sample, basic)), "BasicGuider"
 
 
-def check_a_model_that_is_not_ours():
+def test_a_model_that_is_not_ours():
     from foreign import foreign_model
 
     text = {"positive": [[torch.zeros(1, 1, 4), {}]], "negative": [[torch.ones(1, 1, 4), {}]]}
@@ -155,6 +158,8 @@ def by_hand(model, rescale=0.0, end=2.5):
     return x
 
 
-def check_values_that_do_not_fit_are_refused():
-    raises(ValueError, "rescale factor is 1.5", rescaled, load_tiny(), 1.5)
-    raises(ValueError, 'schedule "cubic"', scheduled, load_tiny(), "cubic")
+def test_values_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=re.escape("rescale factor is 1.5")):
+        rescaled(load_tiny(), 1.5)
+    with pytest.raises(ValueError, match='schedule "cubic"'):
+        scheduled(load_tiny(), "cubic")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host.comfyui import NO_HOST, find_hosts
+from host.server import Server, error_of, prompt, running
 from PIL import Image
 
 import pixeldit_core as pc
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hosts import find_hosts  # noqa: E402
-from server import Server, running  # noqa: E402
-from test_server import NO_HOST, error_of, prompt  # noqa: E402
 
 HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]

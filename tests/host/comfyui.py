@@ -1,14 +1,18 @@
-"""Where ComfyUI stands on this machine, and how to run something in it."""
+"""The ComfyUIs of this machine, and how to run pytest in one."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def find_hosts() -> list[Host]:
 
 
 def _find_python(path: Path) -> Path | None:
-    """COMFYUI_PYTHON, or the environment inside of the host's folder or, for the portable build, beside it."""
+    """COMFYUI_PYTHON, or the environment inside of the host's folder or, for the portable build, next to it."""
     if given := os.environ.get("COMFYUI_PYTHON"):
         return Path(given)
     names = ("bin/python", "Scripts/python.exe")
@@ -49,13 +53,27 @@ def _find_python(path: Path) -> Path | None:
     return next((python for python in environments if python.is_file()), None)
 
 
-def run_inside(host: Host, script: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run a script with the host's Python, in a process of its own, the host's folder first on its path."""
-    environment = dict(os.environ, PYTHONPATH=str(host.path), PYTHONDONTWRITEBYTECODE="1", HF_HUB_OFFLINE="1")
+def run_pytest(host: Host, folder: Path, *arguments: str, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
+    """Run pytest with the host's Python, in a process of its own, the host's folder first on its path.
+
+    Args:
+        folder: an empty one, for a copy of pytest; nothing is installed into the environment of the host.
+    """
+    copy_pytest(folder)
+    environment = dict(
+        os.environ,
+        PYTHONPATH=str(host.path),
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+        HF_HUB_OFFLINE="1",
+    )
     # the networks here are tiny: on a busy machine, threads only wait for one another
     environment.setdefault("OMP_NUM_THREADS", "1")
+    environment.pop("PYTEST_ADDOPTS", None)
+    # at the end of the path: what the host has itself stays as it is
+    start = f"import sys; sys.path.append({str(folder)!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     return subprocess.run(
-        [str(host.python), str(script), *arguments],
+        [str(host.python), "-c", start, *arguments],
         cwd=host.path,
         env=environment,
         capture_output=True,
@@ -63,6 +81,19 @@ def run_inside(host: Host, script: Path, *arguments: str, timeout: float = 900) 
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
+
+
+def copy_pytest(folder: Path) -> None:
+    """Copy pytest and what it needs, all of it pure Python, from the environment that runs this."""
+    for name in PYTEST:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue  # older Pythons need more of them
+        origin = Path(spec.origin)
+        if origin.name == "__init__.py":
+            shutil.copytree(origin.parent, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(origin, folder)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The MODEL is a first-class one: LoRA, saving, partial loading, precisions, wrappers."""
 
 import torch
-from checks_sampling import guided, ksampler, pixeldit
-from kit import close, core, labels, load_tiny, out_of, put, require, run, sampler_net
+from class_model import guided, ksampler, pixeldit
+from kit import close, core, labels, load_tiny, out_of, put, run, sampler_net
 from safetensors.torch import save_file
 
 MODULES = (
@@ -63,7 +63,7 @@ def apply(model, **options):
         model.unpatch_model(torch.device("cpu"))
 
 
-def check_lora_on_patch_and_pixel_blocks():
+def test_lora_on_patch_and_pixel_blocks():
     for style in ("ab", "unet"):
         name, deltas = lora_file(style)
         model = run("LoraLoaderModelOnly", model=load_tiny(), lora_name=name, strength_model=0.8)[0]
@@ -71,10 +71,10 @@ def check_lora_on_patch_and_pixel_blocks():
         v = core_with(deltas, 0.8).velocity(x, 0.4, torch.tensor([3, 7]))
         close(got, x + 0.6 * v, 1e-5)
         plain = core().load_checkpoint(sampler_net()).velocity(x, 0.4, torch.tensor([3, 7]))
-        require((v - plain).abs().max() > 1e-2, "the LoRA changes the result")
+        assert (v - plain).abs().max() > 1e-2, "the LoRA changes the result"
 
 
-def check_partial_loading_equals_full_loading():
+def test_partial_loading_equals_full_loading():
     name, _ = lora_file("ab")
     model = run("LoraLoaderModelOnly", model=load_tiny(), lora_name=name, strength_model=0.8)[0]
     _, whole = apply(model)
@@ -82,23 +82,23 @@ def check_partial_loading_equals_full_loading():
     close(part, whole, 1e-6)
 
 
-def check_model_save_then_load_again():
+def test_model_save_then_load_again():
     run("ModelSave", model=load_tiny(), filename_prefix="pixeldit/saved", prompt=None, extra_pnginfo=None)
     saved = sorted(out_of("output").rglob("saved*.safetensors"))[-1]
     again = run("PixelDiTLoader", checkpoint=put(saved, "saved.safetensors"), weight_dtype="fp32")[0]
-    require(torch.equal(pixeldit(again), pixeldit(load_tiny())))
+    assert torch.equal(pixeldit(again), pixeldit(load_tiny()))
     info = core().inspect_checkpoint(saved)
-    require(info.layout == "model.diffusion_model." and info.refused is None, str(info.refused))
+    assert info.layout == "model.diffusion_model." and info.refused is None, str(info.refused)
 
 
-def check_precisions():
+def test_precisions():
     x, exact = apply(load_tiny())
     for name, tolerance in (("bf16", 0.05), ("fp16", 0.01), ("fp8_e4m3fn", 0.2), ("fp8_e5m2", 0.4)):
         model = load_tiny(weight_dtype=name)
-        require(model.model.get_dtype() == core_dtype(name))
+        assert model.model.get_dtype() == core_dtype(name)
         error = ((apply(model)[1] - exact).norm() / (exact - x).norm()).item()
-        require(error < tolerance, f"{name}: relative error {error:.3f}")
-        require(torch.isfinite(pixeldit(model)).all())
+        assert error < tolerance, f"{name}: relative error {error:.3f}"
+        assert torch.isfinite(pixeldit(model)).all()
 
 
 def core_dtype(name):
@@ -110,14 +110,14 @@ def core_dtype(name):
     }[name]
 
 
-def check_raw_and_ema_weights_differ():
+def test_raw_and_ema_weights_differ():
     ema = load_tiny()
-    require(torch.equal(pixeldit(load_tiny(weights="ema")), pixeldit(ema)), "auto is ema")
+    assert torch.equal(pixeldit(load_tiny(weights="ema")), pixeldit(ema)), "auto is ema"
     raw = load_tiny(weights="raw")
-    require(not torch.equal(pixeldit(raw), pixeldit(ema)))
+    assert not torch.equal(pixeldit(raw), pixeldit(ema))
 
 
-def check_wrappers_and_attention_overrides_reach_the_network():
+def test_wrappers_and_attention_overrides_reach_the_network():
     import comfy.patcher_extension
 
     hits = {"wrapper": 0, "attention": 0}
@@ -134,26 +134,26 @@ def check_wrappers_and_attention_overrides_reach_the_network():
     model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", wrapper)
     model.model_options["transformer_options"]["optimized_attention_override"] = override
     ksampler(guided(model), steps=2, positive=labels([3]))
-    require(hits["wrapper"] == 2 and hits["attention"] == 2 * 3, str(hits))  # 2 patch blocks and 1 pixel block
+    assert hits["wrapper"] == 2 and hits["attention"] == 2 * 3, str(hits)  # 2 patch blocks and 1 pixel block
 
 
-def check_the_same_model_serves_two_branches():
+def test_the_same_model_serves_two_branches():
     """Patches stay on their clone."""
     model = load_tiny()
     before = pixeldit(model)
     guided(model, 0.4, 0.5)
     run("ModelSamplingSD3", model=model, shift=5.0)
-    require(torch.equal(pixeldit(model), before))
+    assert torch.equal(pixeldit(model), before)
 
 
-def check_block_lists_have_the_names_that_compile_nodes_look_for():
+def test_block_lists_have_the_names_that_compile_nodes_look_for():
     network = load_tiny().model.diffusion_model
-    require(len(network.patch_blocks) == 2 and len(network.pixel_blocks) == 1)
+    assert len(network.patch_blocks) == 2 and len(network.pixel_blocks) == 1
 
 
-def check_bundled_model_is_in_the_list_and_samples():
+def test_bundled_model_is_in_the_list_and_samples():
     options = core_list()
-    require("pixeldit-drawings-64.safetensors" in options, str(options))
+    assert "pixeldit-drawings-64.safetensors" in options, str(options)
     model = run("PixelDiTLoader", checkpoint="pixeldit-drawings-64.safetensors")[0]
     positive, null = run("PixelDiTClassLabel", model=model, class_name="0")
     picture = run(
@@ -166,7 +166,7 @@ def check_bundled_model_is_in_the_list_and_samples():
         width=0,
         height=0,
     )[0]
-    require(tuple(picture.shape) == (1, 64, 64, 3) and picture.std() > 0.05)
+    assert tuple(picture.shape) == (1, 64, 64, 3) and picture.std() > 0.05
 
 
 def core_list():

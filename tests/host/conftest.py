@@ -1,0 +1,3 @@
+"""Tests that need ComfyUI. Those of `inside/` run in its process: `test_inside.py` starts them."""
+
+collect_ignore = ["inside"]
