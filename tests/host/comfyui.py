@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NO_HOST = "no ComfyUI found: set COMFYUI_PATH, or put one into ~/ComfyUI (with its environment in .venv)"
-PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
+PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def run_pytest(host: Host, folder: Path, *arguments: str, timeout: float = 1500)
 def copy_pytest(folder: Path) -> None:
     """Copy pytest and what it needs, all of it pure Python, from the environment that runs this."""
     for name in PYTEST:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            continue  # older Pythons need more of them
-        origin = Path(spec.origin)
-        if origin.name == "__init__.py":
-            shutil.copytree(origin.parent, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(origin, folder)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # only older Pythons need it
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(distribution.locate_file(file), folder / file)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ def test_a_pickle_that_would_run_code_does_not():
 
     path = out_of("models") / "diffusion_models" / "evil.ckpt"
     torch.save({"state_dict": Evil()}, path)
-    with pytest.raises(ValueError, match="nothing of it was run"):
+    with pytest.raises(ValueError, match="(?i)nothing of it was run"):
         loads(file("evil.ckpt", path.read_bytes()))
-    with pytest.raises(ValueError, match="nothing of it was run"):
+    with pytest.raises(ValueError, match="(?i)nothing of it was run"):
         loads(file("old.ckpt", pickle.dumps({"state_dict": Evil()})))
     assert not marker.exists(), "the pickle ran"
     assert zipfile.is_zipfile(path)

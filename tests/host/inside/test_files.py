@@ -105,7 +105,7 @@ def test_quantized_files_suit_every_precision():
         assert (a - b).norm() / b.norm() < tolerance, f"{dtype}: {(a - b).norm() / b.norm()}"
 
 
-def test_scaled_fp8_stays_compact_where_the_host_can():
+def test_scaled_fp8_stays_compact_where_comfyui_can():
     import comfy.ops
 
     kept = hasattr(comfy.ops, "mixed_precision_ops")

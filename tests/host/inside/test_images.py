@@ -48,7 +48,7 @@ def test_encode_and_decode_are_exact_and_drop_transparency():
     assert torch.equal((back * 255).byte(), (start * 255).round().byte())
     rgba = torch.cat([start, torch.ones(1, 8, 12, 1)], dim=-1)
     close(run("PixelDiTEncode", pixels=rgba)[0]["samples"], run("PixelDiTEncode", pixels=start)[0]["samples"], 0)
-    with pytest.raises(ValueError, match="vae decode"):
+    with pytest.raises(ValueError, match="VAE Decode"):
         run("PixelDiTDecode", samples=empty((1, 4, 8, 8)))
 
 

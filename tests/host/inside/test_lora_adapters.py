@@ -69,7 +69,7 @@ def test_loha():
 
 def test_lokr():
     def make(rows, columns):
-        parts = {"lokr_w1": random(4, 2), "lokr_w2_a": random(rows // 4, RANK), "lokr_w2_b": random(RANK, columns // 2)}
+        parts = {"lokr_w1": random(4, 1), "lokr_w2_a": random(rows // 4, RANK), "lokr_w2_b": random(RANK, columns)}
         return parts | {"alpha": torch.tensor(ALPHA)}
 
     def formula(start, p):
@@ -78,7 +78,7 @@ def test_lokr():
     agree("lokr.safetensors", make, formula, "diffusion_model.", strength=0.7)
     agree(
         "lokr-full.safetensors",
-        lambda rows, columns: {"lokr_w1": random(4, 2), "lokr_w2": random(rows // 4, columns // 2)},
+        lambda rows, columns: {"lokr_w1": random(4, 1), "lokr_w2": random(rows // 4, columns)},
         lambda start, p: start + torch.kron(p["lokr_w1"], p["lokr_w2"]),
         "lora_unet_",
         flat=True,
@@ -128,7 +128,7 @@ def test_dora_by_row_as_peft_writes_it_with_rslora():
 def test_unknown_modules_are_counted():
     parts = {"lokr_w1": torch.eye(2), "lokr_w2": torch.zeros(48, 16)}
     names = ("patch_blocks.0.attn.qkv_x", "elsewhere")
-    path = put("extra-lokr.safetensors", {f"{name}.{part}": parts[part] for name in names for part in parts})
+    path = put("extra-lokr.safetensors", {f"{name}.{part}": parts[part].clone() for name in names for part in parts})
     path = module("nodes.host.folders").find_lora(path)
     lora = module("nodes.host.lora").add_lora(tiny_t2i.ours(), path, 1.0)[1]
     assert (lora.applied, lora.total, lora.weights, lora.unknown) == (1, 2, 1, ("elsewhere",))

@@ -35,7 +35,7 @@ def test_image_to_image_and_inpainting_give_the_same_with_both():
         close(ksampler(ours, **options), ksampler(native, **options), 1e-4)
 
 
-def test_scheduler_and_solvers_work_on_the_hosts_model():
+def test_scheduler_and_solvers_work_on_comfyuis_model():
     ours, native = pairs()
     for steps in (6, 25):
         close(*(run("PixelDiTScheduler", model=model, steps=steps)[0] for model in (ours, native)), 0)
@@ -43,7 +43,7 @@ def test_scheduler_and_solvers_work_on_the_hosts_model():
         close(custom(ours, solver, noise()), custom(native, solver, noise()), 1e-4)
 
 
-def test_sampler_node_gives_the_same_picture_with_both():
+def test_sampler_node_gives_the_same_image_with_both():
     ours, native = pairs()
     for solver in ("flow_dpmpp_2m", "ab2"):
         one, other = (sampler(model, solver=solver) for model in (ours, native))
@@ -52,7 +52,7 @@ def test_sampler_node_gives_the_same_picture_with_both():
     assert torch.equal(automatic, given), "the automatic timeshift knows the host's model and the size"
 
 
-def test_interval_works_on_the_hosts_model():
+def test_interval_works_on_comfyuis_model():
     ours, native = pairs()
     rows = []
     for model in (ours, native):
@@ -63,7 +63,7 @@ def test_interval_works_on_the_hosts_model():
     assert rows[0][1] == rows[1][1] and set(rows[0][1]) == {2, 4}, str(rows[0][1])
 
 
-def test_what_the_host_saves_and_refuses_loads_in_ours():
+def test_what_comfyui_saves_and_refuses_loads_in_ours():
     """ModelSave of the host's own model (split, without core.), which the host cannot load again."""
     native = tiny_t2i.native()
     run("ModelSave", model=native, filename_prefix="pixeldit/native", prompt=None, extra_pnginfo=None)

@@ -23,7 +23,7 @@ def same(a, b):
     assert a[0][1].keys() == b[0][1].keys() and torch.equal(mask, other)
 
 
-def test_both_prompts_are_encoded_as_the_host_does():
+def test_both_prompts_are_encoded_as_comfyui_does():
     clip = tiny_gemma.load()
     for text, negative in (("a cat in the garden", "low quality"), ("", ""), ("dog " * 500, "blurry")):
         positive, against = prompt(clip, text, negative)
@@ -39,7 +39,7 @@ def test_the_default_negative_prompt_is_the_published_one():
     assert options["default"].startswith("low quality, worst quality, over-saturated, blurry")
 
 
-def test_a_cut_is_said():
+def test_a_cut_is_reported():
     unread = module("nodes.host.text").unread
     clip = tiny_gemma.load()
     words = next(text for text in ("cat ", "dog ", "a ") if tokens(clip, text * 10) == 10 * tokens(clip, text))
@@ -59,7 +59,7 @@ def tokens(clip, text):
     return len(clip.tokenizer.gemma2_2b.tokenizer(text)["input_ids"]) - 1
 
 
-def test_from_prompt_to_picture():
+def test_from_prompt_to_image():
     clip, model = tiny_gemma.load(), tiny_t2i.ours(txt_max_length=300)
     positive, negative = prompt(clip, "a cat in the garden", "blurry")
 
@@ -78,7 +78,7 @@ def test_from_prompt_to_picture():
     assert torch.isfinite(picture(combined, negative)).all(), "600 tokens: the first 300 count"
 
 
-def test_a_host_or_encoder_that_does_not_know_pixeldit_is_told():
+def test_a_host_or_encoder_that_does_not_know_pixeldit_is_reported():
     import comfy.sd
 
     if not hasattr(comfy.sd.CLIPType, "PIXELDIT"):

@@ -99,7 +99,7 @@ def test_larger_ones_work_too():
         assert states.shape == (1, 1, width) and mask.tolist() == [[1]], f"{name}: {states.shape}"
 
 
-def test_a_wrong_encoder_or_an_old_host_is_told():
+def test_a_wrong_encoder_or_an_old_comfyui_is_reported():
     import comfy.text_encoders.llama
 
     def prompt(clip):
@@ -117,7 +117,7 @@ def test_a_wrong_encoder_or_an_old_host_is_told():
         prompt(clip)
 
 
-def test_a_prompt_reaches_the_picture():
+def test_a_prompt_reaches_the_image():
     """From words to pixels: the nodes give what the core makes of the same states; what is too long is cut."""
     import comfy.sample
     from kit import core, golden_folder, load

@@ -82,7 +82,7 @@ def test_every_input_and_output_has_a_tooltip():
             assert entry["tooltip"] and entry["name"], node_id
 
 
-def test_aliases_where_the_host_knows_them():
+def test_aliases_where_comfyui_knows_them():
     for node_id in NODES:
         schema = kit.node(node_id).GET_SCHEMA()
         if hasattr(schema, "search_aliases"):
