@@ -1,6 +1,6 @@
 """Starts ComfyUI in this process, on the CPU, with the pack loaded as ComfyUI loads it.
 
-Run with ComfyUI's own Python and folder: see ../test_checks.py.
+Run with ComfyUI's own Python and folder: see ../test_inside.py.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ XPRED = {
 }
 
 
-GREY = "mmpixeldit-r1"  # 12 x 12, one channel
+GRAY = "mmpixeldit-r1"  # 12 x 12, one channel
 
 
 HDM = "10_sampler_euler_cfg"
@@ -72,7 +72,7 @@ def sampler_inputs(model, known, **options):
     }
 
 
-def core_picture(path, condition, null, noise, **settings):
+def core_image(path, condition, null, noise, **settings):
     model = core().load_checkpoint(path)
     x = core().sample(model, condition(model), null and null(model), noise=noise, **settings)
     return model, x

@@ -1,6 +1,7 @@
 """Rescaled and scheduled guidance: every way to sample gives what the core gives, and no other guider notices."""
 
 import re
+import sys
 
 import pytest
 import text_model
@@ -163,3 +164,21 @@ def test_values_that_do_not_fit_are_refused():
         rescaled(load_tiny(), 1.5)
     with pytest.raises(ValueError, match='schedule "cubic"'):
         scheduled(load_tiny(), "cubic")
+
+
+def test_our_solvers_never_wait_for_the_device_to_read_the_time(monkeypatch):
+    """ComfyUI's own samplers do once in a prediction, however many patches there are."""
+    reads, original = [], torch.Tensor.__float__
+
+    def read(tensor):
+        if sys._getframe(1).f_code.co_filename.endswith("guidance.py"):
+            reads.append(tensor)
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "__float__", read)
+    model = rescaled(scheduled(guided(load_tiny())))
+    pixeldit(model)
+    custom(model)
+    assert len(reads) == 0
+    ksampler(model)
+    assert len(reads) == 10

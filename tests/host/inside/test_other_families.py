@@ -16,11 +16,11 @@ from kit import (
     run,
 )
 from other_families import (
-    GREY,
+    GRAY,
     HDM,
     XPRED,
     checkpoint,
-    core_picture,
+    core_image,
     pixelhdm,
     sampler_inputs,
     text,
@@ -33,16 +33,16 @@ from other_families import (
 def test_sampler_node_gives_the_cores_images_in_the_default_size():
     for name in XPRED:
         model = xpred(name)
-        known = module("nodes.host.spec").find_spec(model)
+        spec = module("nodes.host.spec").find_spec(model)
         label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2")
         for convention in ("standard", "reference"):
-            inputs = sampler_inputs(model, known, width=0, height=0, positive=label[0], convention=convention)
+            inputs = sampler_inputs(model, spec, width=0, height=0, positive=label[0], convention=convention)
             picture = run("PixelDiTSampler", **inputs)[0]
-            core_model, x = core_picture(
+            core_model, x = core_image(
                 checkpoint(name),
                 lambda model: core().class_condition(model, [0, 1, 2]),
                 None,
-                unit(3, known.params, known.default_size),
+                unit(3, spec.params, spec.default_size),
                 steps=5,
                 solver="ab2",
                 cfg=2.0,
@@ -53,16 +53,16 @@ def test_sampler_node_gives_the_cores_images_in_the_default_size():
 
 
 def test_other_sizes_than_the_trained_one():
-    for name, size in ((GREY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
+    for name, size in ((GRAY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
         model = xpred(name)
-        known = module("nodes.host.spec").find_spec(model)
-        inputs = sampler_inputs(model, known, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
+        spec = module("nodes.host.spec").find_spec(model)
+        inputs = sampler_inputs(model, spec, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
         picture = run("PixelDiTSampler", **inputs)[0]
-        core_model, x = core_picture(
+        core_model, x = core_image(
             checkpoint(name),
             lambda model: core().class_condition(model, [1]),
             None,
-            unit(2, known.params, size),
+            unit(2, spec.params, size),
             steps=5,
             solver="ab2",
             cfg=2.0,
@@ -72,16 +72,16 @@ def test_other_sizes_than_the_trained_one():
 
 
 def test_frames_of_the_process():
-    model = xpred(GREY)
-    known = module("nodes.host.spec").find_spec(model)
+    model = xpred(GRAY)
+    spec = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="0, 1, 2, 3, 4")
-    inputs = sampler_inputs(model, known, positive=label[0], batch_size=5, steps=8)
+    inputs = sampler_inputs(model, spec, positive=label[0], batch_size=5, steps=8)
     plain = run("PixelDiTSampler", **inputs)
     assert torch.equal(plain[0], plain[1]) and torch.equal(plain[0], plain[2]), "without frames, the pictures"
     made, states, estimates = run("PixelDiTSampler", **inputs, trajectory_frames=5)
     assert torch.equal(made, plain[0]), "frames change the picture"
     assert states.shape == estimates.shape == (5, 24, 36, 3), f"{tuple(states.shape)}"  # five pictures as 3 + 2
-    first = unit(5, known.params, (12, 12))
+    first = unit(5, spec.params, (12, 12))
     grid = [
         states[:, row * 12 : row * 12 + 12, column * 12 : column * 12 + 12] for row in (0, 1) for column in (0, 1, 2)
     ]
@@ -98,25 +98,25 @@ def test_frames_of_the_process():
 
 
 def _first_estimate(noise):
-    model = core().load_checkpoint(checkpoint(GREY))
+    model = core().load_checkpoint(checkpoint(GRAY))
     v = model.velocity(noise[:1], 0.0, core().class_condition(model, [0]))
     return (((noise[:1] + v)[0, 0] + 1) / 2).clamp(0, 1)
 
 
 def test_interval_rows_and_both_conventions():
-    model, calls = record_calls(xpred(GREY))
-    known = module("nodes.host.spec").find_spec(model)
+    model, calls = record_calls(xpred(GRAY))
+    spec = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, classes="1")
     inputs = sampler_inputs(
-        model, known, positive=label[0], batch_size=1, steps=10, solver="euler", timeshift=2.0, cfg_interval_end=1.0
+        model, spec, positive=label[0], batch_size=1, steps=10, solver="euler", timeshift=2.0, cfg_interval_end=1.0
     )
     run("PixelDiTSampler", **inputs)
-    house = [len(call["x"]) for call in calls]
+    standard = [len(call["x"]) for call in calls]
     calls.clear()
     run("PixelDiTSampler", **inputs, convention="reference")
-    published = [len(call["x"]) for call in calls]
-    assert house == [1, 1] + [2] * 8, f"{house}"  # shifted times 0, 0.053, 0.111 ...
-    assert published == [1] + [2] * 9, f"{published}"  # unshifted ones, the limits included
+    reference = [len(call["x"]) for call in calls]
+    assert standard == [1, 1] + [2] * 8, f"{standard}"  # shifted times 0, 0.053, 0.111 ...
+    assert reference == [1] + [2] * 9, f"{reference}"  # unshifted ones, the limits included
 
 
 def test_a_lora_and_a_saved_file_of_each_family():
@@ -164,8 +164,8 @@ def test_mistakes_are_reported():
     torch.save(stored, out_of("files") / "contradicts.pt")
     with pytest.raises(ValueError, match="the config inside of it says dim = 4096"):
         load(out_of("files") / "contradicts.pt")
-    model, known = pixelhdm(), module("nodes.host.spec").find_spec(pixelhdm())
-    settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
+    model, spec = pixelhdm(), module("nodes.host.spec").find_spec(pixelhdm())
+    settings = sampler_inputs(model, spec, width=16, height=12, batch_size=1, cfg=1.0)
     with pytest.raises(ValueError, match="31 wide"):
         run("PixelDiTSampler", positive=[[torch.zeros(1, 4, 31), {}]], **settings)
     with pytest.raises(ValueError, match=re.escape("Load Qwen3-0.6B")):
@@ -175,31 +175,31 @@ def test_mistakes_are_reported():
         run("PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), mask]], **settings)
     with pytest.raises(ValueError, match="has no classes"):
         run("PixelDiTClassLabel", model=model, class_name="3")
-    gray = xpred(GREY)
-    known = module("nodes.host.spec").find_spec(gray)
-    settings = sampler_inputs(gray, known, positive=[[torch.zeros(1, 4, 32), {}]])
+    gray = xpred(GRAY)
+    spec = module("nodes.host.spec").find_spec(gray)
+    settings = sampler_inputs(gray, spec, positive=[[torch.zeros(1, 4, 32), {}]])
     with pytest.raises(ValueError, match="is a class-conditional model"):
         run("PixelDiTSampler", **settings)
-    settings = sampler_inputs(gray, known, positive=labels([1]), width=15)
+    settings = sampler_inputs(gray, spec, positive=labels([1]), width=15)
     with pytest.raises(ValueError, match="nearest that does"):
         run("PixelDiTSampler", **settings)
-    settings = sampler_inputs(gray, known, positive=labels([1]), convention="wrong")
+    settings = sampler_inputs(gray, spec, positive=labels([1]), convention="wrong")
     with pytest.raises(ValueError, match='convention "wrong" is not known'):
         run("PixelDiTSampler", **settings)
 
 
 def test_half_precision_of_every_family():
-    for model in (load(checkpoint(GREY), f"{GREY}.pt"), pixelhdm()):
+    for model in (load(checkpoint(GRAY), f"{GRAY}.pt"), pixelhdm()):
         name = model.model.pixeldit.source
         for dtype in ("bf16", "fp16", "fp8_e4m3fn"):
             half = run("PixelDiTLoader", checkpoint=name, weight_dtype=dtype)[0]
-            known = half.model.pixeldit
-            if known.family.condition == "class":
+            spec = half.model.pixeldit
+            if spec.family.condition == "class":
                 positive = labels([1])
             else:
                 positive = text(golden(HDM, "pixelhdm")[1], rows=slice(1))
-            size = {"width": 16, "height": 12} if known.family.name == "pixelhdm" else {}
-            inputs = sampler_inputs(half, known, positive=positive, batch_size=1, cfg=1.0, **size)
+            size = {"width": 16, "height": 12} if spec.family.name == "pixelhdm" else {}
+            inputs = sampler_inputs(half, spec, positive=positive, batch_size=1, cfg=1.0, **size)
             exact = run("PixelDiTSampler", **{**inputs, "model": model})[0]
             rough = run("PixelDiTSampler", **inputs)[0]
             limit = 0.2 if dtype.startswith("fp8") else 0.05

@@ -13,7 +13,7 @@ from kit import (
     record_calls,
     run,
 )
-from other_families import HDM, checkpoint, core_picture, pixelhdm, sampled, sampler_inputs, text, unit, within
+from other_families import HDM, checkpoint, core_image, pixelhdm, sampled, sampler_inputs, text, unit, within
 
 
 def test_reference_trajectories():
@@ -37,17 +37,17 @@ def test_reference_trajectories():
 def test_pixelhdm_through_the_sampler_node():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.spec").find_spec(model)
+    spec = module("nodes.host.spec").find_spec(model)
     parts = ("text_embed", "text_mask", "pooled_text_embed")
     one = {"positive": text(inputs, rows=slice(1)), "negative": text(inputs, "null_", slice(1)), "batch_size": 2}
     for solver in core().SOLVERS:
-        settings = sampler_inputs(model, known, width=16, height=12, cfg_interval_start=0.0, cfg_interval_end=1.0)
+        settings = sampler_inputs(model, spec, width=16, height=12, cfg_interval_start=0.0, cfg_interval_end=1.0)
         picture = run("PixelDiTSampler", **{**settings, **one, "solver": solver})[0]
-        core_model, x = core_picture(
+        core_model, x = core_image(
             checkpoint(HDM, "pixelhdm"),
             lambda model: core().text_condition(model, *(inputs[part][:1] for part in parts)),
             lambda model: core().text_condition(model, *(inputs[f"null_{part}"][:1] for part in parts)),
-            unit(2, known.params, (12, 16)),
+            unit(2, spec.params, (12, 16)),
             steps=5,
             solver=solver,
             cfg=2.0,
@@ -82,8 +82,8 @@ def test_texts_without_mask_or_pooled_vector_are_completed():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
     full = inputs["text_embed"][:1]
-    known = module("nodes.host.spec").find_spec(model)
-    settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
+    spec = module("nodes.host.spec").find_spec(model)
+    settings = sampler_inputs(model, spec, width=16, height=12, batch_size=1, cfg=1.0)
     bare = run("PixelDiTSampler", positive=[[full, {}]], **settings)[0]
     told = [[full, {"attention_mask": torch.ones(1, full.shape[1]), "pooled_output": full[:, -1]}]]
     assert torch.equal(bare, run("PixelDiTSampler", positive=told, **settings)[0])
@@ -92,8 +92,8 @@ def test_texts_without_mask_or_pooled_vector_are_completed():
 def test_a_mask_of_zeros_is_no_text():
     model = pixelhdm()
     _, inputs, _ = golden(HDM, "pixelhdm")
-    known = module("nodes.host.spec").find_spec(model)
-    settings = sampler_inputs(model, known, width=16, height=12, batch_size=1, cfg=1.0)
+    spec = module("nodes.host.spec").find_spec(model)
+    settings = sampler_inputs(model, spec, width=16, height=12, batch_size=1, cfg=1.0)
     pooled = inputs["pooled_text_embed"][:1]
     pictures = [
         run(
@@ -110,9 +110,9 @@ def test_a_mask_of_zeros_is_no_text():
 
 def test_pixelhdm_has_a_largest_size():
     model = pixelhdm()
-    known = module("nodes.host.spec").find_spec(model)
-    (height, width), message = known.family.size_limits(known.params)[1], "does not fit the model, which generates"
-    settings = sampler_inputs(model, known, width=width + 4, height=height, batch_size=1)
+    spec = module("nodes.host.spec").find_spec(model)
+    (height, width), message = spec.family.size_limits(spec.params)[1], "does not fit the model, which generates"
+    settings = sampler_inputs(model, spec, width=width + 4, height=height, batch_size=1)
     with pytest.raises(ValueError, match=re.escape(message)):
         run("PixelDiTSampler", positive=[[torch.zeros(1, 4, 32), {}]], **settings)
     settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}

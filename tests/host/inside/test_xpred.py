@@ -13,7 +13,7 @@ from kit import (
     out_of,
     run,
 )
-from other_families import GREY, XPRED, checkpoint, core_picture, sampled, sampler_inputs, unit, within, xpred
+from other_families import GRAY, XPRED, checkpoint, core_image, sampled, sampler_inputs, unit, within, xpred
 
 
 def test_reference_trajectories():
@@ -44,8 +44,8 @@ def test_reference_trajectories():
 
 
 def test_ksampler_generates_gray_digits():
-    model = xpred(GREY)
-    known = module("nodes.host.spec").find_spec(model)
+    model = xpred(GRAY)
+    spec = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, class_name="3")
     assert label[0][0][1]["pixeldit_class"].tolist() == [3]
     settings = {"model": model, "seed": 1, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple"}
@@ -64,7 +64,7 @@ def test_ksampler_generates_gray_digits():
     assert again.shape == (1, 1, 12, 12) and torch.isfinite(again).all()
     with pytest.raises(ValueError, match="needs 1 channels"):
         run("KSampler", latent_image={"samples": torch.ones(1, 3, 12, 12)}, **settings)
-    touched = run("PixelDiTSampler", **sampler_inputs(model, known, positive=label[0], image=color, denoise=0.3))[0]
+    touched = run("PixelDiTSampler", **sampler_inputs(model, spec, positive=label[0], image=color, denoise=0.3))[0]
     assert touched.shape == (3, 12, 12, 3)
 
 
@@ -75,21 +75,21 @@ def test_mean_and_std_of_a_file_stay_inside_of_the_model():
     out_of("files").mkdir(exist_ok=True)
     torch.save(stored, out_of("files") / "imagenet-mean.pt")
     model = load(out_of("files") / "imagenet-mean.pt")
-    known = module("nodes.host.spec").find_spec(model)
-    assert known.params.image_mean == mean
+    spec = module("nodes.host.spec").find_spec(model)
+    assert spec.params.image_mean == mean
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1
     inside = model.model.process_latent_in(pixels)
     expected = ((pixels + 1) / 2 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     close(inside, expected, 1e-5)
     close(model.model.process_latent_out(inside), pixels, 1e-5)
-    size = known.default_size
+    size = spec.default_size
     label = run("PixelDiTClassLabel", model=model, classes="1")
-    picture = run("PixelDiTSampler", **sampler_inputs(model, known, positive=label[0], batch_size=1))[0]
-    core_model, x = core_picture(
+    picture = run("PixelDiTSampler", **sampler_inputs(model, spec, positive=label[0], batch_size=1))[0]
+    core_model, x = core_image(
         out_of("files") / "imagenet-mean.pt",
         lambda model: core().class_condition(model, [1]),
         None,
-        unit(1, known.params, size),
+        unit(1, spec.params, size),
         steps=5,
         solver="ab2",
         cfg=2.0,
@@ -100,3 +100,19 @@ def test_mean_and_std_of_a_file_stay_inside_of_the_model():
     bias = torch.tensor(model.model.latent_format.latent_rgb_factors_bias)
     shown = torch.nn.functional.linear(inside[0].movedim(0, -1), preview.T, bias)
     close(shown, pixels[0].movedim(0, -1), 1e-5)
+
+
+def test_a_cfg_schedule_follows_the_integration_time_in_both_conventions():
+    """In the reference convention the network is given another time than that of the integration."""
+    pc, path, settings = core(), checkpoint(GRAY), {"steps": 6, "solver": "euler", "timeshift": 2.0}
+    scheduled = run("PixelDiTCFGSchedule", model=xpred(GRAY), shape="linear", end_cfg=4.0)[0]
+    spec = scheduled.model.pixeldit
+    start, null = unit(2, spec.params, spec.default_size), spec.params.num_classes
+    for convention in ("standard", "reference"):
+        cfg = pc.cfg_function(pc.cfg_schedule("linear", 2.0, 4.0))
+        expected = pc.sample(
+            pc.load_checkpoint(path), torch.tensor([1, 4]), noise=start, cfg=cfg, convention=convention,
+            cfg_interval=(0.0, 1.0), **settings,
+        )  # fmt: skip
+        plan = {"cfg": 2.0, "convention": convention, **settings}
+        close(sampled(scheduled, labels([1, 4]), labels([null]), start, **plan), expected, 1e-4)
