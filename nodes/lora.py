@@ -50,7 +50,7 @@ class PixelDiTLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name: str, strength_model: float) -> io.NodeOutput:
         patched, found = add_lora(model, find_lora(lora_name), strength_model)
-        text = f"{found.applied} of {found.total} modules applied, {len(found.pairs)} weights changed"
+        text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
             more = f" and {len(found.unknown) - _SHOWN} more" if len(found.unknown) > _SHOWN else ""
             text += f"\nnote: ignored, no match in this model: {', '.join(found.unknown[:_SHOWN])}{more}"

@@ -1,40 +1,63 @@
-"""A LoRA onto a MODEL: our reading of it, the host's own patches."""
+"""A LoRA file onto a MODEL: the pack's reading of names, ComfyUI's patches."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from comfy.weight_adapter import LoRAAdapter
 
 from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.lora import read_lora
-from ...pixeldit_core.checkpoints.lora_delta import Lora, split_pair
+from ...pixeldit_core.checkpoints.lora_delta import split_pair
+from .lora_adapters import read_adapters
 from .spec import find_spec
 
-_BEFORE = "diffusion_model."
+PREFIX = "diffusion_model."
 
 
-def add_lora(model: Any, path: str, strength: float) -> tuple[Any, Lora]:
-    """A clone of a MODEL, ours or the host's own PixelDiT, with the patches of a LoRA; and what was in its file.
+@dataclass(frozen=True)
+class AppliedLora:
+    """What was applied of a LoRA file."""
+
+    applied: int  #              modules of the file that the network has
+    total: int  #                modules of the file
+    weights: int  #              weights of the network that change
+    unknown: tuple[str, ...]  #  modules, and tensors of none, that fit no weight of the network
+
+
+def add_lora(model: Any, path: str, strength: float) -> tuple[Any, AppliedLora]:
+    """A clone of a MODEL, ours or ComfyUI's own PixelDiT, with the patches of a LoRA, DoRA, LoHa, LoKr or OFT.
 
     Raises:
-        ValueError: a MODEL that is no PixelDiT; what `read_lora` raises.
+        ValueError: a MODEL that is no PixelDiT; what `read_lora` and `read_adapters` raise.
     """
     if find_spec(model) is None:
         raise ValueError(
-            "this model is no PixelDiT. For other models use ComfyUI's own Load LoRA; connect the MODEL of PixelDiT "
-            "Loader or of Load Diffusion Model with a PixelDiT file here."
+            "this model is not a PixelDiT. For other models use Load LoRA; connect the MODEL of PixelDiT Loader, or of "
+            "Load Diffusion Model with a PixelDiT file, here."
         )
     stored = {key: tuple(value.shape) for key, value in model.model.diffusion_model.state_dict().items()}
+    patches, lora = _read(path, stored)
+    patched = model.clone()
+    missing = {PREFIX + name for name in patches} - set(
+        patched.add_patches({PREFIX + name: patch for name, patch in patches.items()}, strength)
+    )
+    assert not missing, f"ComfyUI has no weights {missing}"
+    return patched, lora
+
+
+def _read(path: str, stored: dict[str, tuple[int, ...]]) -> tuple[dict[str, Any], AppliedLora]:
+    """Patches by the name of a weight, as the MODEL has it."""
+    if adapters := read_adapters(path, stored):
+        patches, matched = adapters
+        return patches, AppliedLora(len(matched.modules), matched.total, len(patches), tuple(matched.unknown))
     lora = read_lora(path, join_shapes(stored))
     patches = {}
     for whole, pair in lora.pairs.items():
         parts = {whole: pair}
-        if whole not in stored:  # the host's own network keeps some matrices in halves
+        if whole not in stored:  # ComfyUI's own network keeps some matrices in halves
             parts = split_pair(whole, pair, stored["pixel_embedder.proj.weight"][0])
         for name, part in parts.items():
-            patches[_BEFORE + name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
-    patched = model.clone()
-    missing = patches.keys() - set(patched.add_patches(patches, strength))
-    assert not missing, f"the host does not know {missing}"
-    return patched, lora
+            patches[name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
+    return patches, AppliedLora(lora.applied, lora.total, len(lora.pairs), lora.unknown)

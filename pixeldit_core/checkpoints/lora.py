@@ -101,7 +101,7 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     tensors, metadata = read_checkpoint(file)
     _refuse(tensors, metadata, source)
     modules, others = _sort(tensors, source)
-    settings = _read_settings(file, tensors, metadata)
+    settings = read_settings(file, tensors, metadata)
     matched = _match(modules, shapes, source)
     if not matched.modules:
         raise ValueError(_why_nothing(matched.unknown, source))
@@ -207,18 +207,29 @@ def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _pair(parts: Mapping[str, Tensor], module: str, name: str, settings: Mapping[str, Any], source: str) -> Pair:
-    """Both matrices, and alpha from the file's own tensor, else from the settings."""
-    up, down, alpha = parts["up"], parts["down"], parts.get("alpha")
-    if alpha is None:
+    up, down = parts["up"], parts["down"]
+    return Pair(up, down, read_alpha(parts.get("alpha"), settings, len(down), module, name, source))
+
+
+def read_alpha(
+    stored: Tensor | None, settings: Mapping[str, Any], rank: int, module: str, name: str, source: str
+) -> float | None:
+    """Alpha of a module, where scale = alpha / rank: the file's own tensor, else from its `read_settings`; None = rank.
+
+    Raises:
+        ValueError: no finite number.
+    """
+    alpha: Any
+    if stored is None:
         alpha = _alpha_of(settings, module, name, source)
-        factor = math.sqrt(len(down)) if settings.get("use_rslora") else 1.0  # alpha / sqrt(r) as alpha / r
+        factor = math.sqrt(rank) if settings.get("use_rslora") else 1.0  # alpha / sqrt(r) as alpha / r
     else:
-        alpha, factor = (alpha.item() if alpha.numel() == 1 else list(alpha.shape)), 1.0
+        alpha, factor = (stored.item() if stored.numel() == 1 else list(stored.shape)), 1.0
     if alpha is None:
-        return Pair(up, down)
+        return None
     if not is_number(alpha):
         raise ValueError(f"{source}: alpha of {module} is {shown(alpha)}, and should be a finite number below 2**31.")
-    return Pair(up, down, factor * alpha)
+    return factor * alpha
 
 
 def _alpha_of(settings: Mapping[str, Any], module: str, name: str, source: str) -> Any:
@@ -236,7 +247,7 @@ def _alpha_of(settings: Mapping[str, Any], module: str, name: str, source: str) 
     return settings.get("lora_alpha")
 
 
-def _read_settings(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_settings(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
     """PEFT's settings: of the header, else of the file beside it; none for other writers.
 
     Ranks are not looked up: the matrices have them.
