@@ -4,7 +4,7 @@ import pixeldit_core as pc
 
 model = pc.load_checkpoint("imagenet256_pixeldit_xl_epoch320.ckpt")
 x = pc.sample(model, pc.class_condition(model, [207, "tabby cat"]), seeds=[0, 1])
-pc.contact_sheet(pc.to_uint8(model, x)).save("pictures.png")
+pc.contact_sheet(pc.to_uint8(model, x)).save("images.png")
 """
 
 from .checkpoints.load import CheckpointInfo, inspect_checkpoint, load_checkpoint

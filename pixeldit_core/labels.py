@@ -28,7 +28,7 @@ def imagenet_names() -> tuple[tuple[str, ...], ...]:
 
 
 def numbered(names: Names) -> list[str]:
-    """What a person sees in a list: "207: golden retriever"."""
+    """Entries of a list: "207: golden retriever"."""
     return [f"{index}: {entry[0]}" for index, entry in enumerate(names)]
 
 

@@ -26,6 +26,6 @@ def advise(size: Size, trained: Iterable[Size]) -> str | None:
     if distance(size, closest) <= FAR:
         return None
     return (
-        f"{size[1]} x {size[0]} is far from every size that the model was trained on, so the picture may repeat or "
+        f"{size[1]} x {size[0]} is far from every size that the model was trained on, so the image may repeat or "
         f"fall apart; the nearest is {closest[1]} x {closest[0]}"
     )
