@@ -98,7 +98,7 @@ def text_prompt() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda graph: None, "has a class. Load gemma_2_2b_it_elm with Load CLIP, type pixeldit"),
+        (lambda graph: None, "contains a class label. Load gemma_2_2b_it_elm with Load CLIP, type pixeldit"),
         (lambda graph: graph["3"]["inputs"].pop("negative"), "PixelDiT Text Prompt has one"),
         (lambda graph: graph["3"]["inputs"].update(steps=1), "needs at least 2"),
         (lambda graph: graph["3"]["inputs"].update(width=60), "nearest that does is 64 x 64"),
@@ -115,7 +115,7 @@ def test_text_to_image_mistakes_are_told_and_the_server_goes_on(server: Server, 
 def test_masks_that_do_not_fit_are_told(server: Server) -> None:
     graph = editing(mask=["6", 0])
     graph["6"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
-    assert "they do not show the same picture" in error_of(server.run(graph))
+    assert "their aspect ratios differ" in error_of(server.run(graph))
     graph["6"]["inputs"]["value"] = 0.0
     assert "black everywhere" in error_of(server.run(graph))
     graph = editing()

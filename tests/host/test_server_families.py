@@ -103,7 +103,7 @@ def hdm(**settings: Any) -> dict[str, Any]:
         (lambda: digits("contradicts.pt"), "the config inside of it says dim = 128, its tensors say 16"),
         (lambda: digits(width=30), "nearest that does is"),
         (lambda: digits(label={"class_name": "11"}), "10 classes"),
-        (hdm, "has a class. Load Qwen3-0.6B"),
+        (hdm, "contains a class label. Load Qwen3-0.6B"),
         (lambda: hdm(steps=1, negative=None), "needs at least 2"),
     ],
 )

@@ -105,7 +105,7 @@ def test_mean_and_std_of_a_file_stay_inside_of_the_model():
 def test_a_cfg_schedule_follows_the_integration_time_in_both_conventions():
     """In the reference convention the network is given another time than that of the integration."""
     pc, path, settings = core(), checkpoint(GRAY), {"steps": 6, "solver": "euler", "timeshift": 2.0}
-    scheduled = run("PixelDiTCFGSchedule", model=xpred(GRAY), shape="linear", end_cfg=4.0)[0]
+    scheduled = run("PixelDiTCFGSchedule", model=xpred(GRAY), curve="linear", end_cfg=4.0)[0]
     spec = scheduled.model.pixeldit
     start, null = unit(2, spec.params, spec.default_size), spec.params.num_classes
     for convention in ("standard", "reference"):
