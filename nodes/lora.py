@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..pixeldit_core.text import shorten_list
 from .host.compat import searchable, show_text
 from .host.folders import find_lora, fingerprint, list_loras
 from .host.lora import add_lora
@@ -52,7 +53,6 @@ class PixelDiTLoRA(io.ComfyNode):
         patched, found = add_lora(model, find_lora(lora), strength)
         text = f"{found.applied} of {found.total} modules applied, {len(found.pairs)} weights changed"
         if found.unknown:
-            more = f" and {len(found.unknown) - _SHOWN} more" if len(found.unknown) > _SHOWN else ""
-            text += f"\nnote: left out, not in this network: {', '.join(found.unknown[:_SHOWN])}{more}"
+            text += f"\nnote: left out, not in this network: {shorten_list(found.unknown, _SHOWN)}"
         show_text(cls, text)
         return io.NodeOutput(patched)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MOST_STEPS, LARGEST_SIDE = 10_000, 2**14  # that a file can ask for: ComfyUI's own limits
+MOST_STEPS, LARGEST_SIDE = 10_000, 2**14  # that a file may have: ComfyUI's own limits
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,26 @@ class SamplingSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SamplingSettings:
-        """The inverse of `to_dict`; values come from a file and are checked.
+        """The inverse of `to_dict`; values come from a file and are validated.
 
         Raises:
-            ValueError: an unknown or missing field, a value of the wrong kind, steps or a size without end.
+            ValueError: an unknown or missing field, a value of the wrong type, too many steps, too large a size.
         """
         try:
-            size = values.get("size")
-            found = cls(
+            size, (low, high) = values.get("size"), values.get("cfg_interval", (0.0, 1.0))
+            settings = cls(
                 steps=int(values["steps"]),
                 cfg=float(values["cfg"]),
                 timeshift=float(values.get("timeshift", 1.0)),
-                cfg_interval=tuple(float(value) for value in values.get("cfg_interval", (0.0, 1.0))),
+                cfg_interval=(float(low), float(high)),
                 solver=str(values.get("solver", "ab2")),
                 size=None if size is None else (int(size[0]), int(size[1])),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"settings {values!r} is not readable: {error!r}") from error
-        if found.steps > MOST_STEPS or not all(1 <= side <= LARGEST_SIDE for side in found.size or ()):
-            raise ValueError(f"settings {found} needs at most {MOST_STEPS} steps, and sides of 1 to {LARGEST_SIDE}.")
-        return found
+        if settings.steps > MOST_STEPS or not all(1 <= side <= LARGEST_SIDE for side in settings.size or ()):
+            raise ValueError(f"settings {settings} needs at most {MOST_STEPS} steps, and sides of 1 to {LARGEST_SIDE}.")
+        return settings
 
 
 SETTINGS: dict[str, SamplingSettings] = {
@@ -71,5 +71,5 @@ SETTINGS: dict[str, SamplingSettings] = {
     "pixelhdm": SamplingSettings(50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
 }
 
-# what the published text-to-image pictures were led away from
+# negative prompt of the published text-to-image results
 NEGATIVE_PROMPT = "low quality, worst quality, over-saturated, blurry, deformed, watermark"

@@ -15,6 +15,8 @@ from comfy_api.latest import io
 from server import PromptServer
 from torch import Tensor
 
+from ...pixeldit_core.dtypes import dtype_name
+
 log = logging.getLogger(__name__)
 
 # Newer hosts patch models in a class that can stream weights; older ones have the plain one only.
@@ -49,7 +51,7 @@ def keep_scaled(config: Any, found: Any) -> dict[str, Tensor] | None:
             tensors[key] = found.tensors[key]
             continue
         weight, scale = found.scaled[key]
-        told = {"format": str(weight.dtype).removeprefix("torch."), "full_precision_matrix_mult": True}
+        told = {"format": dtype_name(weight.dtype), "full_precision_matrix_mult": True}
         layer = key.removesuffix(".weight")
         tensors |= {key: weight, f"{layer}.weight_scale": scale}
         tensors[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)

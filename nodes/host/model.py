@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
+from ...pixeldit_core.dtypes import DTYPES, dtype_name
 from ...pixeldit_core.families import FAMILIES, Family
 from ...pixeldit_core.images import from_signed, to_signed
 from ...pixeldit_core.spec import ModelSpec
@@ -28,16 +29,7 @@ from .conditions import CONDITIONS
 
 log = logging.getLogger(__name__)
 
-WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
-    "default": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-    "fp8_e5m2": torch.float8_e5m2,
-}
-
-
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {"default": None, **DTYPES}
 _COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file is brought to
 
 
@@ -193,7 +185,7 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     kept = "" if found.storage is None else ", fp8 kept" if compact else f" from {found.storage}"
     model.loaded = (
         f"layout {found.group.prefix or 'canonical'}, {found.group.weights} weights, "
-        f"{str(dtype).removeprefix('torch.')}{kept}, {mm.module_size(model.diffusion_model) / 1e6:,.0f} MB in memory"
+        f"{dtype_name(dtype)}{kept}, {mm.module_size(model.diffusion_model) / 1e6:,.0f} MB in memory"
     )
     log.info("%s: %s, %s", found.spec.source, found.spec.family.title, model.loaded)
     return patcher

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.layouts import LAYOUTS
-from ..checkpoints.load import inspect_checkpoint
 from ..checkpoints.save import save_checkpoint
+from ..dtypes import dtype_name
 from .options import dtype_option, table
 
 _EXAMPLES = """\
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
                 "from": options.source,
                 "layout": options.layout,
                 "parameters": f"{info.count:,}",
-                "dtype": info.quantization or str(info.dtype).removeprefix("torch."),
+                "dtype": info.quantization or dtype_name(info.dtype),
                 "size": f"{size / 1e6:,.1f} MB",
             }
         )

@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import CheckpointInfo, inspect_checkpoint
+from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
+from ..dtypes import dtype_name
 from ..settings import SamplingSettings
-from .options import describe_settings, some, table
+from ..text import shorten_list
+from .options import describe_settings, table
 
 _EXAMPLES = """\
 examples:
@@ -63,7 +65,7 @@ def _plain(info: CheckpointInfo) -> dict[str, Any]:
         "layout": info.layout,
         "weights": list(info.weights),
         "parameters": info.count,
-        "dtype": str(info.dtype).removeprefix("torch.") if info.dtype else None,
+        "dtype": dtype_name(info.dtype) if info.dtype else None,
         "quantization": info.quantization,
         "params": asdict(info.params) if info.params else None,
         "class_names": [entry[0] for entry in info.class_names] if info.class_names else None,
@@ -87,6 +89,6 @@ def _rows(about: dict[str, Any]) -> dict[str, Any]:
     }
     if "num_classes" in params:
         count = f"{params['num_classes']:,}"
-        rows["classes"] = f"{count}: {some(names)}" if names else f"{count}, without names"
+        rows["classes"] = f"{count}: {shorten_list(names, 8)}" if names else f"{count}, without names"
     rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none of its own"
     return rows

@@ -8,15 +8,11 @@ from typing import Any
 
 import torch
 
+from ..dtypes import DTYPES, dtype_name
 from ..model import Model
 from ..settings import SamplingSettings
 
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8": torch.float8_e4m3fn,
-}
+_DTYPES = DTYPES | {"fp8": torch.float8_e4m3fn}
 _LARGEST_SEED = 2**64 - 1
 _MOST_SEEDS = 1_000_000
 
@@ -26,8 +22,8 @@ def dtype_option(*names: str) -> Any:
 
     def convert(text: str) -> torch.dtype:
         for name in names:
-            if text in (name, str(DTYPES[name]).removeprefix("torch.")):
-                return DTYPES[name]
+            if text in (name, dtype_name(_DTYPES[name])):
+                return _DTYPES[name]
         raise argparse.ArgumentTypeError(f'"{text}" is not one of {", ".join(names)}')
 
     return convert
@@ -100,12 +96,6 @@ def class_name(model: Model, index: int) -> str:
     if index == model.params.num_classes:
         return f"{index}: no class"
     return f"{index}: {model.class_names[index][0]}" if model.class_names else str(index)
-
-
-def some(entries: list[str], shown: int = 8) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(entries) - shown} more" if len(entries) > shown else ""
-    return ", ".join(entries[:shown]) + more
 
 
 def table(rows: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..atomic import whole_file
-from ..checkpoints.load import inspect_checkpoint, load_checkpoint
+from ..atomic import atomic_path
+from ..checkpoints.inspect import inspect_checkpoint
+from ..checkpoints.load import load_checkpoint
 from ..conditions import class_condition
 from ..families import CONVENTIONS, FAMILIES
 from ..flow.guidance import check_interval
@@ -26,6 +27,7 @@ from ..model import Model
 from ..sampling import check_size, sample, time_grid, unit_noise
 from ..settings import SETTINGS, SamplingSettings
 from ..sizes import advise
+from ..text import shorten_list
 from .options import (
     choose_device,
     class_name,
@@ -34,7 +36,6 @@ from .options import (
     parse_seeds,
     parse_size,
     positive,
-    some,
     table,
 )
 from .progress import Progress
@@ -186,8 +187,8 @@ def run(options: argparse.Namespace) -> int:
         + table(
             {
                 "model": f"{model.spec.source} ({model.family.title}{averaged})",
-                "classes": some([class_name(model, index) for index in classes]),
-                "seeds": some([str(seed) for seed in options.seeds], 16),
+                "classes": shorten_list([class_name(model, index) for index in classes], 8),
+                "seeds": shorten_list([str(seed) for seed in options.seeds], 16),
                 "settings": describe_settings(settings) + _advice(model, settings),
                 "computed": f"on {model.device} in {str(model.dtype)[6:]}, {min(batch_size, len(pairs))} at a time",
                 "pictures": options.out / "<class>_<seed>.png",
@@ -308,5 +309,5 @@ def _write_picture(picture: Image.Image, path: Path, about: dict[str, Any] | Non
     text = PngInfo()
     if about:
         text.add_text("pixeldit", json.dumps(about))
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         picture.save(part, format="PNG", pnginfo=text)
