@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.labels import find_class, numbered, parse_classes
 from ..pixeldit_core.settings import NEGATIVE_PROMPT
+from ..pixeldit_core.text import shorten_list
 from .host import text
 from .host.compat import searchable, show_text
 from .host.conditions import CLASS
@@ -56,8 +57,8 @@ class PixelDiTClassLabel(io.ComfyNode):
         else:
             chosen = [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
-        names = ", ".join([*shown, f"{count}: null class"][index] for index in chosen[:8])
-        show_text(cls, names + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")
+        shown.append(f"{count}: null class")
+        show_text(cls, f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)")
         return io.NodeOutput(_conditioning(chosen), _conditioning([count]))
 
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..pixeldit_core.text import shorten_list
 from .host.compat import searchable, show_text
 from .host.folders import find_lora, fingerprint, list_loras
 from .host.lora import add_lora
@@ -52,7 +53,6 @@ class PixelDiTLoRA(io.ComfyNode):
         patched, found = add_lora(model, find_lora(lora_name), strength_model)
         text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
-            more = f" and {len(found.unknown) - _SHOWN} more" if len(found.unknown) > _SHOWN else ""
-            text += f"\nnote: ignored, no match in this model: {', '.join(found.unknown[:_SHOWN])}{more}"
+            text += f"\nnote: ignored, no match in this model: {shorten_list(found.unknown, _SHOWN)}"
         show_text(cls, text)
         return io.NodeOutput(patched)

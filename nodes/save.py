@@ -1,20 +1,14 @@
 """MODEL -> checkpoint file."""
 
-import torch
 from comfy_api.latest import io
 
 from ..pixeldit_core.checkpoints.layouts import LAYOUTS
+from ..pixeldit_core.dtypes import DTYPES
 from .host.compat import searchable, show_text
 from .host.save import save_model
 
 UNCHANGED = "unchanged"
-DTYPES = {
-    UNCHANGED: None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-}
+CHOICES = {UNCHANGED: None} | {name: DTYPES[name] for name in ("bf16", "fp16", "fp32", "fp8_e4m3fn")}
 
 
 class PixelDiTSaveModel(io.ComfyNode):
@@ -45,7 +39,7 @@ class PixelDiTSaveModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=list(DTYPES),
+                    options=list(CHOICES),
                     default=UNCHANGED,
                     tooltip="unchanged: as loaded. bf16: half the size of fp32, no visible difference. fp8_e4m3fn: a "
                     "quarter of it, slightly different images.",
@@ -61,6 +55,6 @@ class PixelDiTSaveModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
-        path = save_model(model, filename_prefix, layout, DTYPES[weight_dtype], merge_loras)
+        path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras)
         show_text(cls, f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}")
         return io.NodeOutput()

@@ -7,7 +7,8 @@ x = pc.sample(model, pc.class_condition(model, [207, "tabby cat"]), seeds=[0, 1]
 pc.contact_sheet(pc.to_uint8(model, x)).save("images.png")
 """
 
-from .checkpoints.load import CheckpointInfo, inspect_checkpoint, load_checkpoint
+from .checkpoints.inspect import CheckpointInfo, inspect_checkpoint
+from .checkpoints.load import load_checkpoint
 from .checkpoints.lora import apply_lora
 from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; it takes the name of `path` when the block ends well, else it goes away."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to: renamed to `path` when the block succeeds, removed when it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.touch()
         mode = part.stat().st_mode
         yield part
-        part.chmod(mode)  # what a new file has here; some writers make theirs readable to nobody else
+        part.chmod(mode)  # of a new file here; some writers make theirs readable by the owner only
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

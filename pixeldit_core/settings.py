@@ -37,7 +37,7 @@ class SamplingSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SamplingSettings:
-        """The inverse of `to_dict`; values come from a file and are checked.
+        """The inverse of `to_dict`; values come from a file and are validated.
 
         Raises:
             ValueError: an unknown or missing field, a value of the wrong kind, steps or a size beyond ComfyUI's limits.

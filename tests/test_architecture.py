@@ -19,7 +19,7 @@ CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
 # inside the core: a room, and the rooms that it may import
-_LEAVES = {"settings", "labels", "sizes", "atomic"}
+_LEAVES = {"settings", "labels", "sizes", "atomic", "dtypes", "text"}
 _MODEL = {"families", "flow", "spec", "model"}
 ROOMS = {
     "layers": set(),
@@ -28,13 +28,15 @@ ROOMS = {
     "labels": set(),
     "sizes": set(),
     "atomic": set(),
+    "dtypes": set(),
+    "text": set(),
     "families": {"layers", "flow", "labels", "settings", "sizes"},
     "spec": {"families", "settings", "labels", "sizes"},
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
     "images": {*_MODEL},
-    "checkpoints": {*_MODEL, "labels", "settings", "atomic"},
+    "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
     "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints"},
     "__main__": {"cli"},

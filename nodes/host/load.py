@@ -11,20 +11,14 @@ import comfy.utils
 import torch
 
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
+from ...pixeldit_core.dtypes import DTYPES, dtype_name
 from .base_model import PixelDiTConfig
 from .compat import Patcher
 from .weights import load_weights, scaled_tensors
 
 log = logging.getLogger(__name__)
 
-WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
-    "default": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-    "fp8_e5m2": torch.float8_e5m2,
-}
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {"default": None, **DTYPES}
 _COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file can be dequantized to
 
 
@@ -66,5 +60,5 @@ def _describe(read: Weights, dtype: torch.dtype, compact: bool, size: int) -> st
     origin = "" if read.storage is None else ", fp8 kept" if compact else f" from {read.storage}"
     return (
         f"layout {read.group.prefix or 'canonical'}, {read.group.weights} weights, "
-        f"{str(dtype).removeprefix('torch.')}{origin}, {size / 1e6:,.0f} MB in memory"
+        f"{dtype_name(dtype)}{origin}, {size / 1e6:,.0f} MB in memory"
     )

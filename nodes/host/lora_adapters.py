@@ -12,7 +12,8 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ...pixeldit_core.checkpoints.comfy_adaln import halves_of, is_half, join_shapes
-from ...pixeldit_core.checkpoints.lora import Matched, find_lora_file, match_modules, read_alpha, read_settings
+from ...pixeldit_core.checkpoints.lora import Matched, find_lora_file, match_modules
+from ...pixeldit_core.checkpoints.peft_config import read_alpha, read_peft_config
 from ...pixeldit_core.checkpoints.read import read_checkpoint
 from .dora import Decomposed
 
@@ -42,7 +43,7 @@ def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, Wei
     tensors, metadata = read_checkpoint(file)
     if not any(mark in key for key in tensors for mark in _MARKS):
         return None
-    settings = read_settings(file, tensors, metadata)
+    settings = read_peft_config(file, tensors, metadata)
     settings.setdefault("lora_alpha", settings.get("alpha"))  # PEFT's name of it for LoHa and LoKr
     matched = match_modules(tensors, join_shapes(stored), source)
     if not matched.modules:

@@ -1,1 +1,1 @@
-"""Checkpoint files: reading safely, recognising, loading strictly, saving."""
+"""Checkpoint files: locate, read safely, detect, validate strictly, load and save."""

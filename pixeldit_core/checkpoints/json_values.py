@@ -1,34 +1,34 @@
-"""Values that a file tells: of the kind that they should be, and short enough for a message."""
+"""Values that come from files: checked against the type they should have, and shortened for messages."""
 
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from typing import Any, TypeGuard
 
 _LARGEST = 2**31  # above any size of a network
 
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxlong = _brief.maxother = 80
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxlong = _repr.maxother = 80
 
 
-def shown(value: Any) -> str:
-    """A value for a message: short, whatever it is."""
-    return _brief.repr(value)
+def short_repr(value: Any) -> str:
+    """A value of any kind for a message, shortened."""
+    return _repr.repr(value)
 
 
-def brief(error: Exception) -> str:
-    """What went wrong, without the book that a value of a file can make of it."""
+def short_text(error: Exception) -> str:
+    """The text of an error, shortened: a value of a file can make it very long."""
     text = str(error)
     return text if len(text) <= 1000 else f"{text[:500]} ... {text[-100:]}"
 
 
-def fitting(value: Any, default: Any) -> Any:
-    """A value in the place of a default and of its kind: 4 for 4.0 where that is a whole number.
+def convert_like(value: Any, default: Any) -> Any:
+    """A value in the type of the default that it replaces: 4 for 4.0 where the default is an int.
 
-    Where the default is None, a number can stand.
+    Where the default is None, any number is accepted.
 
     Raises:
-        ValueError: it is of another kind, not finite, or beyond any size.
+        ValueError: another type, not finite, or larger than any size.
     """
     if isinstance(default, bool | str):
         if type(value) is type(default):
@@ -43,9 +43,9 @@ def fitting(value: Any, default: Any) -> Any:
         return None
     elif is_number(value):
         return float(value) if isinstance(default, float) else value
-    raise ValueError(f"{shown(value)}, and should be {'a number' if default is None else f'like {default!r}'}")
+    raise ValueError(f"{short_repr(value)}, expected {'a number' if default is None else f'a value like {default!r}'}")
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is one that a network can have."""
-    return type(value) in (int, float) and abs(value) < _LARGEST  # which neither NaN nor infinity is
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number that a network's params can have."""
+    return type(value) in (int, float) and abs(value) < _LARGEST  # false for NaN and infinity

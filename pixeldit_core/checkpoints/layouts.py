@@ -1,4 +1,4 @@
-"""Where networks lie inside of files, as tables: prefixes, what to ignore, what to write, what to refuse by name."""
+"""Layouts of files, as tables: prefixes of a network's keys, what to ignore, what to write, what to refuse by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..families import FAMILIES, Family
 
-# What writers put before a network's own keys, and whether that means averaged weights (EMA).
+# What writers put before a network's own keys, and whether it means averaged weights (EMA).
 PREFIXES: dict[str, bool] = {
     "model.diffusion_model.": False,
     "diffusion_model.": False,
@@ -28,7 +28,7 @@ PREFIXES: dict[str, bool] = {
     "ema_model_state_dict.": True,
 }
 
-# Left over after a network was found and harmless: trainers' own modules, and neighbors in a ComfyUI checkpoint.
+# Expected beside a network and ignored: trainers' own modules, and the other models in a ComfyUI checkpoint.
 IGNORED: tuple[str, ...] = (
     "diffusion_trainer.",
     "_repa_projector.",
@@ -54,7 +54,7 @@ class Layout:
     split: bool = False
 
 
-# What we write, by layout and family. "comfyui" is what ComfyUI's own loaders or save nodes know.
+# What we write, by layout and family. "comfyui" is that of ComfyUI's own loaders or save nodes.
 LAYOUTS: dict[str, dict[str, Layout]] = {
     "canonical": dict.fromkeys(FAMILIES, Layout()),
     "comfyui": {
@@ -75,6 +75,7 @@ class Kind:
 
 _PART = "Tensors that every such network has are missing: get the file again."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
+_NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
 REFUSED: tuple[Kind, ...] = (
     Kind(
         "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
@@ -113,8 +114,12 @@ REFUSED: tuple[Kind, ...] = (
         "Put it into models/text_encoders and load it with Load CLIP.",
     ),
     Kind("a text encoder", ("text_model.embeddings.token_embedding.weight",), "Load it with Load CLIP."),
-    Kind("a VAE", ("decoder.conv_in.weight",), "PixelDiT needs none: it makes pixels."),
-    Kind("a VAE", ("decoder.conv1.weight", "encoder.conv1.weight"), "PixelDiT needs none: it makes pixels."),
+    Kind("a VAE", ("decoder.conv_in.weight",), _NO_VAE),
+    Kind(
+        "a VAE",
+        ("decoder.conv1.weight", "encoder.conv1.weight"),
+        _NO_VAE,
+    ),
     Kind("a ControlNet", ("input_hint_block.0.weight",), "Choose a PixelDiT checkpoint."),
     Kind(
         "a ControlNet or adapter of PixelDiT",
@@ -161,14 +166,14 @@ def find_groups(keys: Iterable[str]) -> list[Group]:
                 continue
             prefix = key[: -len(first)]
             ema = _is_ema(prefix)
-            relative = any(prefix + marker in keys for marker in family.excluded_markers)
-            if ema is not None and not relative and all(prefix + marker in keys for marker in family.markers):
+            excluded = any(prefix + marker in keys for marker in family.excluded_markers)
+            if ema is not None and not excluded and all(prefix + marker in keys for marker in family.markers):
                 groups.append(Group(family, prefix, ema))
     return groups
 
 
 def _is_ema(prefix: str) -> bool | None:
-    """Whether a prefix, taken apart into known pieces, means averaged weights; None = not made of known pieces."""
+    """Whether a prefix, taken apart into `PREFIXES`, means averaged weights; None = there is more to it."""
     ema = False
     while prefix:
         piece = next((piece for piece in PREFIXES if prefix.startswith(piece)), None)
@@ -179,19 +184,19 @@ def _is_ema(prefix: str) -> bool | None:
 
 
 def find_stored(keys: Iterable[str], group: Group) -> dict[str, str]:
-    """What a network's tensors are called in a file, by canonical name; what the ignore list has is left out.
+    """A file's names of a network's tensors, by canonical name; without those on the ignore list.
 
-    Of a tensor with two names the alias counts, as where both are loaded one after the other.
+    Of two names for one tensor the alias counts, as where both are loaded one after the other.
     """
-    found: dict[str, str] = {}
+    stored: dict[str, str] = {}
     for key in sorted(keys, key=lambda key: _is_alias(key, group.family)):
         if key.startswith(group.prefix) and not is_ignored(key[len(group.prefix) :]):
-            found[canonical(key[len(group.prefix) :], group.family)] = key
-    return found
+            stored[canonical(key[len(group.prefix) :], group.family)] = key
+    return stored
 
 
 def canonical(key: str, family: Family) -> str:
-    """A tensor's own name, of whichever name it has."""
+    """The canonical name of a tensor, whichever name it has."""
     for alias, name in family.aliases.items():
         if alias in key:
             return key.replace(alias, name)
@@ -199,7 +204,7 @@ def canonical(key: str, family: Family) -> str:
 
 
 def other_names(key: str) -> list[str]:
-    """The names that files of any family have for a tensor beside its own."""
+    """Other names that files of any family have for a tensor."""
     pairs = (pair for family in FAMILIES.values() for pair in family.aliases.items())
     return [key.replace(name, alias) for alias, name in pairs if name in key]
 
@@ -209,7 +214,7 @@ def _is_alias(key: str, family: Family) -> bool:
 
 
 def find_refused(keys: Iterable[str]) -> Kind | None:
-    """The kind of a file that is known and not for us."""
+    """The kind of a file that is to be refused; None = unknown."""
     keys = list(keys)
     for kind in REFUSED:
         if all(any(_ends_with(key, end) for key in keys) for end in kind.keys):
@@ -222,9 +227,9 @@ def _ends_with(key: str, end: str) -> bool:
 
 
 def is_ignored(key: str) -> bool:
-    """Whether the ignore list has a key, as it is or behind any of the known prefixes."""
+    """Whether a key is on the ignore list, as it is or after any of `PREFIXES`."""
     rests = {key}
-    while rests:  # a set: there may be many ways to take a prefix apart, and few ends
+    while rests:  # a set: there may be many ways to take a prefix apart, with few results
         if any(_is_entry(rest) for rest in rests):
             return True
         rests = {rest[len(piece) :] for rest in rests for piece in PREFIXES if rest.startswith(piece)}

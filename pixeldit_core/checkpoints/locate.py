@@ -1,4 +1,4 @@
-"""Which files a path stands for: a file, the shards of an index, the transformer of a diffusers folder."""
+"""Which files a path refers to: a file, the shards of an index, the transformer of a diffusers folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 INDEX = ".safetensors.index.json"
 PIPELINES = ("model_index.json", "modular_model_index.json")
 TRANSFORMER = "transformer"
-# What a diffusers folder calls its weights, best first
+# Names of the weights in a diffusers folder, best first
 _WEIGHTS = tuple(
     stem + end
     for end in (".safetensors", INDEX, ".bin")
@@ -21,17 +21,17 @@ _LARGEST_JSON = 4 * 2**20  # an index of ten thousand tensors takes one
 
 @dataclass(frozen=True)
 class Source:
-    """The files with the tensors of a checkpoint, and where what is known of it may lie."""
+    """The files with the tensors of a checkpoint, and the folders that may have its configuration."""
 
     name: str  #                     for messages
     files: tuple[Path, ...]
-    folder: Path  #                  of the weights: a config.json may be beside them
+    folder: Path  #                  of the weights: a config.json may be in it
     pipeline: Path | None = None  #  of a diffusers pipeline
     shards: dict[str, str] | None = None  #  the file of each tensor, by an index
 
 
 def find_source(path: str | Path) -> Source:
-    """The files that a path stands for.
+    """The files that a path refers to.
 
     Args:
         path: a file of weights, a `*.safetensors.index.json`, or a folder: of a diffusers pipeline, or of its
@@ -39,7 +39,7 @@ def find_source(path: str | Path) -> Source:
 
     Raises:
         ValueError: a folder without weights; an index that is not readable or leads out of its folder; a shard that
-            is not there.
+            is missing.
     """
     path = Path(path)
     if not path.is_dir():
@@ -64,17 +64,17 @@ def read_json(path: Path) -> dict[str, Any]:
     """A dictionary from a small JSON file.
 
     Raises:
-        ValueError: too large, not readable as JSON, or no dictionary.
+        ValueError: too large, not readable as JSON, or not a dictionary.
     """
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        found = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path.name} is not readable as JSON ({error}). Get the file again.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}, not a dictionary. Get the file again.")
-    return found
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name} holds a {type(values).__name__}, not a dictionary. Get the file again.")
+    return values
 
 
 def _pipeline_of(folder: Path) -> Path | None:
@@ -93,7 +93,9 @@ def _read_index(path: Path, name: str, pipeline: Path | None) -> Source:
     for file in dict.fromkeys(shards.values()):
         # beside the index and nowhere else, whatever the index says
         if "/" in file or "\\" in file or ":" in file or not file.endswith(".safetensors"):
-            raise ValueError(f"{name} names the file {file[:80]!r}; only .safetensors files beside it are read.")
+            raise ValueError(
+                f"{name} names the file {file[:80]!r}; only .safetensors files beside it are read. Get the index again."
+            )
         if not (path.parent / file).is_file():
             raise ValueError(f"{name}: its shard {file[:80]} is not there. Download all of them into the same folder.")
         files.append(path.parent / file)

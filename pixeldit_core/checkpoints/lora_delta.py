@@ -1,4 +1,4 @@
-"""What a LoRA adds to the weights of a network: pairs of small matrices."""
+"""What a LoRA adds to the weights of a network: pairs of low-rank matrices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..families import Shapes
@@ -14,6 +15,8 @@ from ..families import Shapes
 WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.weight")
 MAPS = {"msa": slice(0, 3), "mlp": slice(3, 6)}  # of the six of a pixel modulation, those of ComfyUI's halves
 _HALF = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)_(?P<half>msa|mlp)\.weight")
+_ROWS_TO_MAPS = "(pixel map channel) rank -> pixel map channel rank"
+_MAPS_TO_ROWS = "pixel map channel rank -> (pixel map channel) rank"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Pair:
         return 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
 
     def added_to(self, weight: Tensor, strength: float) -> Tensor:
-        """The weight [out, in] with its share, computed in float32, in its own dtype."""
+        """The weight [out, in] plus this; computed in float32, returned in the weight's dtype."""
         up, down = (part.to(weight.device, torch.float32) for part in (self.up, self.down))
         return torch.addmm(weight.float(), up, down, alpha=strength * self.scale).to(weight.dtype)
 
@@ -46,41 +49,44 @@ class Lora:
 
 
 def split_pair(name: str, pair: Pair, channels: int) -> dict[str, Pair]:
-    """The pair of a whole pixel modulation as two, for ComfyUI's halves of that matrix (layouts, section 4); exact.
+    """Split the pair of a whole pixel modulation into two, for ComfyUI's halves (spec: layouts, section 4); exact.
 
     Args:
-        name: of the whole weight; any other is given back as it is.
+        name: of the whole weight; the pair of any other weight is returned as it is.
         channels: width of a pixel, C; the rows of the matrix are [P, 6, C].
 
     Raises:
         ValueError: rows that are not six maps of that width.
     """
-    found = WHOLE.fullmatch(name)
-    if not found:
+    match = WHOLE.fullmatch(name)
+    if not match:
         return {name: pair}
-    rows, rank = pair.up.shape
+    rows = pair.up.shape[0]
     if rows % (6 * channels):
         raise ValueError(f"{name} has {rows} rows, not six maps of {channels} channels: ComfyUI has no such halves.")
-    maps = pair.up.view(-1, 6, channels, rank)
-    halves = {half: maps[:, part].reshape(-1, rank) for half, part in MAPS.items()}
-    return {f"{found['block']}_{half}.weight": Pair(up, pair.down, pair.alpha) for half, up in halves.items()}
+    maps = rearrange(pair.up, _ROWS_TO_MAPS, map=6, channel=channels)
+    halves = {half: rearrange(maps[:, part], _MAPS_TO_ROWS) for half, part in MAPS.items()}
+    return {f"{match['block']}_{half}.weight": Pair(up, pair.down, pair.alpha) for half, up in halves.items()}
 
 
 def join_pairs(pieces: Mapping[str, Pair], shapes: Shapes, source: str) -> dict[str, Pair]:
     """Pairs by canonical name: those on ComfyUI's halves of a pixel modulation become one on the whole."""
     pairs, blocks = {}, {}
     for name, pair in pieces.items():
-        if found := _HALF.fullmatch(name):
-            blocks.setdefault(f"{found['block']}.0.weight", {})[found["half"]] = pair
+        if match := _HALF.fullmatch(name):
+            blocks.setdefault(f"{match['block']}.0.weight", {})[match["half"]] = pair
         else:
             pairs[name] = pair
     for name, halves in blocks.items():
         if name in pairs:
-            raise ValueError(f"{source} has pairs for {name} and for ComfyUI's halves of it. Keep one of them.")
+            raise ValueError(f"{source} has pairs for {name} and for ComfyUI's halves of it. Save one alone.")
         rows, width = shapes[name][0], shapes["pixel_embedder.proj.weight"][0]
         ranks = [len(pair.down) for pair in halves.values()]
         up = torch.zeros(rows // (6 * width), 6, width, sum(ranks))  # of each half, in its own rows and columns
         for (half, pair), columns in zip(halves.items(), up.split(ranks, dim=-1), strict=True):
-            columns[:, MAPS[half]] = pair.up.float().view(-1, 3, width, len(pair.down)) * pair.scale
+            scaled = pair.up.float() * pair.scale
+            columns[:, MAPS[half]] = rearrange(
+                scaled, "(pixel map channel) r -> pixel map channel r", map=3, channel=width
+            )
         pairs[name] = Pair(up.view(rows, -1), torch.cat([pair.down.float() for pair in halves.values()]))
     return pairs

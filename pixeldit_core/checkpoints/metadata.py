@@ -1,52 +1,68 @@
-"""What our own files say of themselves, as JSON under one key of the safetensors metadata."""
+"""What our own files declare about themselves, as JSON under one key of the safetensors metadata."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..labels import Names
 from ..settings import SamplingSettings
 from ..spec import ModelSpec
-from .json_values import brief
+from .json_values import short_text
 
 KEY = "pixeldit"
 
 
+@dataclass(frozen=True)
+class Declared:
+    """The metadata of a file; None or empty for what it does not have."""
+
+    family: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    class_names: Names | None = None
+    settings: SamplingSettings | None = None
+
+
 def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The metadata of a file: family, params, class names and settings; `origin`: what it was made from."""
-    about: dict[str, Any] = {"family": spec.family.name, "params": asdict(spec.params)}
+    values: dict[str, Any] = {"family": spec.family.name, "params": asdict(spec.params)}
     if spec.class_names is not None:
-        about["class_names"] = [list(entry) for entry in spec.class_names]
+        values["class_names"] = [list(entry) for entry in spec.class_names]
     if spec.settings is not None:
-        about["settings"] = spec.settings.to_dict()
+        values["settings"] = spec.settings.to_dict()
     if origin:
-        about["origin"] = dict(origin)
-    return {"format": "pt", KEY: json.dumps(about)}
+        values["origin"] = dict(origin)
+    return {"format": "pt", KEY: json.dumps(values)}
 
 
-def read_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
-    """The inverse: a dictionary with those of family, params, class_names and settings that the file has.
+def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
+    """The inverse.
 
     Raises:
         ValueError: the entry is there and not readable.
     """
     if KEY not in metadata:
-        return {}
+        return Declared()
     try:
-        about = json.loads(metadata[KEY])
-        found: dict[str, Any] = {}
-        if "family" in about:
-            found["family"] = str(about["family"])
-        if "params" in about:
-            found["params"] = dict(about["params"])
-        if names := about.get("class_names"):
-            found["class_names"] = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in names)
-            if not all(entry and all(isinstance(name, str) for name in entry) for entry in found["class_names"]):
-                raise ValueError("a class has a name that is no text, or none")
-        if settings := about.get("settings"):
-            found["settings"] = SamplingSettings.from_dict(settings)
+        values = json.loads(metadata[KEY])
+        names, settings = values.get("class_names"), values.get("settings")
+        return Declared(
+            family=str(values["family"]) if "family" in values else None,
+            params=dict(values.get("params", {})),
+            class_names=_class_names(names) if names else None,
+            settings=SamplingSettings.from_dict(settings) if settings else None,
+        )
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f'{source}: its metadata entry "{KEY}" is not readable ({brief(error)}).') from error
-    return found
+        raise ValueError(
+            f'{source}: its metadata entry "{KEY}" is not readable ({short_text(error)}). The file is damaged: get it '
+            "again."
+        ) from error
+
+
+def _class_names(values: Any) -> Names:
+    names = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in values)
+    if not all(entry and all(isinstance(name, str) for name in entry) for entry in names):
+        raise ValueError("a class has no name, or one that is not a string")
+    return names

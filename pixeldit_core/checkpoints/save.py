@@ -1,4 +1,4 @@
-"""Writing checkpoints: always .safetensors, always whole."""
+"""Writing checkpoints: always .safetensors, written atomically."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import whole_file
+from ..atomic import atomic_path
 from ..model import Model
 from ..spec import ModelSpec
 from .comfy_adaln import split_tensors
 from .layouts import LAYOUTS
-from .load import Weights, read_weights
+from .load import read_weights
 from .locate import find_source
 from .lora import find_lora_file, read_lora
 from .lora_delta import Lora
@@ -36,37 +36,39 @@ def save_checkpoint(
 ) -> Path:
     """Write a model, or the network of another file, as `.safetensors` with its params, class names and settings.
 
-    The file appears under its name when it is complete, not before. Of another file, its name and SHA-256 go into
-    the metadata, and so do those of the LoRAs.
+    Written atomically: the file is complete or not there. Name and SHA-256 of the other file and of the LoRAs go into
+    the metadata.
 
     Args:
         layout: "canonical" keys, or "comfyui": text-to-image as ComfyUI's own loader takes it, other families as its
             save nodes write them.
-        dtype: None = as they are; float8 is for the matrices of the blocks, all else is bfloat16 then.
+        dtype: None = as stored. float8 is for the matrices of the blocks; the rest is bfloat16 then.
         weights: of another file: "ema", "raw", or "auto", as in `load_checkpoint`.
         loras: files and strengths, merged into the weights in float32.
 
     Raises:
         ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source or
-            LoRA, a disk that does not take the file.
+            LoRA, a target that cannot be written.
     """
     path = Path(path)
     loras = [(find_lora_file(Path(lora))[0], strength) for lora, strength in loras]
     files = () if isinstance(model_or_path, Model) else find_source(model_or_path).files
     _check_target(path, layout, *files, *(lora for lora, _ in loras))
+    origin: dict[str, Any] = {}
     if isinstance(model_or_path, Model):
-        source, tensors, origin = model_or_path, model_or_path.network.state_dict(), {}
+        tensors = meta = model_or_path.network.state_dict()
+        spec = model_or_path.spec
     else:
         exact = dtype if dtype is not None and dtype.itemsize > 1 else None
         source = read_weights(model_or_path, weights, compute_dtype=exact)
-        tensors, origin = source.tensors, {"files": hashes(*files)}
+        spec, tensors, meta = source.spec, source.tensors, source.meta
+        origin["files"] = hashes(*files)
     read = []
     if loras:
-        meta = source.meta if isinstance(source, Weights) else tensors
         shapes = {key: tuple(value.shape) for key, value in meta.items()}
         read = [(read_lora(lora, shapes), strength) for lora, strength in loras]
-        origin["loras"] = [hashes(lora) | {"strength": strength} for lora, strength in loras]
-    return write(source.spec, tensors, path, layout, dtype, origin, read)
+        origin["loras"] = [{**hashes(lora), "strength": strength} for lora, strength in loras]
+    return write(spec, tensors, path, layout, dtype, origin, read)
 
 
 def write(
@@ -78,7 +80,7 @@ def write(
     origin: Mapping[str, Any] | None = None,
     loras: Iterable[tuple[Lora, float]] = (),
 ) -> Path:
-    """Tensors under canonical names, and what is known of their network, as a file; arguments as `save_checkpoint`'s.
+    """Write tensors under canonical names, with the spec of their network; arguments as of `save_checkpoint`.
 
     Raises:
         ValueError: as `save_checkpoint`.
@@ -88,58 +90,58 @@ def write(
     written = {key: _finish(key, value.detach().cpu(), dtype, loras).contiguous() for key, value in tensors.items()}
     if chosen.split:
         written = split_tensors(written)
-    written = {chosen.prefix + key: value for key, value in _apart(written)}
+    written = {chosen.prefix + key: value for key, value in _unshared(written)}
     metadata = write_metadata(spec, origin)
     try:
-        with whole_file(path) as part:
+        with atomic_path(path) as part:
             save_file(written, part, metadata)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} could not be written ({error}). Nothing was left there. Make room on the disk, or choose another "
-            "folder."
+            f"{path} could not be written ({error}). No partial file was left. Free space on the disk, or choose "
+            "another folder."
         ) from error
     return path
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that share no memory, as safetensors wants them: a pickled file may have one under two names."""
+def _unshared(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that share no memory, as safetensors requires: a pickled file may have one under two names."""
     seen = set()
     for key, value in tensors.items():
-        place = value.untyped_storage().data_ptr()
-        yield key, value.clone() if place in seen else value
-        seen.add(place)
+        address = value.untyped_storage().data_ptr()
+        yield key, value.clone() if address in seen else value
+        seen.add(address)
 
 
 def hashes(*files: Path) -> dict[str, str]:
     """SHA-256 of files, by name."""
-    found = {}
+    digests = {}
     for file in files:
         digest = hashlib.sha256()
         with file.open("rb") as content:
             while block := content.read(_BLOCK):
                 digest.update(block)
-        found[file.name] = digest.hexdigest()
-    return found
+        digests[file.name] = digest.hexdigest()
+    return digests
 
 
 def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path.name}: only .safetensors is written; give a name that ends so.")
+        raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
     if path.exists() and any(file.exists() and path.samefile(file) for file in sources):
-        raise ValueError(f"{path.name} is the source itself; give another name.")
+        raise ValueError(f"{path.name} is the source itself; choose another name.")
 
 
 def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[tuple[Lora, float]]) -> Tensor:
-    """A weight with its share of each LoRA, in the dtype that the file has for it."""
+    """A weight with the LoRAs merged, in the dtype that the file has for it."""
     dtype = dtype or value.dtype
     if dtype.itemsize == 1 and (value.ndim < 2 or "blocks." not in key):
         dtype = value.dtype if value.dtype.itemsize == 1 else torch.bfloat16
     for lora, strength in loras:
         if key in lora.pairs:
             value = lora.pairs[key].added_to(value.float(), strength)
-    if dtype.itemsize == 1 and value.dtype != dtype:  # beyond its limit, a cast gives NaN
+    if dtype.itemsize == 1 and value.dtype != dtype:  # a cast of larger values gives NaN
         limit = torch.finfo(dtype).max
         value = value.float().clamp(-limit, limit)
     return value.to(dtype)

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.layouts import LAYOUTS
-from ..checkpoints.load import inspect_checkpoint
 from ..checkpoints.save import save_checkpoint
+from ..dtypes import dtype_name
 from .options import add_weights_option, dtype_option
-from .text import dtype_name, table
+from .text import table
 
 _EXAMPLES = """\
 examples:

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import whole_file
+from ..atomic import atomic_path
 from ..conditions import class_condition
 from ..images import to_pil, to_uint8
 from ..model import Model
@@ -78,7 +78,7 @@ def write_image(image: Image.Image, path: Path, values: dict[str, Any] | None = 
     text = PngInfo()
     if values:
         text.add_text("pixeldit", json.dumps(values))
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         image.save(part, format="PNG", pnginfo=text)
 
 

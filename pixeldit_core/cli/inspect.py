@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import CheckpointInfo, inspect_checkpoint
+from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
+from ..dtypes import dtype_name
 from ..settings import SamplingSettings
-from .text import abbreviated, describe_settings, dtype_name, table
+from ..text import shorten_list
+from .text import describe_settings, table
 
 _EXAMPLES = """\
 examples:
@@ -86,6 +88,6 @@ def _rows(report: dict[str, Any]) -> dict[str, Any]:
     }
     if "num_classes" in params:
         count = f"{params['num_classes']:,}"
-        rows["classes"] = f"{count}: {abbreviated(names)}" if names else f"{count}, without names"
+        rows["classes"] = f"{count}: {shorten_list(names, 8)}" if names else f"{count}, without names"
     rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none in the file"
     return rows

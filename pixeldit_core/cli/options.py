@@ -9,14 +9,9 @@ from typing import Any
 
 import torch
 
-from .text import dtype_name
+from ..dtypes import DTYPES, dtype_name
 
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8": torch.float8_e4m3fn,
-}
+_DTYPES = DTYPES | {"fp8": torch.float8_e4m3fn}
 _LARGEST_SEED = 2**64 - 1
 _MOST_SEEDS = 1_000_000  # in a range
 
@@ -36,8 +31,8 @@ def dtype_option(*names: str) -> Callable[[str], torch.dtype]:
 
     def convert(text: str) -> torch.dtype:
         for name in names:
-            if text in (name, dtype_name(DTYPES[name])):
-                return DTYPES[name]
+            if text in (name, dtype_name(_DTYPES[name])):
+                return _DTYPES[name]
         raise argparse.ArgumentTypeError(f'"{text}" is not one of {", ".join(names)}')
 
     return convert

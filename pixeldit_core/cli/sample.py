@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import inspect_checkpoint, load_checkpoint
+from ..checkpoints.inspect import inspect_checkpoint
+from ..checkpoints.load import load_checkpoint
+from ..dtypes import dtype_name
 from ..families import FAMILIES
 from ..flow.guidance import check_interval
 from ..images import contact_sheet
@@ -18,10 +20,11 @@ from ..model import Model
 from ..sampling import check_size, time_grid
 from ..settings import SETTINGS, SamplingSettings
 from ..sizes import Size, advise
+from ..text import shorten_list
 from .generate import class_name, generate, write_image
 from .options import choose_device
 from .sample_options import ALL_CLASSES_UP_TO, CHECKPOINT_DEFAULT, EXAMPLES, PUBLISHED, add_arguments
-from .text import abbreviated, describe_settings, dtype_name, table
+from .text import describe_settings, table
 
 BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
 SHEET = "contact-sheet.png"
@@ -69,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
     advice = advise(size, model.spec.trained_sizes)
     rows = {
         "model": f"{model.spec.source} ({model.family.title}{averaged})",
-        "classes": abbreviated([class_name(model, index) for index in classes]),
-        "seeds": abbreviated([str(seed) for seed in options.seeds], 16),
+        "classes": shorten_list([class_name(model, index) for index in classes], 8),
+        "seeds": shorten_list([str(seed) for seed in options.seeds], 16),
         "settings": describe_settings(settings) + (f" ({advice})" if advice else ""),
         "computed": f"on {model.device} in {dtype_name(model.dtype)}, {min(batch_size, len(pairs))} at a time",
         "images": options.out / "<class>_<seed>.png",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from ..settings import SamplingSettings
 
@@ -18,17 +15,6 @@ def describe_settings(settings: SamplingSettings) -> str:
         f"{settings.steps} steps, {settings.solver}, cfg {settings.cfg:g} for t in {low:g} to {high:g}, "
         f"timeshift {settings.timeshift:g}{size}"
     )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "float32"."""
-    return str(dtype).removeprefix("torch.")
-
-
-def abbreviated(entries: Sequence[str], shown: int = 8) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(entries) - shown} more" if len(entries) > shown else ""
-    return ", ".join(entries[:shown]) + more
 
 
 def table(rows: dict[str, Any]) -> str:

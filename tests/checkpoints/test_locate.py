@@ -223,10 +223,10 @@ def test_a_pipeline_s_config_must_fit(golden, tmp_path):
         assert pc.inspect_checkpoint(folder).refused
 
     fails("pipeline: config.json.* says hidden_size = 64, its tensors say 32", hidden_size=64)
-    fails("use_pixel_abs_pos is 'yes', and should be like True", use_pixel_abs_pos="yes")
-    fails("flow_shift is 'much', and should be a number above 0", flow_shift="much")
-    fails("flow_shift is 0, and should be a number above 0", flow_shift=0)
-    fails("pipeline: in config.json default_steps is 'many', and should be a number", default_steps="many")
+    fails("use_pixel_abs_pos is 'yes', expected a value like True", use_pixel_abs_pos="yes")
+    fails("flow_shift is 'much', expected a number above 0", flow_shift="much")
+    fails("flow_shift is 0, expected a number above 0", flow_shift=0)
+    fails("pipeline: in config.json default_steps is 'many', expected a number", default_steps="many")
     fails("default_cfg_scale is inf", default_cfg_scale=float("inf"))
     config.write_bytes(b"{")
     with pytest.raises(ValueError, match="config.json is not readable as JSON"):

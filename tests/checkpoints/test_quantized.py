@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.comfy_adaln import split_tensors
+from pixeldit_core.checkpoints.dequantize import dequantize
 from pixeldit_core.checkpoints.load import read_weights
-from pixeldit_core.checkpoints.quantized import companions, dequantize, find_quantized, real_shapes
+from pixeldit_core.checkpoints.quantized import companions, find_quantized, real_shapes
 
 STYLES = {
     "fp8-scaled": "fp8",
@@ -265,7 +266,7 @@ BROKEN = [
     ("int8", told({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
     ("int8", told({"format": "int4"}), "has the format 'int4'", False),
     ("int8", told({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
-    ("int8", told({"format": "mxfp8"}), f"{LAYER}.weight is int8, and said to be mxfp8", False),
+    ("int8", told({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
     ("int8", rotated(16), "in groups of 16", False),  # of 24 inputs
     ("int8", rotated(8), "in groups of 8", False),
     ("int8", rotated(0), "in groups of 0", False),
@@ -301,7 +302,7 @@ def with_layers(path, state, layers):
 @pytest.mark.parametrize("layers, text", [
     ({LAYER: {"format": "nvfp4"}}, "has the format 'nvfp4', which is not supported"),
     ({LAYER: {"format": "convrot_w4a4"}}, "has the format 'convrot_w4a4'"),
-    ({LAYER: {"format": "float8_e4m3fn"}}, "is float32, and said to be float8_e4m3fn"),
+    ({LAYER: {"format": "float8_e4m3fn"}}, "is float32, but declared as float8_e4m3fn"),
     ({LAYER: None}, "has no dictionary of layers"),
     ([], "has no dictionary of layers"),
     ("[]", "_quantization_metadata is '[]'"),
@@ -328,7 +329,7 @@ def test_weights_packed_in_four_bits_are_refused_with_a_way_out(tiny_t2i, tmp_pa
     key = f"{LAYER}.weight"
     path = tmp_path / "packed.safetensors"
     save_file(state | {key: torch.zeros(72, 12, dtype=torch.uint8), f"{key}_scale": torch.ones(1)}, path)
-    with pytest.raises(ValueError, match=f"{key} is uint8, packed as nvfp4, .*choose fp8_e4m3fn in the loader"):
+    with pytest.raises(ValueError, match=f"{key} is uint8, as in nvfp4, .*choose fp8_e4m3fn in the loader"):
         pc.load_checkpoint(path)
     assert "nvfp4" in pc.inspect_checkpoint(path).refused
 

@@ -103,7 +103,7 @@ def test_what_shapes_do_not_tell_changes_the_picture(golden, tmp_path):
     assert model.params.use_text_rope is True
     arguments, expected = velocity_of(case)
     assert (model.network(*arguments) - expected).abs().max() > 0.1
-    with pytest.raises(ValueError, match='params has "num_text_blocks", which PixelDiT, text-to-image does not know'):
+    with pytest.raises(ValueError, match='params has "num_text_blocks", which is not a parameter of PixelDiT, text'):
         pc.load_checkpoint(path, params={"num_text_blocks": 4})
     with pytest.raises(ValueError, match="params says txt_max_length = 300, its tensors say 8"):
         pc.load_checkpoint(path, params={"txt_max_length": 300})

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.pickle import reader as pickled
-from pixeldit_core.checkpoints.pickle import verifier as outline
+from pixeldit_core.checkpoints.pickle import verifier
 
 pytestmark = pytest.mark.fuzz
 
@@ -104,7 +104,7 @@ def test_a_case_is_made_from_its_number(tmp_path):
      "is larger than its storage of 4 bytes"),
     (lambda of: hostile.tensor(of, hostile.row(2), hostile.row(1)), "does not fit into its storage of 4 bytes"),
     (lambda of: hostile.tensor(of, hostile.row(1), hostile.row(1), -1), "shape is not readable"),
-    (lambda of: b"}" + hostile.row(1) + b"Ns", "neither a text nor a small number"),
+    (lambda of: b"}" + hostile.row(1) + b"Ns", "neither a string nor a small number"),
     (lambda of: hostile.call("torch.storage.UntypedStorage", hostile.integer(9)), "in a way that torch does not write"),
 ])  # fmt: skip
 def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, told):
@@ -119,7 +119,7 @@ def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, lega
 
 
 @pytest.mark.parametrize("content, told", [
-    (b"}q\x00" + hostile.text("a") + b"h\x00s", "without an end"),
+    (b"}q\x00" + hostile.text("a") + b"h\x00s", "nests dictionaries more than 16 deep"),
     (b"}q\x00" + b"".join(b"}(" + b"".join(hostile.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
                           for _ in range(9)), "entries"),
 ])  # fmt: skip
@@ -143,7 +143,7 @@ def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
     path.write_bytes(hostile.pack(members))
     refused(path, "2 members, more than 1")
     monkeypatch.undo()
-    monkeypatch.setattr(outline, "_OPERATIONS", 4)
+    monkeypatch.setattr(verifier, "_OPERATIONS", 4)
     refused(path, "more than 4 operations")
 
 

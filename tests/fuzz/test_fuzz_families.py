@@ -44,7 +44,11 @@ def refused(path, *words):
     [pytest.param(HUGE, id="huge"), 2**31, 1e300, float("nan"), float("inf"), True, "32", "3" * 10**6, [8], 8.5],
 )
 def test_a_size_that_is_no_number_of_a_network(tmp_path, value):
-    refused(xpred_file(tmp_path / "odd.pt", {"image_size": value}, use_abs_pe=False), "image_size", "should be like 32")
+    refused(
+        xpred_file(tmp_path / "odd.pt", {"image_size": value}, use_abs_pe=False),
+        "image_size",
+        "expected a value like 32",
+    )
 
 
 @pytest.mark.parametrize("value", [0.5, 7, "gray", {"a": 1}, [[0.5]], [None], ["0.5"], [HUGE], [True, True, True]])

@@ -1,1 +1,1 @@
-"""Files of torch.save: verified opcode by opcode, then read without executing pickled code."""
+"""Files of torch.save: verified operation by operation, then read without executing pickled code."""

@@ -1,4 +1,4 @@
-"""Files of torch.save, in both of its containers (zip, and the older row of pickles), read as data alone."""
+"""Reads files of torch.save as data alone, in both of its containers: zip, and the older sequence of pickles."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .verifier import ForeignClass, Outline
+from .verifier import ForeignClass, PickleVerifier
 
-# Dictionaries of tensors inside of a pickled file. The first is what everybody means by a checkpoint and gives its
-# keys as they are; the others keep their name as a prefix. Whatever else lies in the file is not about weights.
+# Dictionaries of tensors inside of a pickled file. The first gives its keys as they are; the others keep their name as
+# a prefix. Everything else in the file is not about weights.
 CONTAINERS = (
     "state_dict",
     "state_dict_ema",
@@ -43,7 +43,7 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
     With `headers_only`, the tensors of a file that cannot be mapped have their shapes, but no content.
 
     Raises:
-        ValueError: damaged, truncated, not a dictionary; wants more than plain tensors and values.
+        ValueError: damaged, truncated, not a dictionary; needs more than plain tensors and values.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
@@ -74,8 +74,10 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
 
 
 def _numpy_state() -> list[Any]:
-    """What a numpy random state, saved by a trainer beside its weights, is made of: arrays of plain numbers."""
-    reconstruct = np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct
+    """What a numpy random state needs, which trainers save beside the weights: arrays of plain numbers."""
+    core: Any = np
+    core = core._core if hasattr(core, "_core") else core.core  # numpy 2 and 1
+    reconstruct = core.multiarray._reconstruct
     names = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
     return [np.ndarray, np.dtype, type(np.dtype(np.uint32)), *((reconstruct, name) for name in names)]
 
@@ -84,7 +86,7 @@ _NUMPY_STATE = _numpy_state()
 
 
 def _check_zip(path: Path) -> None:
-    """Sizes of a zip file's members, and what its pickle asks for, before torch sees any of it.
+    """Sizes of a zip file's members, and what its pickle asks for, before torch reads any of it.
 
     Raises:
         ValueError: not as torch writes it. (Others, from zipfile, mean damage.)
@@ -109,11 +111,11 @@ def _check_zip(path: Path) -> None:
             raise ValueError("members that overlap")
         if sizes.get("data.pkl", _LARGEST_PICKLE + 1) > _LARGEST_PICKLE:
             raise ValueError(f"no data.pkl of at most {_LARGEST_PICKLE >> 20} MiB in it")
-        outline = Outline()
-        outline.follow(io.BytesIO(archive.read(f"{top}data.pkl")))
-    for key, wanted in outline.storages.items():
-        if sizes.get(f"data/{key}", -1) < wanted:  # torch would read on, into what happens to lie behind
-            raise ValueError(f"storage {key[:80]!r} has less than its {wanted:,} bytes")
+        verifier = PickleVerifier()
+        verifier.verify(io.BytesIO(archive.read(f"{top}data.pkl")))
+    for key, needed in verifier.storages.items():
+        if sizes.get(f"data/{key}", -1) < needed:  # torch would read on, into whatever follows
+            raise ValueError(f"storage {key[:80]!r} has less than its {needed:,} bytes")
 
 
 def _check_end(file: io.BufferedReader, size: int) -> None:
@@ -124,7 +126,7 @@ def _check_end(file: io.BufferedReader, size: int) -> None:
 
 
 def _end_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
-    """Where a member's data ends, by its local header, which is what torch goes by."""
+    """Where a member's data ends, by its local header, which is what torch uses."""
     file.seek(member.header_offset)
     mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
     if mark != b"PK\x03\x04":
@@ -133,7 +135,7 @@ def _end_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
 
 
 def _check_legacy(path: Path) -> None:
-    """The same for the older container: five pickles (the fourth is the content), then each storage and its length.
+    """`_check_zip` for the older container: five pickles (the fourth is the content), then each storage and its length.
 
     Raises:
         ValueError: not as torch writes it.
@@ -141,23 +143,23 @@ def _check_legacy(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(_LARGEST_PICKLE))
-    outline = Outline()
-    outline.follow(stream)
-    if outline.result != torch.serialization.MAGIC_NUMBER:
+    verifier = PickleVerifier()
+    verifier.verify(stream)
+    if verifier.result != torch.serialization.MAGIC_NUMBER:
         raise ValueError("a pickle, but not by torch.save")
     for _ in range(4):
-        outline.follow(stream)
-    needed = stream.tell() + sum(8 + storage for storage in outline.storages.values())
+        verifier.verify(stream)
+    needed = stream.tell() + sum(8 + storage for storage in verifier.storages.values())
     if needed > size:
         raise ValueError(f"{size:,} bytes, where its tensors need {needed:,}")
 
 
 def _flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
     """Tensors by name. Known containers are opened; without any, the dictionary itself is the state dict."""
-    found = {key: dict.get(stored, key) for key in CONTAINERS if isinstance(dict.get(stored, key), dict)}
+    containers = {key: value for key in CONTAINERS if isinstance(value := dict.get(stored, key), dict)}
     tensors: dict[str, Tensor] = {}
     budget = iter(range(_MOST_ENTRIES))
-    for container, content in found.items() or [("state_dict", stored)]:
+    for container, content in containers.items() or [("state_dict", stored)]:
         for key, value in _leaves(content, "" if container == "state_dict" else f"{container}.", name, budget):
             if key in tensors:
                 raise ValueError(f"{name} has two tensors of the name {key[:80]}. Get it again, best as .safetensors.")
@@ -169,7 +171,7 @@ def _leaves(
     content: dict[Any, Any], prefix: str, name: str, budget: Iterator[int], depth: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
     if depth > _DEEPEST:
-        raise ValueError(f"{name} holds dictionaries within dictionaries without an end. Choose another file.")
+        raise ValueError(f"{name} nests dictionaries more than {_DEEPEST} deep. Choose another file.")
     for key, value in dict.items(content):  # not content.items(): a pickle may give it an attribute of that name
         if next(budget, None) is None:
             raise ValueError(f"{name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
@@ -182,18 +184,18 @@ def _leaves(
 
 
 def _plain_values(stored: dict[Any, Any]) -> dict[str, str]:
-    """Texts and numbers of the outermost dictionary, and as JSON the training configuration that lies beside them."""
-    found = {
+    """Strings and numbers of the outermost dictionary, and its training configuration as JSON."""
+    values = {
         key: str(value) for key, value in dict.items(stored) if type(key) is str and type(value) in (str, int, float)
     }
     config = dict.get(stored, "config")
     if isinstance(config, dict):
-        found["config"] = json.dumps(_plain(config, iter(range(_MOST_VALUES))))
-    return found
+        values["config"] = json.dumps(_plain(config, iter(range(_MOST_VALUES))))
+    return values
 
 
 def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
-    """What JSON has of a value; None for anything else, and for what is too much."""
+    """A value as JSON can have it; None for anything else, and beyond the budget."""
     if next(budget, None) is None or depth > _DEEPEST:
         return None
     if value is None or type(value) in (bool, int, float):
@@ -208,7 +210,7 @@ def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """What was found, without torch's advice to read the file unsafely."""
+    """The reason, without torch's advice to read the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if "weights_only" not in line]
     return (lines or [type(error).__name__])[0][:200]

@@ -1,9 +1,9 @@
-"""What a pickle would build, worked out without building any of it.
+"""Verifies a pickle: follows it without building it.
 
-torch's weights-only reader runs no code of a file, but a few bytes can make it ask for any amount of memory, or read
-past the end of a record. So a pickle is followed here first, operation by operation, with sizes in place of objects:
-only what a file of plain tensors needs is let through, and every tensor has to lie inside of its storage, every
-storage inside of the file.
+torch's weights-only reader runs no code of a file, but a few bytes can make it allocate any amount of memory, or read
+past the end of a record. So a pickle is interpreted here first, operation by operation, with sizes in place of objects:
+only what a file of plain tensors needs is allowed, and every tensor has to fit into its storage, every storage into
+the file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import torch
 
-# The kinds of storage torch writes. Quantized ones are not among them; newer dtypes come as bytes (UntypedStorage).
+# The kinds of storage that torch writes, and the bytes of an element. Quantized ones are not among them; newer dtypes
+# are stored as bytes (UntypedStorage).
 _STORAGES = {
     "torch.DoubleStorage": 8,
     "torch.FloatStorage": 4,
@@ -36,6 +37,7 @@ _STORAGES = {
 _OPERATIONS = 2_000_000  # about 40 for each tensor: tens of thousands of tensors
 _COPIED = 64 * 2**20  #    characters or entries that calls may copy, all together
 _DIMENSIONS = 16
+_MALFORMED = "malformed pickle (stack underflow or unknown memo entry)"
 
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _PLAIN = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
@@ -45,34 +47,31 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class ForeignClass(ValueError):
-    """A pickle wants a class or function (the only argument: its name) that is not for plain tensors."""
+    """A pickle wants a class or function (the only argument: its name) that plain tensors do not need."""
 
 
 @dataclass
-class _Thing:
-    """What stands in the place of an object."""
+class _Object:
+    """Stands in for an object."""
 
     kind: str
     size: int = 0  # entries of a dictionary, bytes of a storage
 
 
 @dataclass
-class Outline:
-    """One or more pickles, followed to their ends.
+class PickleVerifier:
+    """Verifies the pickles of one file, one after the other."""
 
-    `storages` holds the bytes of each storage by its key, `result` the kind of the last pickle's object or its value.
-    """
-
-    storages: dict[str, int] = field(default_factory=dict)
-    result: Any = None
+    storages: dict[str, int] = field(default_factory=dict[str, int])  # bytes by key
+    result: Any = None  #                                               of the last pickle: its value, or kind of object
     _operations: int = 0
     _copied: int = 0
 
-    def follow(self, stream: BinaryIO) -> None:
-        """Follow one pickle from where the stream is to its end.
+    def verify(self, stream: BinaryIO) -> None:
+        """Follow one pickle from the stream's position to its end.
 
         Raises:
-            ForeignClass: it wants anything but plain tensors and values.
+            ForeignClass: it needs anything but plain tensors and values.
             ValueError: it is damaged, not by torch, or would take unreasonable memory.
         """
         stack: list[Any] = []
@@ -85,11 +84,11 @@ class Outline:
                     raise ValueError(f"its pickle has more than {_OPERATIONS:,} operations")
                 self._step(code.name, argument, stack, marks, memo)
         except (IndexError, KeyError) as error:  # of the stack and the memo
-            raise ValueError("its pickle is out of joint") from error
-        self.result = stack[-1].kind if isinstance(stack[-1], _Thing) else stack[-1]
+            raise ValueError(_MALFORMED) from error
+        self.result = stack[-1].kind if isinstance(stack[-1], _Object) else stack[-1]
 
     def _step(self, name: str, argument: Any, stack: list[Any], marks: list[int], memo: dict[int, Any]) -> None:
-        """One operation. The effect on the stack is that of torch's reader, where that one would go on."""
+        """One operation; its effect on the stack is that of torch's reader."""
         if name in _PLAIN:
             stack.append(argument)
         elif name in ("BINPUT", "LONG_BINPUT"):
@@ -101,23 +100,22 @@ class Outline:
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
-            stack.append(_Thing(_EMPTY[name]))
+            stack.append(_Object(_EMPTY[name]))
         elif name == "TUPLE" or name in _TUPLES:
             start = marks.pop() if name == "TUPLE" else len(stack) - _TUPLES[name]
-            _pop(stack, start, into := [])
-            stack.append(tuple(into))
+            stack.append(tuple(_pop(stack, start)))
         elif name in ("SETITEM", "SETITEMS"):
-            _pop(stack, marks.pop() if name == "SETITEMS" else len(stack) - 2, into := [])
+            items = _pop(stack, marks.pop() if name == "SETITEMS" else len(stack) - 2)
             # others can be made to hash for ever: nested tuples, large numbers that collide
-            if not all(key is None or type(key) in (str, bool) or _small(key) for key in into[::2]):
-                raise ValueError("a dictionary has a key that is neither a text nor a small number")
-            if not isinstance(stack[-1], _Thing):
-                raise ValueError("its pickle is out of joint")
-            stack[-1].size += len(into) // 2
+            if not all(key is None or type(key) in (str, bool) or _small(key) for key in items[::2]):
+                raise ValueError("a dictionary has a key that is neither a string nor a small number")
+            if not isinstance(stack[-1], _Object):
+                raise ValueError(_MALFORMED)
+            stack[-1].size += len(items) // 2
         elif name in ("APPEND", "APPENDS"):
-            _pop(stack, marks.pop() if name == "APPENDS" else len(stack) - 1, [])
+            _pop(stack, marks.pop() if name == "APPENDS" else len(stack) - 1)
         elif name == "GLOBAL":
-            stack.append(_Thing(_check_global(argument)))
+            stack.append(_Object(_check_global(argument)))
         elif name == "BINPERSID":
             stack.append(self._storage(stack.pop()))
         elif name == "REDUCE":
@@ -128,19 +126,21 @@ class Outline:
         elif name not in ("PROTO", "STOP"):
             raise ValueError(f"its pickle has the operation {name}, which torch does not write")
 
-    def _storage(self, wanted: Any) -> _Thing:
-        """("storage", type, key, location, elements); older files have a None behind."""
-        kind, of, key, place, count = (*wanted, *(None,) * 5)[:5] if isinstance(wanted, tuple) else (None,) * 5
-        known = kind == "storage" and isinstance(of, _Thing) and of.kind in _STORAGES
-        if not known or type(key) is not str or type(place) is not str or not _natural(count) or any(wanted[5:]):
+    def _storage(self, reference: Any) -> _Object:
+        """("storage", type, key, location, elements); older files add a None."""
+        parts: tuple[Any, ...] = reference if isinstance(reference, tuple) else ()
+        kind, of, key, location, count = (*parts, *(None,) * 5)[:5]
+        if kind != "storage" or not isinstance(of, _Object) or of.kind not in _STORAGES or any(parts[5:]):
+            raise ValueError("it has a storage of another kind than torch writes")
+        if type(key) is not str or type(location) is not str or not _natural(count):
             raise ValueError("it has a storage of another kind than torch writes")
         size = count * _STORAGES[of.kind]
         if self.storages.setdefault(key, size) != size:
             raise ValueError(f"it has two storages of the name {key[:80]!r}")
-        return _Thing(of.kind, size)
+        return _Object(of.kind, size)
 
-    def _call(self, function: Any, arguments: Any) -> _Thing:
-        name = function.kind if isinstance(function, _Thing) else ""
+    def _call(self, function: Any, arguments: Any) -> _Object:
+        name = function.kind if isinstance(function, _Object) else ""
         if name not in _CALLS or not isinstance(arguments, tuple) or not _CALLS[name](*arguments[:8]):
             raise ValueError(f"it calls {name or 'something'} in a way that torch does not write")
         if name == "_codecs.encode":
@@ -149,17 +149,18 @@ class Outline:
             self._copied += arguments[0].size
         if self._copied > _COPIED:
             raise ValueError(f"its calls copy more than {_COPIED:,} characters")
-        return _Thing(name)
+        return _Object(name)
 
 
-def _pop(stack: list[Any], start: int, into: list[Any]) -> None:
+def _pop(stack: list[Any], start: int) -> list[Any]:
     if start < 0 or start > len(stack):
         raise IndexError(start)
-    into.extend(stack[start:])
+    popped = stack[start:]
     del stack[start:]
+    return popped
 
 
-def _natural(value: Any) -> bool:
+def _natural(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**63
 
 
@@ -178,16 +179,16 @@ def _check_global(argument: str) -> str:
 
 
 def _check_state(state: Any, of: Any) -> None:
-    """What may be set on an object: attributes of a state dict (its `_metadata`), and numpy's arrays."""
-    kind = of.kind if isinstance(of, _Thing) else ""
+    """Allow attributes of a state dict (its `_metadata`) and the state of numpy's arrays only."""
+    kind = of.kind if isinstance(of, _Object) else ""
     if kind == "collections.OrderedDict":
-        good = isinstance(state, _Thing) and state.kind == "dict"
+        good = isinstance(state, _Object) and state.kind == "dict"
     elif kind == "numpy.dtype":
         good = isinstance(state, tuple) and len(state) == 8 and state[1] in ("<", ">", "|", "=")
         good = good and state[2:] == (None, None, None, -1, -1, 0)
     elif kind in _ARRAYS:
         good = isinstance(state, tuple) and len(state) == 5 and _sizes(state[1])
-        good = good and all(isinstance(part, _Thing) for part in (state[2], state[4]))
+        good = good and all(isinstance(part, _Object) for part in (state[2], state[4]))
         good = good and (state[2].kind, state[4].kind) == ("numpy.dtype", "_codecs.encode")
     else:
         good = False
@@ -200,14 +201,14 @@ def _sizes(value: Any) -> bool:
 
 
 def _is_tensor(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any = None) -> bool:
-    """Whether a tensor lies inside of its storage, and is not larger than that (as expanded ones are)."""
-    if not isinstance(storage, _Thing) or storage.kind not in _STORAGES or type(grad) is not bool:
+    """Whether it is a tensor; one that is larger than its storage (as expanded ones are) is a ValueError."""
+    if not isinstance(storage, _Object) or storage.kind not in _STORAGES or type(grad) is not bool:
         return False
     if not (_natural(offset) and _sizes(size) and _sizes(stride) and len(size) == len(stride)):
         raise ValueError("a tensor's shape is not readable")
     width = _STORAGES[storage.kind]
     if dtype is not None:
-        dtype = getattr(torch, dtype.kind.removeprefix("torch."), None) if isinstance(dtype, _Thing) else None
+        dtype = getattr(torch, dtype.kind.removeprefix("torch."), None) if isinstance(dtype, _Object) else None
         if not isinstance(dtype, torch.dtype):
             return False
         width = dtype.itemsize
@@ -221,14 +222,14 @@ def _is_tensor(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hoo
     return True
 
 
-# All that may be called, and with what.
+# All that may be called, and whether it takes these arguments.
 _CALLS: dict[str, Callable[..., bool]] = {
     "collections.OrderedDict": lambda *none: not none,
     "collections.Counter": lambda *counts: len(counts) == 1 and getattr(counts[0], "kind", "") == "dict",
     "torch._utils._rebuild_tensor_v2": lambda *it: len(it) == 6 and _is_tensor(*it),
     "torch._utils._rebuild_tensor_v3": lambda *it: len(it) == 7 and _is_tensor(*it),
     "torch._utils._rebuild_parameter": lambda *it: (
-        len(it) == 3 and isinstance(it[0], _Thing) and it[0].kind.startswith("torch._utils._rebuild_tensor_v")
+        len(it) == 3 and isinstance(it[0], _Object) and it[0].kind.startswith("torch._utils._rebuild_tensor_v")
     ),
     "torch.Size": lambda *it: len(it) == 1 and _sizes(it[0]),
     "torch.device": lambda *it: 1 <= len(it) <= 2 and type(it[0]) is str and all(map(_natural, it[1:])),

@@ -1,0 +1,82 @@
+"""What a checkpoint contains, or why it cannot be loaded, from its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..labels import Names
+from ..settings import SamplingSettings
+from ..spec import ModelSpec
+from .config import read_config
+from .detect import detect
+from .header import parse_header
+from .layouts import find_groups, find_refused
+from .locate import find_source
+from .read import read_source_shapes
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a file contains, from its header."""
+
+    path: Path
+    title: str
+    spec: ModelSpec | None = None  #     None = refused
+    layout: str = ""  #                 prefix of the weights that would be loaded
+    weights: tuple[str, ...] = ()  #    "ema", "raw"
+    dtype: torch.dtype | None = None
+    quantization: str | None = None  #  "fp8", "mxfp8", "int8": of most of the large matrices
+    count: int = 0  #                   parameters of the network
+    refused: str | None = None  #       why it cannot be loaded
+
+    @property
+    def family(self) -> str | None:
+        return self.spec.family.name if self.spec else None
+
+    @property
+    def params(self) -> Any:
+        return self.spec.params if self.spec else None
+
+    @property
+    def class_names(self) -> Names | None:
+        return self.spec.class_names if self.spec else None
+
+    @property
+    def settings(self) -> SamplingSettings | None:
+        """The checkpoint's own."""
+        return self.spec.settings if self.spec else None
+
+
+def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
+    """What a file or folder contains: family, layout, weights, sizes, dtype. Reads no tensor data.
+
+    For a file that is of another kind, or does not fit its family, `refused` is the reason.
+
+    Raises:
+        ValueError: not a readable checkpoint at all.
+    """
+    path, source = Path(path), find_source(path)
+    shapes, dtypes, metadata = read_source_shapes(source)
+    groups = find_groups(shapes)
+    try:
+        header = parse_header(shapes, dtypes, metadata, groups, source.name)
+        detected = detect(header, metadata, read_config(source), source.name)
+    except ValueError as error:
+        kind = None if groups else find_refused(shapes)
+        title = groups[0].family.title if groups else kind.title if kind else "unknown"
+        return CheckpointInfo(path, title, refused=str(error))
+    group = detected.group
+    return CheckpointInfo(
+        path=path,
+        title=group.family.title,
+        layout=group.prefix or "canonical",
+        weights=tuple(sorted({entry.weights for entry in groups})),
+        spec=detected.spec,
+        dtype=dtypes[group.prefix + group.family.markers[0]],
+        quantization=header.quantization(group),
+        count=sum(value.numel() for value in detected.network.state_dict().values()),
+    )

@@ -1,0 +1,131 @@
+"""One `.safetensors` file: its tensors, or its header alone, checked before safetensors reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+_LARGEST_HEADER = 32 * 2**20  # that of ten thousand tensors takes one MiB
+_LONGEST_NAME = 512
+_DIMENSIONS = 16
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
+
+
+class FileError(ValueError):
+    """An error whose text is complete and has the file's name."""
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, memory-mapped, and metadata.
+
+    Raises:
+        ValueError: damaged or truncated, a dtype that is not supported.
+    """
+    with _open(path) as file:
+        _read_header(file, path)
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+
+
+def read_safetensors_header(
+    path: Path,
+) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype], dict[str, str]]:
+    """Shapes, dtypes and metadata; raises as `read_safetensors`."""
+    with _open(path) as file:
+        shapes, dtypes = _read_header(file, path)
+        return shapes, dtypes, dict(file.metadata() or {})
+
+
+def check_names(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse names and shapes that no network has, so that all code after this is safe from their length.
+
+    Raises:
+        ValueError: a very long name, or very many or large dimensions.
+    """
+    for key, shape in shapes.items():
+        if len(key) > _LONGEST_NAME or len(shape) > _DIMENSIONS or max(shape, default=0) >= 2**48:
+            raise FileError(
+                f"{path.name} is damaged or not of a network: tensor {key[:80]!r} has a name of {len(key)} characters "
+                f"and a shape of {len(shape)} dimensions, starting {list(shape[:4])}. Get the file again."
+            )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """safetensors' reader of a file; whatever it raises is reported as damage, with the file's name."""
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except FileError:
+        raise
+    except Exception as error:  # SafetensorError, OSError, and torch's errors for an absurd shape
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(
+            f"{path.name} is a damaged or truncated .safetensors file ({reason}). Get the file again."
+        ) from error
+
+
+def _check_header(path: Path) -> None:
+    """Check the length of the header before reading it, and that no name is in it twice.
+
+    safetensors' own reader silently takes the last of two entries of one name.
+
+    Raises:
+        ValueError: an absurd length, or two entries of one name. safetensors finds the rest.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(_LARGEST_HEADER, path.stat().st_size - 8):
+            raise ValueError(f"a header of {length:,} bytes")
+        header = file.read(length)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"its header has {max(keys, key=keys.count)[:80]!r} twice")
+        return entries
+
+    json.loads(header, object_pairs_hook=unique)
+
+
+def _read_header(file: Any, path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype]]:
+    """Shapes and dtypes of an open file."""
+    shapes, dtypes = {}, {}
+    for key in file.keys():
+        part = file.get_slice(key)
+        shapes[key], dtype = tuple(part.get_shape()), part.get_dtype()
+        if dtype not in _DTYPES:
+            raise FileError(
+                f"{path.name}: tensor {key[:80]} has the dtype {dtype}, which is not supported. "
+                "Get the weights as bfloat16 or float32."
+            )
+        dtypes[key] = _DTYPES[dtype]
+    check_names(shapes, path)
+    return shapes, dtypes

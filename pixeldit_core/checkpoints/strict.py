@@ -1,0 +1,71 @@
+"""Strict validation of a file against its network: nothing missing, nothing misshapen, nothing unexpected."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..families import build_network
+from ..text import shorten_list
+from .header import Header
+from .layouts import Group, canonical, is_ignored
+
+_SHOWN = 5  # names in a message
+
+
+def build_on_meta(group: Group, params: Any, name: str, **factory_kwargs: Any) -> nn.Module:
+    """The network of these params on "meta".
+
+    Raises:
+        ValueError: sizes beyond any tensor; shapes with a 0 in them can lead to such.
+    """
+    inspect.signature(group.family.network).bind(params, **factory_kwargs)  # a caller's TypeError is not the file's
+    try:
+        return build_network(group.family, params, **factory_kwargs)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name}: its tensor shapes give a network of impossible size. Get the file again.") from error
+
+
+def check_strict(header: Header, group: Group, stored: Mapping[str, str], network: nn.Module, name: str) -> None:
+    """Compare the tensors of a file with those of the network to load.
+
+    Args:
+        stored: the file's names of the network's tensors, by canonical name.
+        network: on any device.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: tensors that are missing, misshapen or unexpected. What is on the ignore list, and the other
+            networks in the file, are expected.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    if missing := [key for key in expected if key not in stored]:
+        raise ValueError(
+            f"{name}: {len(missing)} of {len(expected)} tensors are missing: {shorten_list(missing, _SHOWN)}. "
+            "The file is incomplete: get it again."
+        )
+    others = tuple(entry.prefix for entry in header.groups if entry.prefix not in ("", group.prefix))
+    bare = [entry for entry in header.groups if not entry.prefix]
+    wrong, extra = [], []
+    for key, shape in header.shapes.items():
+        inner = canonical(key[len(group.prefix) :], group.family) if key.startswith(group.prefix) else ""
+        if inner in expected:
+            if not header.fits(key, expected[inner]):
+                wrong.append(f"{inner} is {list(shape)}, expected {list(expected[inner])}")
+        elif not key.startswith(others) and not any(canonical(key, entry.family) in expected for entry in bare):
+            if not is_ignored(key):
+                extra.append(key)
+    if wrong:
+        raise ValueError(
+            f"{name}: {len(wrong)} of {len(expected)} tensors have a shape that does not fit: "
+            f"{shorten_list(wrong, _SHOWN, '; ')}. The file is damaged or of another network: get it again, or choose "
+            "another."
+        )
+    if extra:
+        raise ValueError(
+            f"{name}: {len(extra)} tensors do not belong to {group.family.title}: {shorten_list(extra, _SHOWN)}. "
+            "It may be another variant of the network, which would generate wrong images. Choose another file."
+        )
