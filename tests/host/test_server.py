@@ -43,7 +43,7 @@ def test_a_picture_is_saved(server: Server) -> None:
         ({"label": {"classes": "40"}}, "12 classes"),
     ],
 )
-def test_bad_input_is_told_and_the_server_goes_on(server: Server, change: dict[str, Any], words: str) -> None:
+def test_bad_input_is_reported_and_the_server_goes_on(server: Server, change: dict[str, Any], words: str) -> None:
     before = pictures(server)
     entry = server.run(prompt(**change))
     assert words in error_of(entry)
@@ -55,12 +55,12 @@ def test_values_out_of_range_are_refused_when_queued(server: Server) -> None:
     assert "refused" in server.run(prompt(steps=0))
 
 
-def test_a_missing_file_is_told(server: Server) -> None:
+def test_a_missing_file_is_reported(server: Server) -> None:
     answer = server.run(prompt(checkpoint="missing.safetensors"))  # newer hosts refuse it when it is queued
     assert "refused" in answer or "is not in models/" in error_of(answer)
 
 
-def test_a_damaged_file_is_told(server: Server) -> None:
+def test_a_damaged_file_is_reported(server: Server) -> None:
     folder = server.base / "models" / "diffusion_models"
     (folder / "notes.ckpt").write_text("not a checkpoint", encoding="utf-8")
     (folder / "cut.safetensors").write_bytes((ROOT / "models" / BUNDLED).read_bytes()[:100000])

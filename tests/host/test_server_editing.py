@@ -19,7 +19,7 @@ HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
 TEXT = pc.PixelDiTT2IParams(32, 2, 1, 1, 24, 3, patch_size=8, pixel_hidden_size=4, txt_embed_dim=20, txt_max_length=12)
 BUNDLED_MODELS = {path.name for path in (ROOT / "models").glob("*.safetensors")}
-HIDDEN = (slice(16, 48), slice(20, 60))  # rows and columns of the photograph that are painted anew
+HIDDEN = (slice(16, 48), slice(20, 60))  # rows and columns of the photograph that are generated
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
@@ -105,14 +105,14 @@ def text_prompt() -> dict[str, Any]:
         (lambda graph: graph["2"]["inputs"].update(model=["1", 0]), "has no classes"),
     ],
 )
-def test_text_to_image_mistakes_are_told_and_the_server_goes_on(server: Server, change: Any, words: str) -> None:
+def test_text_to_image_mistakes_are_reported_and_the_server_goes_on(server: Server, change: Any, words: str) -> None:
     graph = text_prompt()
     change(graph)
     assert words in error_of(server.run(graph))
     assert server.run(prompt())["status"]["status_str"] == "success"
 
 
-def test_masks_that_do_not_fit_are_told(server: Server) -> None:
+def test_masks_that_do_not_fit_are_reported(server: Server) -> None:
     graph = editing(mask=["6", 0])
     graph["6"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
     assert "their aspect ratios differ" in error_of(server.run(graph))

@@ -1,4 +1,4 @@
-"""A real server: digits in the box, their animation, and mistakes with files and conditions of the relatives."""
+"""A real server: bundled digits, their animation, and mistakes with files and conditions of other families."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def write_models(folder: Path) -> None:
         for name, parameter in network.named_parameters():
             parameter.data.normal_(1.0 if "norm" in name else 0.0, 0.1)
     dataset = {"name": "mnist", "image_size": 12, "in_channels": 1, "normalize_mean": (0.5,), "normalize_std": (0.5,)}
-    told = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch_size": 4, "mlp_ratio": 4.0, "qk_norm": None}
+    sizes = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch_size": 4, "mlp_ratio": 4.0, "qk_norm": None}
     for name, dim in (("dit_mnist_epoch_1.pt", 16), ("contradicts.pt", 128)):
-        config = {"model": {**told, "dim": dim}, "dataset": dataset, "training": {"lr": 1e-4}}
+        config = {"model": {**sizes, "dim": dim}, "dataset": dataset, "training": {"lr": 1e-4}}
         stored = {"epoch": 1, "model_state_dict": model.network.state_dict(), "model_type": "dit", "config": config}
         torch.save(stored, folder / name)
     torch.save({"model": hdm.network.state_dict(), "config": TINY_HDM}, folder / "checkpoint_completed.pt")
@@ -107,7 +107,7 @@ def hdm(**settings: Any) -> dict[str, Any]:
         (lambda: hdm(steps=1, negative=None), "needs at least 2"),
     ],
 )
-def test_mistakes_are_told_and_the_server_goes_on(server: Server, graph: Any, words: str) -> None:
+def test_mistakes_are_reported_and_the_server_goes_on(server: Server, graph: Any, words: str) -> None:
     made = graph()
     if made["3"]["inputs"]["negative"] is None:
         made["3"]["inputs"].pop("negative")

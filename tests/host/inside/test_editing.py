@@ -30,14 +30,14 @@ def original(image):
     return (255 * image).round().byte()
 
 
-def paint(model, **options):
+def edit(model, **options):
     """Our sampler node, for a MODEL of either family."""
     if model.model.pixeldit.family.condition == "class":
         return pixeldit(model, **{"positive": labels([3]), "steps": 4, **options})
     return text_model.sampler(model, **{"batch_size": 1, "steps": 4, **options})
 
 
-def walk(model, **options):
+def sample(model, **options):
     """KSampler and PixelDiT Decode."""
     if model.model.pixeldit.family.condition == "class":
         options = {"positive": labels([3]), "negative": labels([10]), **options}
@@ -54,9 +54,9 @@ def test_outside_of_the_mask_every_pixel_stays():
     for model in models():
         for solver in core().SOLVERS:
             for denoise in (1.0, 0.5):
-                made = paint(model, image=image, mask=mask, width=0, height=0, solver=solver, denoise=denoise)
-                assert torch.equal(levels(made)[0][outside], original(image)[0][outside]), f"{solver} {denoise}"
-                assert (levels(made)[0][~outside] != original(image)[0][~outside]).any(), "inside is painted"
+                result = edit(model, image=image, mask=mask, width=0, height=0, solver=solver, denoise=denoise)
+                assert torch.equal(levels(result)[0][outside], original(image)[0][outside]), f"{solver} {denoise}"
+                assert (levels(result)[0][~outside] != original(image)[0][~outside]).any(), "inside is generated"
 
 
 def test_ksampler_keeps_every_pixel_too():
@@ -65,15 +65,15 @@ def test_ksampler_keeps_every_pixel_too():
     for model in models():
         latent = run("PixelDiTEncode", pixels=image, mask=mask)[0]
         for name in ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "uni_pc", "lcm"):
-            made = walk(model, sampler_name=name, latent_image=latent, denoise=0.6)
-            assert torch.equal(levels(made)[0][outside], original(image)[0][outside]), name
+            result = sample(model, sampler_name=name, latent_image=latent, denoise=0.6)
+            assert torch.equal(levels(result)[0][outside], original(image)[0][outside]), name
 
 
 def test_a_soft_mask_blends_as_documented():
     """Where the mask is between black and white, each estimate of the picture is mixed with the photograph."""
     image, mask = photograph(), torch.full((1, 32, 48), 0.5)
     for model, core_model in zip(models(), (core().load_checkpoint(sampler_net()), tiny_t2i.core_model()), strict=True):
-        made = paint(model, image=image, mask=mask, width=0, height=0, solver="euler", timeshift=2.0)
+        result = edit(model, image=image, mask=mask, width=0, height=0, solver="euler", timeshift=2.0)
         text = core_model.family.condition == "text"
         conditions = (texts(seed=1)[0][0], texts(seed=2)[0][0]) if text else (torch.tensor([3]),)
         x = core().sample(
@@ -88,13 +88,13 @@ def test_a_soft_mask_blends_as_documented():
             timeshift=2.0,
             cfg_interval=(0.0, 1.0) if text else (0.1, 0.9),
         )
-        close(made, core().to_uint8(core_model, x).float() / 255, 1.01 / 255)
+        close(result, core().to_uint8(core_model, x).float() / 255, 1.01 / 255)
 
 
 def test_denoise_decides_how_much_is_new():
     image = photograph()
     for model in models():
-        little, much = (paint(model, image=image, width=0, height=0, denoise=denoise) for denoise in (0.1, 0.9))
+        little, much = (edit(model, image=image, width=0, height=0, denoise=denoise) for denoise in (0.1, 0.9))
         assert (little - image).abs().mean() < (much - image).abs().mean()
 
 
@@ -103,10 +103,10 @@ def test_a_size_of_its_own_is_kept_and_another_is_fitted():
     for model in models():
         odd = photograph(37, 51)
         mask = hole(37, 51)
-        made = paint(model, image=odd, mask=mask, width=0, height=0)
-        assert made.shape == odd.shape
-        assert torch.equal(levels(made)[0][mask[0] == 0], original(odd)[0][mask[0] == 0])
-        fitted = paint(model, image=photograph(64, 32), mask=hole(64, 32), width=32, height=32)
+        result = edit(model, image=odd, mask=mask, width=0, height=0)
+        assert result.shape == odd.shape
+        assert torch.equal(levels(result)[0][mask[0] == 0], original(odd)[0][mask[0] == 0])
+        fitted = edit(model, image=photograph(64, 32), mask=hole(64, 32), width=32, height=32)
         expected = module("nodes.host.pixels").fit(photograph(64, 32), 32, 32)
         kept = module("nodes.host.pixels").fit(hole(64, 32)[..., None], 32, 32)[0, ..., 0] == 0
         assert torch.equal(levels(fitted)[0][kept], levels(expected)[0][kept]) and kept.any()
@@ -115,28 +115,28 @@ def test_a_size_of_its_own_is_kept_and_another_is_fitted():
 def test_a_mask_of_another_size():
     image, model = photograph(), tiny_t2i.ours()
     small = torch.nn.functional.interpolate(hole()[None], size=(16, 24))[0]
-    made = paint(model, image=image, mask=small, width=0, height=0)
+    result = edit(model, image=image, mask=small, width=0, height=0)
     large = module("nodes.host.pixels").to_mask(small, image)[0, ..., 0] == 0
-    assert torch.equal(levels(made)[0][large], original(image)[0][large]), "a smaller mask of the same picture fits"
+    assert torch.equal(levels(result)[0][large], original(image)[0][large]), "a smaller mask of the same picture fits"
     for wrong in (torch.ones(1, 64, 64), torch.ones(32, 32)):
         with pytest.raises(ValueError, match="their aspect ratios differ"):
-            paint(model, image=image, mask=wrong)
+            edit(model, image=image, mask=wrong)
         with pytest.raises(ValueError, match="their aspect ratios differ"):
             run("PixelDiTEncode", pixels=image, mask=wrong)
     empty = torch.zeros(1, 64, 64)  # what Load Image gives for a picture without transparency
     with pytest.raises(ValueError, match="black everywhere"):
-        paint(model, image=image, mask=empty)
+        edit(model, image=image, mask=empty)
     with pytest.raises(ValueError, match="black everywhere"):
         run("PixelDiTEncode", pixels=image, mask=empty)
     with pytest.raises(ValueError, match="no image"):
-        paint(model, mask=hole())
+        edit(model, mask=hole())
 
 
 def test_transparency_is_dropped_with_a_note():
     image, model = photograph(channels=4), tiny_t2i.ours()
     plain = image[..., :3]
-    made = paint(model, image=image, width=0, height=0, denoise=0.5)
-    assert torch.equal(made, paint(model, image=plain, width=0, height=0, denoise=0.5))
+    result = edit(model, image=image, width=0, height=0, denoise=0.5)
+    assert torch.equal(result, edit(model, image=plain, width=0, height=0, denoise=0.5))
     with_alpha, without = (run("PixelDiTEncode", pixels=pixels)[0]["samples"] for pixels in (image, plain))
     assert torch.equal(with_alpha, without)
     note = module("nodes.host.pixels").ALPHA
@@ -148,10 +148,10 @@ def test_transparency_is_dropped_with_a_note():
 def test_several_images_and_masks_each_keep_their_own():
     images = torch.cat([photograph(), photograph().flip(1)])
     masks = torch.cat([hole(), hole().flip(2)])
-    made = paint(tiny_t2i.ours(), image=images, mask=masks, width=0, height=0, batch_size=2)
+    result = edit(tiny_t2i.ours(), image=images, mask=masks, width=0, height=0, batch_size=2)
     for index in range(2):
         outside = masks[index] == 0
-        assert torch.equal(levels(made)[index][outside], original(images)[index][outside])
+        assert torch.equal(levels(result)[index][outside], original(images)[index][outside])
 
 
 def test_sizes_of_the_size_node():

@@ -117,7 +117,7 @@ def test_class_labels():
 
 
 def test_imagenet_labels():
-    """A network of 1,000 classes knows their names; both cranes and both maillots are told apart."""
+    """A network of 1,000 classes has ImageNet's names; both cranes and both maillots are distinct."""
     pc = core()
     params = pc.PixelDiTParams(16, 2, 1, 1, patch_size=4, pixel_hidden_size=4)
     model = pc.build_model("pixeldit", params, device="cpu")

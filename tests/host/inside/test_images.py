@@ -34,7 +34,7 @@ def test_mask_keeps_the_outside_exactly():
     made = pixeldit(load_tiny(), image=start, mask=mask, positive=labels([3]))
     outside = (mask == 0)[0]
     assert torch.equal((made[0][outside] * 255).byte(), (start[0][outside] * 255).round().byte())
-    assert not torch.equal(made[0][~outside], start[0][~outside]), "inside something new is painted"
+    assert not torch.equal(made[0][~outside], start[0][~outside]), "inside is generated"
     latent = run("PixelDiTEncode", pixels=start, mask=mask)[0]
     by_host = run(
         "PixelDiTDecode", samples={"samples": ksampler(load_tiny(), latent_image=latent, positive=labels([3]))}

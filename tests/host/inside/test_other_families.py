@@ -137,8 +137,8 @@ def test_a_lora_and_a_saved_file_of_each_family():
         save_file({f"transformer.{named}.lora_A.weight": down, f"transformer.{named}.lora_B.weight": up}, folder / name)
         folder_paths.filename_list_cache.clear()
         patched = run("PixelDiTLoRA", model=model, lora_name=name, strength_model=0.5)[0]
-        run("PixelDiTSaveModel", model=patched, filename_prefix=f"relatives/{name[:-12]}")
-        saved = sorted((out_of("output") / "relatives").glob(f"{name[:-12]}*"))[-1]
+        run("PixelDiTSaveModel", model=patched, filename_prefix=f"families/{name[:-12]}")
+        saved = sorted((out_of("output") / "families").glob(f"{name[:-12]}*"))[-1]
         again = core().load_checkpoint(saved)
         close(again.network.state_dict()[key], weight + 0.5 * up @ down, 1e-4)
         assert again.params == model.model.pixeldit.params and again.family.name == model.model.pixeldit.family.name

@@ -31,7 +31,7 @@ def test_reference_trajectories():
             convention="reference",
         )
         expected = outputs["final"].movedim(-1, 1)
-        assert ((x - expected).norm() / expected.norm()) < 2e-4, "the published walk differs"
+        assert ((x - expected).norm() / expected.norm()) < 2e-4, "the published trajectory differs"
 
 
 def test_pixelhdm_through_the_sampler_node():
@@ -85,8 +85,8 @@ def test_texts_without_mask_or_pooled_vector_are_completed():
     spec = module("nodes.host.spec").find_spec(model)
     settings = sampler_inputs(model, spec, width=16, height=12, batch_size=1, cfg=1.0)
     bare = run("PixelDiTSampler", positive=[[full, {}]], **settings)[0]
-    told = [[full, {"attention_mask": torch.ones(1, full.shape[1]), "pooled_output": full[:, -1]}]]
-    assert torch.equal(bare, run("PixelDiTSampler", positive=told, **settings)[0])
+    complete = [[full, {"attention_mask": torch.ones(1, full.shape[1]), "pooled_output": full[:, -1]}]]
+    assert torch.equal(bare, run("PixelDiTSampler", positive=complete, **settings)[0])
 
 
 def test_a_mask_of_zeros_is_no_text():

@@ -47,7 +47,7 @@ def test_a_cut_is_reported():
     assert unread(clip, words * (299 // each)) is None, "it just fits"
     text = words * (299 // each + 1)
     assert f"it has {tokens(clip, text)} tokens" in unread(clip, text), unread(clip, text)
-    # what is told is true: the host gives the same states whatever stands behind the cut
+    # the note is true: ComfyUI gives the same states whatever follows the cut
     longer = words * (299 // each + 5)
     cut, full = (plain(clip, text)[0][0] for text in (longer, longer + "low quality"))
     assert torch.equal(cut, full), "nothing behind the cut counts"

@@ -175,7 +175,7 @@ def test_interrupt_in_the_middle():
     import comfy.patcher_extension
     import comfy.utils
 
-    # main.py's hook looks for an interrupt whenever progress is told
+    # main.py's hook looks for an interrupt at each report of progress
     comfy.utils.set_progress_bar_global_hook(lambda *_, **__: mm.throw_exception_if_processing_interrupted())
     patched = model.clone()
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "stop", stop)

@@ -51,7 +51,7 @@ def test_settings_and_notes():
     assert "note" not in near and "timeshift 3" in near, near
     with pytest.raises(ValueError, match="at least 2"):
         used(steps=1)
-    assert "the text has 20 tokens, the model reads the first 12" in used(positive=texts(20)), "a cut is said"
+    assert "the text has 20 tokens, the model reads the first 12" in used(positive=texts(20)), "a cut is noted"
 
 
 def test_lora_saving_and_partial_loading():

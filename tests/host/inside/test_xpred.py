@@ -26,17 +26,17 @@ def test_reference_trajectories():
         for test in case["tests"]:
             if test["kind"] != "sample" or test["inputs"].get("y") is None or test["weights"] != "ema":
                 continue
-            told, noise = test["settings"], inputs[test["inputs"]["noise"]]
+            settings, noise = test["settings"], inputs[test["inputs"]["noise"]]
             x = sampled(
                 model,
                 labels(inputs[test["inputs"]["y"]].tolist()),
                 labels([case["dataset_config"]["num_classes"]]),
                 noise,
-                steps=told["steps"],
+                steps=settings["steps"],
                 solver="euler",
-                cfg=told["cfg_scale"],
-                cfg_interval=tuple(told["cfg_interval"]),
-                timeshift=told["shift"],
+                cfg=settings["cfg_scale"],
+                cfg_interval=tuple(settings["cfg_interval"]),
+                timeshift=settings["shift"],
                 convention="reference",
             )
             expected = outputs[test["outputs"].get("final", test["outputs"].get("traj"))]
