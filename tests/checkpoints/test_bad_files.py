@@ -8,29 +8,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from checkpoints.files import fails
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints.layouts import REFUSED
 
 
-def fails(path, *told):
-    """Loading and reading raise ValueError with the file's name and all of `told`; inspecting says the same."""
-    with pytest.raises(ValueError) as error:
-        pc.load_checkpoint(path)
-    message = str(error.value)
-    assert path.name in message
-    for text in told:
-        assert text in message, message
-    try:
-        refused = pc.inspect_checkpoint(path).refused
-    except ValueError as same:
-        refused = str(same)
-    assert refused == message
-    return message
-
-
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (b"", "is empty"),
     (b"Not weights, but a letter to the reader.\n", "is not a checkpoint"),
     (b"<!DOCTYPE html><html><body>Sign in to download</body></html>", "is a web page"),
@@ -194,80 +178,6 @@ def test_pickles_of_other_things(tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("workflow.json", "{}")
     fails(archive)
-
-
-def file_of(path, *keys):
-    save_file({key: torch.zeros(2, 2) for key in keys}, path)
-    return path
-
-
-@pytest.mark.parametrize("keys, told", [
-    (["core.pixel_embedder.proj.weight", "core.lq_proj.latent_proj.0.weight", "core.y_pos_embedding"], "is PiD"),
-    (["ema_denoiser.in_context_posemb", "ema_denoiser.s_embedder.proj.weight"], "is PixelDiT2"),
-    (["s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"], "is PixelDiT2"),
-    (["s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"], "is PixelDiT2"),
-    (["dino_conditioner.dino_proj.input_proj.weight"], "is PixelDiT2"),
-    (["time_mlp.1.weight", "to_patch_embedding.0.weight"], "is a part of an x-prediction PixelDiT"),
-    (["module.time_mlp.1.weight", "module.to_semantic_patch.0.weight"], "is a part of an x-prediction PixelDiT"),
-    (["patch_blocks.0.attention.qkv_proj.q_proj.weight", "pixel_blocks.0.compaction.compress.weight"],
-     "is a part of a PixelHDM"),
-    (["pixel_embedder.proj.weight", "y_pos_embedding", "patch_blocks.0.attn.qkv_x.weight",
-      "lq_proj.latent_proj.0.weight"],
-     "is PiD"),
-    (["diffusion_model.patch_blocks.0.attn.qkv.lora_up.weight",
-      "diffusion_model.patch_blocks.0.attn.qkv.lora_down.weight"],
-     "is a LoRA"),
-    (["base_model.model.patch_blocks.0.attn.qkv.lora_A.weight"], "is a LoRA"),
-    (["patch_blocks.0.attn.qkv.lora_A", "patch_blocks.0.attn.qkv.lora_B"], "is a LoRA of PixelDiT2"),
-    (["ema_denoiser.in_context_posemb", "ema_denoiser.patch_blocks.0.attn.qkv.base_layer.weight",
-      "ema_denoiser.patch_blocks.0.attn.qkv.lora_A"], "is PixelDiT2"),  # a training of its LoRA
-    (["transformer.in_context_posemb", "transformer.dino_conditioner.encoder.layer.0.norm1.weight"], "is PixelDiT2"),
-    (["ip_proj.weight", "ip_k.0.weight", "ip_v.0.weight", "ip_scale"], "is an image-prompt adapter"),
-    (["model.embed_tokens.weight"], "is a text encoder"),
-    (["decoder.conv_in.weight", "encoder.conv_in.weight"], "is a VAE"),
-    (["model.diffusion_model.input_blocks.0.0.weight"], "is a Stable Diffusion model"),
-    (["double_blocks.0.img_attn.qkv.weight"], "is a Flux model"),
-    (["x_embedder.proj.weight", "blocks.0.attn.qkv.weight"], "is a DiT or SiT"),
-])  # fmt: skip
-def test_other_models_are_refused_by_name(tmp_path, keys, told):
-    path = file_of(tmp_path / "other.safetensors", *keys)
-    fails(path, told)
-    info = pc.inspect_checkpoint(path)
-    assert info.family is None and told.removeprefix("is ") in info.title
-
-
-def test_every_refusal_says_what_to_do(tmp_path):
-    for kind in REFUSED:
-        path = file_of(tmp_path / "other.safetensors", *(key.lstrip(".") for key in kind.keys))
-        if all(not key.startswith(".") for key in kind.keys):
-            fails(path)
-        assert kind.advice.endswith(".") and len(kind.advice) > 20
-
-
-def test_unknown_tensors_are_shown(tmp_path):
-    path = file_of(tmp_path / "odd.safetensors", *(f"layer{number}.weight" for number in range(9)))
-    fails(path, "is not a PixelDiT checkpoint", "layer0.weight, layer1.weight", "and 4 more", "hoose")
-
-
-@pytest.mark.parametrize("prefix", ["", "core.", "net.", "model.diffusion_model."])
-@pytest.mark.parametrize("name, writer", [("comfy-pid-v1", ""), ("comfy-pid-v1_5", "net.")])
-def test_pid_is_refused_by_name(golden, tmp_path, name, writer, prefix):
-    """It has every tensor of the text-to-image network, and more."""
-    stored = load_file(golden(name, "peers").folder / "checkpoint.safetensors")
-    path = tmp_path / "pid.safetensors"
-    save_file({prefix + key.removeprefix(writer): value for key, value in stored.items()}, path)
-    fails(path, "is PiD, a pixel diffusion decoder and upscaler, not a PixelDiT", "ComfyUI's own PiD nodes")
-    assert pc.inspect_checkpoint(path).title.startswith("PiD")
-
-
-@pytest.mark.parametrize("name", ["comfy-pid-v1", "comfy-pid-v1_5"])
-def test_pid_as_it_comes_is_refused_by_name(golden, name):
-    fails(golden(name, "peers").folder / "checkpoint.safetensors", "is PiD", "ComfyUI's own PiD nodes")
-
-
-@pytest.mark.parametrize("file", ["lora_peft/adapter_model", "lora_diffusers/pytorch_lora_weights"])
-def test_a_lora_of_another_program_is_refused_by_name(golden, file):
-    fails(golden("madtune-t2i", "peers").folder / f"{file}.safetensors", "is a LoRA", "then add it with PixelDiT LoRA")
 
 
 PARTS = ["pixel_embedder.proj.bias", "patch_blocks.1.attn.q_norm.weight", "pixel_blocks.0.mlp.fc2.weight",

@@ -1,12 +1,21 @@
-"""Quantized files: what is found in a header, exact numbers, pictures as from plain weights, and broken ones."""
+"""Quantized files: detection in a header, exact numbers, and images as from plain weights."""
 
-import json
 import math
-import re
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from checkpoints.files import same
+from checkpoints.quantized_files import (
+    CHOICES,
+    LAYER,
+    QUANTISE,
+    bytes_of,
+    file_of,
+    quantize_int8,
+    quantize_mxfp8,
+    quantize_state,
+)
+from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.comfy_adaln import split_tensors
@@ -23,11 +32,6 @@ STYLES = {
     "int8": "int8",
     "int8-convrot": "int8",
 }
-
-
-def file_of(golden, style):
-    case = golden(f"comfy-t2i-{style}", "peers")
-    return case, case.folder / "checkpoint.safetensors"
 
 
 def header(tensors):
@@ -63,71 +67,6 @@ def test_a_quantized_file_paints_as_its_plain_numbers(golden, style, kind):
     info = pc.inspect_checkpoint(path)
     assert (info.quantization, info.refused, info.dtype, info.params) == (kind, None, torch.float32, model.params)
     assert info.count == sum(parameter.numel() for parameter in model.network.parameters())
-
-
-def quantize_fp8(weight):
-    scale = weight.abs().max() / 448
-    stored = (weight / scale).to(torch.float8_e4m3fn)
-    return {"weight": stored, "weight_scale": scale}, "float8_e4m3fn", stored.float() * scale
-
-
-def quantize_int8(weight):
-    scale = weight.abs().amax(dim=1, keepdim=True) / 127
-    stored = (weight / scale).round().to(torch.int8)
-    return {"weight": stored, "weight_scale": scale}, "int8_tensorwise", stored.float() * scale
-
-
-def quantize_mxfp8(weight):
-    """As the description says it, index by index: padded to 32, exponents in tiles of 128 rows and 4 columns."""
-    rows, columns = (-(-size // 32) * 32 for size in weight.shape)
-    whole = torch.zeros(rows, columns)
-    whole[: len(weight), : weight.shape[1]] = weight
-    exponents = torch.arange(rows * columns // 32).reshape(rows, -1) % 7 + 120  # any, but each group its own
-    factors = 2.0 ** (exponents - 127).float().repeat_interleave(32, dim=1)
-    stored = (whole / factors).clamp(-448, 448).to(torch.float8_e4m3fn)
-    high, wide = -(-rows // 128), -(-columns // 128)
-    blocked = torch.full((high * wide * 512,), 255, dtype=torch.uint8)  # what pads them is never looked at
-    for r in range(rows):
-        for c in range(columns // 32):
-            tile, row = r // 128 * wide + c // 4, r % 128
-            blocked[tile * 512 + (row % 32 * 4 + row // 32) * 4 + c % 4] = exponents[r, c]
-    scale = blocked.reshape(high * 128, wide * 4)
-    plain = (stored.float() * factors)[: len(weight), : weight.shape[1]]
-    return {"weight": stored, "weight_scale": scale}, "mxfp8", plain
-
-
-QUANTISE = {"fp8": quantize_fp8, "int8": quantize_int8, "mxfp8": quantize_mxfp8}
-
-
-def bytes_of(about):
-    text = about if isinstance(about, str) else json.dumps(about)
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def quantize_state(state, kind, chosen):
-    """What a quantized file holds, and the plain numbers of it."""
-    stored, plain = {}, {}
-    for key, value in state.items():
-        plain[key] = stored[key] = value.contiguous()
-        if key.endswith(".weight") and value.ndim == 2 and chosen(key):
-            parts, form, plain[key] = QUANTISE[kind](value)
-            layer = key.removesuffix(".weight")
-            stored |= {f"{layer}.{part}": part_value for part, part_value in parts.items()}
-            stored[f"{layer}.comfy_quant"] = bytes_of({"format": form})
-    return stored, plain
-
-
-def same(model, state):
-    own = model.network.state_dict()
-    return set(own) == set(state) and all(torch.equal(value, state[key]) for key, value in own.items())
-
-
-CHOICES = {
-    "blocks": lambda key: "blocks." in key,
-    "modulation of pixels": lambda key: "pixel_blocks" in key and "adaLN" in key,
-    "one half": lambda key: key.endswith("0.adaLN_modulation_msa.weight"),
-    "the other half": lambda key: key.endswith("1.adaLN_modulation_mlp.weight"),
-}
 
 
 @pytest.mark.parametrize("chosen", CHOICES)
@@ -221,131 +160,6 @@ def test_a_rotation_undoes_itself(group):
     torch.testing.assert_close((got.view(-1, group) @ turn).view(8, 128), rotated, atol=1e-5, rtol=0)
 
 
-LAYER = "patch_blocks.0.attn.qkv_x"
-INT8 = {"format": "int8_tensorwise"}
-
-
-def rotated(group):
-    return lambda parts: parts | {"comfy_quant": bytes_of(INT8 | {"convrot": True, "convrot_groupsize": group})}
-
-
-def told(about):
-    return lambda parts: parts | {"comfy_quant": bytes_of(about)}
-
-
-def without(part):
-    return lambda parts: {key: value for key, value in parts.items() if key != part}
-
-
-def scaled(scale):
-    return lambda parts: parts | {"weight_scale": scale}
-
-
-# kind, change, what loading tells; whether the header tells it, too
-BROKEN = [
-    ("int8", without("weight_scale"), f"{LAYER}.weight is int8 and has no {LAYER}.weight_scale", True),
-    ("fp8", without("weight_scale"), f"{LAYER}.weight is fp8 and has no {LAYER}.weight_scale", True),
-    ("mxfp8", without("weight_scale"), f"{LAYER}.weight is fp8 and has no {LAYER}.weight_scale", True),
-    ("int8", scaled(torch.ones(71, 1)), f"{LAYER}.weight_scale is float32 [71, 1]", True),
-    ("int8", scaled(torch.ones(72, 24)), "no scale of int8 [72, 24]", True),
-    ("int8", scaled(torch.ones((), dtype=torch.int32)), "is int32 []", True),
-    ("fp8", scaled(torch.ones(72, 1)), "no scale of fp8 [72, 24]", True),
-    ("fp8", scaled(torch.ones(0)), "no scale of fp8 [72, 24]", True),
-    ("mxfp8", scaled(torch.zeros(96, 1, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
-    ("mxfp8", scaled(torch.zeros(512, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
-    ("mxfp8", scaled(torch.ones(())), "qkv_x.weight is [96, 32], expected [72, 24]", True),
-    ("fp8", lambda parts: parts | {"weight_scale_2": torch.ones(())}, "second scale", True),
-    ("int8", told("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[]"), "expected a dictionary", False),
-    ("int8", told("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
-    ("int8", told({}), "has the format of type NoneType", False),
-    ("int8", told({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
-    ("int8", rotated("4" * 60000), "in groups of '444", False),
-    ("int8", told({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
-    ("int8", told({"format": "int4"}), "has the format 'int4'", False),
-    ("int8", told({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
-    ("int8", told({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
-    ("int8", rotated(16), "in groups of 16", False),  # of 24 inputs
-    ("int8", rotated(8), "in groups of 8", False),
-    ("int8", rotated(0), "in groups of 0", False),
-    ("int8", rotated(-4), "in groups of -4", False),
-    ("int8", rotated(4.0), "in groups of 4.0", False),
-    ("int8", rotated("4"), "in groups of '4'", False),
-    ("int8", rotated(4**40), f"in groups of {4**40}", False),
-    ("int8", told(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
-    ("int8", told(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
-    ("fp8", told({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind, change, text, header_tells", BROKEN)
-def test_a_broken_layer_is_named(tiny_t2i, tmp_path, kind, change, text, header_tells):
-    stored, _ = quantize_state(tiny_t2i().network.state_dict(), kind, lambda key: key == f"{LAYER}.weight")
-    parts = {key.removeprefix(f"{LAYER}."): stored.pop(key) for key in list(stored) if key.startswith(f"{LAYER}.")}
-    path = tmp_path / "broken.safetensors"
-    save_file(stored | {f"{LAYER}.{part}": value.contiguous() for part, value in change(parts).items()}, path)
-    with pytest.raises(ValueError) as error:
-        pc.load_checkpoint(path)
-    message = str(error.value)
-    assert message.startswith("broken.safetensors: ") and text in message and len(message) < 500, message
-    assert pc.inspect_checkpoint(path).refused == (message if header_tells else None)
-
-
-def with_layers(path, state, layers):
-    text = layers if isinstance(layers, str) else json.dumps({"layers": layers})
-    save_file({key: value.contiguous() for key, value in state.items()}, path, {"_quantization_metadata": text})
-    return path
-
-
-@pytest.mark.parametrize("layers, text", [
-    ({LAYER: {"format": "nvfp4"}}, "has the format 'nvfp4', which is not supported"),
-    ({LAYER: {"format": "convrot_w4a4"}}, "has the format 'convrot_w4a4'"),
-    ({LAYER: {"format": "float8_e4m3fn"}}, "is float32, but declared as float8_e4m3fn"),
-    ({LAYER: None}, "has no dictionary of layers"),
-    ([], "has no dictionary of layers"),
-    ("[]", "_quantization_metadata is '[]'"),
-    ("{", "_quantization_metadata is not readable as JSON"),
-    ("[" * 100000, "_quantization_metadata is not readable as JSON"),
-])  # fmt: skip
-def test_a_header_that_tells_nonsense_is_named(tiny_t2i, tmp_path, layers, text):
-    path = with_layers(tmp_path / "told.safetensors", tiny_t2i().network.state_dict(), layers)
-    with pytest.raises(ValueError, match=f"told.safetensors: .*{re.escape(text)}") as error:
-        pc.load_checkpoint(path)
-    assert pc.inspect_checkpoint(path).refused == str(error.value) and "bf16 file" in str(error.value)
-
-
-def test_what_a_header_tells_of_others_is_not_about_us(tiny_t2i, tmp_path):
-    state, encoder = tiny_t2i().network.state_dict(), "text_encoders.gemma.layers.0"
-    packed = {f"{encoder}.weight": torch.zeros(4, 2, dtype=torch.uint8), f"{encoder}.weight_scale_2": torch.ones(())}
-    layers = {encoder: {"format": "nvfp4"}, "nowhere": {"format": "nvfp4"}}
-    path = with_layers(tmp_path / "whole.safetensors", state | packed, layers)
-    assert same(pc.load_checkpoint(path), state) and pc.inspect_checkpoint(path).quantization is None
-
-
-def test_weights_packed_in_four_bits_are_refused_with_a_way_out(tiny_t2i, tmp_path):
-    state = tiny_t2i().network.state_dict()
-    key = f"{LAYER}.weight"
-    path = tmp_path / "packed.safetensors"
-    save_file(state | {key: torch.zeros(72, 12, dtype=torch.uint8), f"{key}_scale": torch.ones(1)}, path)
-    with pytest.raises(ValueError, match=f"{key} is uint8, as in nvfp4, .*choose fp8_e4m3fn in the loader"):
-        pc.load_checkpoint(path)
-    assert "nvfp4" in pc.inspect_checkpoint(path).refused
-
-
-@pytest.mark.parametrize("key", [
-    f"{LAYER}.weight_scale",  # of a weight that is not quantized
-    "patch_blocks.0.attn.qkv_z.weight_scale",
-    f"{LAYER}.comfy_quant",
-])  # fmt: skip
-def test_a_scale_that_belongs_to_nothing_quantized_is_left_over(tiny_t2i, tmp_path, key):
-    path = tmp_path / "left.safetensors"
-    save_file(tiny_t2i().network.state_dict() | {key: torch.ones(())}, path)
-    with pytest.raises(ValueError, match=f"1 tensors do not belong to PixelDiT, text-to-image: {key}"):
-        pc.load_checkpoint(path)
-
-
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 @pytest.mark.parametrize("flag", ["scaled_fp8", "core.scaled_fp8"])
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -366,21 +180,6 @@ def test_the_old_way_to_scale(tiny_t2i, tmp_path, dtype, flag, shape):
     save_file(stored, path)
     with pytest.raises(ValueError, match=f"{layer}.weight is fp8 and has no"):
         pc.load_checkpoint(path)
-
-
-def test_a_golden_file_without_a_tensor_or_with_one_more(golden, tmp_path):
-    stored = load_file(file_of(golden, "mxfp8")[1])
-    path = tmp_path / "changed.safetensors"
-    weight, proj = f"core.{LAYER}.weight", "core.patch_blocks.0.attn.proj_x.weight"
-    for changed, text in (
-        ({key: value for key, value in stored.items() if key != proj}, "missing: .*proj_x.weight"),
-        (stored | {weight: stored[weight][:-1].clone()}, "qkv_x.weight"),
-        (stored | {"core.patch_blocks.0.more": torch.ones(1)}, "1 tensors do not belong .*0.more"),
-        (stored | {"core.patch_blocks.1.mlp_x.w1.weight": stored[weight][:160].clone()}, "1.mlp_x.w1.weight"),
-    ):
-        save_file(changed, path)
-        with pytest.raises(ValueError, match=text):
-            pc.load_checkpoint(path)
 
 
 def test_a_weight_by_itself():

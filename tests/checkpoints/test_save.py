@@ -7,10 +7,101 @@ import sys
 
 import pytest
 import torch
+from checkpoints.files import prefixed, same, write
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints import save as saving
+
+
+@pytest.mark.parametrize("layout, prefix", [("canonical", ""), ("comfyui", "model.diffusion_model.")])
+def test_saved_and_loaded_again(tiny, tmp_path, layout, prefix):
+    model = tiny()
+    path = pc.save_checkpoint(model, tmp_path / "new" / "model.safetensors", layout)
+    assert set(load_file(path)) == {prefix + key for key in model.network.state_dict()}
+    again = pc.load_checkpoint(path)
+    assert same(again, model.network.state_dict())
+    assert again.params == model.params and again.class_names == model.class_names and again.settings == model.settings
+    info = pc.inspect_checkpoint(path)
+    assert (info.class_names, info.settings, info.params) == (model.class_names, model.settings, model.params)
+    assert (info.family, info.dtype, info.quantization) == ("pixeldit", torch.float32, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_saved_in_less_precision(tiny, tmp_path, dtype):
+    model = tiny()
+    path = pc.save_checkpoint(model, tmp_path / "small.safetensors", dtype=dtype)
+    assert pc.inspect_checkpoint(path).dtype == dtype
+    again = pc.load_checkpoint(path)
+    assert again.dtype == torch.float32
+    assert same(again, {key: value.to(dtype).float() for key, value in model.network.state_dict().items()})
+    assert pc.load_checkpoint(path, dtype=dtype).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_loads_and_samples(tiny, tmp_path, dtype):
+    model = tiny()
+    big = model.network.patch_blocks[0].attn.qkv.weight
+    big.data[0, 0] = 1e6  # beyond what float8 can say
+    state = model.network.state_dict()
+    path = pc.save_checkpoint(model, tmp_path / "fp8.safetensors", dtype=dtype)
+    stored = load_file(path)
+    for key, value in stored.items():
+        wanted = dtype if value.ndim == 2 and "blocks." in key else torch.bfloat16
+        assert value.dtype == wanted, key
+        assert torch.isfinite(value.float()).all(), key
+    info = pc.inspect_checkpoint(path)
+    assert info.quantization == "fp8" and info.refused is None
+    again = pc.load_checkpoint(path)
+    assert same(again, {key: value.float() for key, value in stored.items()})
+    assert again.network.patch_blocks[0].attn.qkv.weight[0, 0] == torch.finfo(dtype).max
+    state["patch_blocks.0.attn.qkv.weight"][0, 0] = 0
+    plain = write(tmp_path / "plain.safetensors", {key: value.to(dtype) for key, value in state.items()})
+    x = pc.sample(pc.load_checkpoint(plain), torch.tensor([1]), size=(8, 8), steps=2)
+    assert torch.isfinite(x).all()
+
+
+def test_one_file_from_another(tiny, tmp_path):
+    raw, ema = (tiny(seed=seed).network.state_dict() for seed in (1, 2))
+    source = write(tmp_path / "train.ckpt", prefixed("denoiser.", raw) | prefixed("ema_denoiser.", ema))
+    assert same(pc.load_checkpoint(pc.save_checkpoint(source, tmp_path / "a.safetensors")), ema)
+    assert same(pc.load_checkpoint(pc.save_checkpoint(source, tmp_path / "b.safetensors", weights="raw")), raw)
+    with pytest.raises(ValueError, match="is the source itself"):
+        pc.save_checkpoint(tmp_path / "a.safetensors", tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="nowhere.ckpt: there is no such file"):
+        pc.save_checkpoint(tmp_path / "nowhere.ckpt", tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match='layout "diffusers" is not known; there are canonical, comfyui'):
+        pc.save_checkpoint(source, tmp_path / "c.safetensors", "diffusers")
+    with pytest.raises(ValueError, match="c.ckpt: only .safetensors is written"):
+        pc.save_checkpoint(source, tmp_path / "c.ckpt")
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tiny, tmp_path):
+    path = pc.save_checkpoint(tiny(seed=1), tmp_path / "model.safetensors")
+    before = path.read_bytes()
+    broken = tiny(seed=2)
+    broken.network.to("meta")  # tensors without data cannot be written
+    with pytest.raises(Exception, match="."):
+        pc.save_checkpoint(broken, path)
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+    class Unreadable:  # fails when the file is being written
+        def keys(self):
+            raise KeyboardInterrupt
+
+    from pixeldit_core.atomic import atomic_path
+
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as part:
+        part.write_bytes(b"half")
+        Unreadable().keys()
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_saved_file_may_be_read_like_any_other(tiny_file):
+    other = tiny_file.with_name("other")
+    other.touch()
+    assert tiny_file.stat().st_mode == other.stat().st_mode
+
 
 NAME = "patch_blocks.1.attn.qkv.weight"
 

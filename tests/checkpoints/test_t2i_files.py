@@ -1,4 +1,4 @@
-"""Files of the text-to-image model: as many programs write them, split for ComfyUI, saved by us, and broken."""
+"""Files of the text-to-image model as many programs write them."""
 
 import dataclasses
 import json
@@ -8,32 +8,17 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from checkpoints.files import golden_weights, prefixed, same
+from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.comfy_adaln import split_tensors
 
-MODULATION = "pixel_blocks.0.adaLN_modulation"
 PROJECTOR = {
     f"_repa_projector.{number}.{kind}": torch.zeros(3, 3) for number in (0, 2, 4) for kind in ("weight", "bias")
 }
+
 NOT_IN_SHAPES = {"use_text_rope", "text_rope_theta", "use_pixel_abs_pos", "image_mean", "image_std"}
-
-
-def prefixed(prefix, state):
-    return {prefix + key: value.contiguous() for key, value in state.items()}
-
-
-def same(model, state):
-    own = model.network.state_dict()
-    return set(own) == set(state) and all(torch.equal(value, state[key]) for key, value in own.items())
-
-
-def file_of(case):
-    """The weights of a golden case: a file of its own, or that in its diffusers folder."""
-    path, *others = [*case.folder.glob("checkpoint.*"), *case.folder.glob("model/transformer/*.safetensors")]
-    assert not others
-    return path
 
 
 def tolerance(case):
@@ -73,7 +58,7 @@ WRITTEN = [
 @pytest.mark.parametrize("system, name, layout, weights, split", WRITTEN)
 def test_a_file_of_another_program_paints_as_there(golden, system, name, layout, weights, split):
     case = golden(name, system)
-    path, config = file_of(case), case.case["config"]
+    path, config = golden_weights(case), case.case["config"]
     told = {key: value for key, value in config.items() if key in NOT_IN_SHAPES}
     model = pc.load_checkpoint(path, params=told)
     stored, _ = pc.read_checkpoint(path)
@@ -98,7 +83,7 @@ def test_what_shapes_do_not_tell_changes_the_picture(golden, tmp_path):
     config = json.loads(next(case.folder.glob("model/transformer/config.json")).read_text(encoding="utf-8"))
     assert config["use_text_rope"] is False
     path = tmp_path / "alone.safetensors"  # away from its config
-    shutil.copy(file_of(case), path)
+    shutil.copy(golden_weights(case), path)
     model = pc.load_checkpoint(path)
     assert model.params.use_text_rope is True
     arguments, expected = velocity_of(case)
@@ -110,7 +95,7 @@ def test_what_shapes_do_not_tell_changes_the_picture(golden, tmp_path):
 
 
 def test_the_trainer_s_random_state_loads_without_running_code(golden):
-    path = file_of(golden("t2i_forward_p8_24x32_ddp"))
+    path = golden_weights(golden("t2i_forward_p8_24x32_ddp"))
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
     stored, about = pc.read_checkpoint(path)
@@ -120,7 +105,7 @@ def test_the_trainer_s_random_state_loads_without_running_code(golden):
 
 
 def test_a_sharded_trainer_s_file_has_no_averaged_weights(golden):
-    path = file_of(golden("t2i_forward_p16_32x32_fsdp"))
+    path = golden_weights(golden("t2i_forward_p16_32x32_fsdp"))
     with pytest.raises(ValueError, match="has no ema weights, only raw"):
         pc.load_checkpoint(path, weights="ema")
 
@@ -201,189 +186,6 @@ def test_leftovers_of_trainers_are_ignored_and_nothing_else(tiny_t2i, tmp_path):
         with pytest.raises(ValueError, match=f"1 tensors do not belong to PixelDiT, text-to-image: {key}"):
             pc.load_checkpoint(path)
         assert key in pc.inspect_checkpoint(path).refused
-
-
-def test_a_row_of_the_split_is_where_the_formula_says(tiny_t2i):
-    """Whole: row q * 6C + k * C + c; halves: q * 3C + (k mod 3) * C + c, of three maps each."""
-    state = tiny_t2i().network.state_dict()
-    halves = split_tensors(state)
-    channels, pixels = 4, 16
-    for block in range(2):
-        name = f"pixel_blocks.{block}.adaLN_modulation"
-        for kind in ("weight", "bias"):
-            whole = state[f"{name}.0.{kind}"]
-            msa, mlp = halves[f"{name}_msa.{kind}"], halves[f"{name}_mlp.{kind}"]
-            assert len(whole) == 6 * channels * pixels and len(msa) == len(mlp) == len(whole) // 2
-            assert whole.unique(dim=0).shape == whole.shape
-            for q in range(pixels):
-                for k in range(6):
-                    for c in range(channels):
-                        row = whole[q * 6 * channels + k * channels + c]
-                        half = msa if k < 3 else mlp
-                        assert torch.equal(half[q * 3 * channels + k % 3 * channels + c], row), (q, k, c)
-    others = {key for key in state if ".adaLN_modulation.0." not in key}
-    assert others < set(halves) and all(halves[key] is state[key] for key in others)
-
-
-def test_saved_for_comfyui_and_loaded_again(tiny_t2i, tmp_path):
-    model = tiny_t2i()
-    state = model.network.state_dict()
-    path = pc.save_checkpoint(model, tmp_path / "comfy.safetensors", "comfyui")
-    names = {"core." + key for key in state if ".adaLN_modulation.0." not in key}
-    for block in range(2):
-        for half in ("msa", "mlp"):
-            names |= {f"core.pixel_blocks.{block}.adaLN_modulation_{half}.{kind}" for kind in ("weight", "bias")}
-    stored = load_file(path)
-    assert set(stored) == names
-    assert sum(value.numel() for value in stored.values()) == sum(value.numel() for value in state.values())
-    again = pc.load_checkpoint(path)
-    assert same(again, state) and again.params == model.params and again.settings == model.settings
-    info = pc.inspect_checkpoint(path)
-    assert (info.layout, info.params, info.settings, info.class_names) == ("core.", model.params, model.settings, None)
-    canonical = pc.save_checkpoint(path, tmp_path / "canonical.safetensors")
-    assert set(load_file(canonical)) == set(state) and same(pc.load_checkpoint(canonical), state)
-    twice = pc.save_checkpoint(canonical, tmp_path / "twice.safetensors", "comfyui")
-    assert all(torch.equal(value, stored[key]) for key, value in load_file(twice).items())
-
-
-def test_a_file_of_comfyui_is_written_as_comfyui_wrote_it(golden, tmp_path):
-    source = file_of(golden("comfy-t2i-img2img-inpaint", "peers"))
-    path = pc.save_checkpoint(source, tmp_path / "again.safetensors", "comfyui")
-    before, after = load_file(source), load_file(path)
-    assert set(before) == set(after) and all(torch.equal(value, after[key]) for key, value in before.items())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_both_layouts_hold_the_same_numbers_in_less_precision(tiny_t2i, tmp_path, dtype):
-    model = tiny_t2i()
-    paths = [
-        pc.save_checkpoint(model, tmp_path / f"{layout}.safetensors", layout, dtype)
-        for layout in ("canonical", "comfyui")
-    ]
-    first, second = (pc.load_checkpoint(path) for path in paths)
-    assert same(second, first.network.state_dict()) and not same(first, model.network.state_dict())
-    infos = [pc.inspect_checkpoint(path) for path in paths]
-    assert infos[0].count == infos[1].count and infos[0].quantization == infos[1].quantization
-    x = pc.sample(first, torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(0)), steps=2)
-    assert torch.isfinite(x).all()
-
-
-def test_the_variant_of_four_maps_is_for_the_canonical_layout(tiny_t2i, tmp_path):
-    params = dataclasses.replace(tiny_t2i().params, pit_adaln_post_modulation=True)
-    model = tiny_t2i(params)
-    state = model.network.state_dict()
-    assert state[f"{MODULATION}.0.weight"].shape == (4 * 4 * 16, 24)
-    again = pc.load_checkpoint(pc.save_checkpoint(model, tmp_path / "own.safetensors"))
-    assert same(again, state) and again.params == params
-    save_file(prefixed("core.", state), tmp_path / "core.safetensors")
-    assert pc.load_checkpoint(tmp_path / "core.safetensors").params == params
-    for source in (model, tmp_path / "core.safetensors"):
-        with pytest.raises(ValueError, match="four maps.*Write the canonical layout instead"):
-            pc.save_checkpoint(source, tmp_path / "comfy.safetensors", "comfyui")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["core.safetensors", "own.safetensors"]
-
-
-def fails(path, *told):
-    """Loading raises ValueError with the file's name and all of `told`; inspecting says the same."""
-    with pytest.raises(ValueError) as error:
-        pc.load_checkpoint(path)
-    message = str(error.value)
-    for text in (path.name, *told):
-        assert text in message, message
-    info = pc.inspect_checkpoint(path)
-    assert info.refused == message and info.family is None
-
-
-@pytest.mark.parametrize("kind", ["weight", "bias"])
-@pytest.mark.parametrize("half", ["msa", "mlp"])
-@pytest.mark.parametrize("prefix", ["core.", "", "model.diffusion_model."])
-def test_a_missing_half_is_named(tiny_t2i, tmp_path, prefix, half, kind):
-    stored = prefixed(prefix, split_tensors(tiny_t2i().network.state_dict()))
-    del stored[f"{prefix}{MODULATION}_{half}.{kind}"]
-    path = tmp_path / "half.safetensors"
-    save_file(stored, path)
-    fails(path, f"{MODULATION}", kind)
-
-
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("kind", ["weight", "bias"])
-@pytest.mark.parametrize("half", ["msa", "mlp"])
-@pytest.mark.parametrize("change", ["a row less", "a pixel less", "a pixel more", "no rows", "a column more"])
-def test_a_half_of_the_wrong_size_is_named(tiny_t2i, tmp_path, change, half, kind, both):
-    stored = split_tensors(tiny_t2i().network.state_dict())
-    for name in ("msa", "mlp") if both else (half,):
-        value = stored[f"{MODULATION}_{name}.{kind}"]
-        stored[f"{MODULATION}_{name}.{kind}"] = {
-            "a row less": value[:-1],
-            "a pixel less": value[:-12],
-            "a pixel more": torch.cat([value, value[:12]]),
-            "no rows": value[:0],
-            "a column more": torch.cat([value, value[..., :1]], dim=-1),
-        }[change].clone()
-    path = tmp_path / "wrong.safetensors"
-    save_file(prefixed("core.", stored), path)
-    fails(path, MODULATION)
-
-
-@pytest.mark.parametrize("key", [f"{MODULATION}_msa.bias", "pixel_embedder.proj.weight"])
-def test_a_number_in_place_of_a_split_tensor_is_named(tiny_t2i, tmp_path, key):
-    stored = split_tensors(tiny_t2i().network.state_dict())
-    for name in {key, key.replace("_msa", "_mlp")}:
-        stored[name] = torch.zeros(())
-    path = tmp_path / "number.safetensors"
-    save_file(stored, path)
-    fails(path, key.split("_msa")[0])
-
-
-def test_both_a_whole_and_its_halves_is_a_contradiction(tiny_t2i, tmp_path):
-    state = tiny_t2i().network.state_dict()
-    path = tmp_path / "both.safetensors"
-    save_file(split_tensors(state) | {key: value + 1 for key, value in state.items()}, path)
-    fails(path, MODULATION)
-
-
-PARTS = [
-    "y_pos_embedding",
-    "y_embedder.norm.weight",
-    "patch_blocks.0.attn.q_norm_x.weight",
-    "patch_blocks.1.attn.k_norm_y.weight",
-    "patch_blocks.1.attn.proj_y.bias",
-    "patch_blocks.1.adaLN_modulation_txt.0.weight",
-    "pixel_blocks.1.adaLN_modulation.0.weight",
-    "pixel_blocks.0.attn.proj.bias",
-    "final_layer.linear.weight",
-]
-
-
-@pytest.mark.parametrize("key", PARTS[1:])
-def test_a_missing_tensor_is_named(tiny_t2i, tmp_path, key):
-    """Also where it has no effect on the picture, as the text's half of the last block."""
-    state = prefixed("core.", tiny_t2i().network.state_dict())
-    del state["core." + key]
-    path = tmp_path / "changed.safetensors"
-    save_file(state, path)
-    fails(path, key, "incomplete")
-
-
-@pytest.mark.parametrize("key", PARTS[1:])
-def test_a_misshapen_tensor_is_named(tiny_t2i, tmp_path, key):
-    state = tiny_t2i().network.state_dict()
-    wrong = torch.zeros(*state[key].shape[:-1], state[key].shape[-1] + 1)
-    path = tmp_path / "changed.safetensors"
-    save_file(prefixed("core.", state | {key: wrong}), path)
-    sizes = {  # read from these
-        "pixel_blocks.0.attn.proj.bias": "pixel_attn_hidden_size 17 does not divide",
-        "patch_blocks.0.attn.q_norm_x.weight": "patch_blocks.0.attn",
-    }
-    fails(path, sizes.get(key, key))
-
-
-def test_without_its_text_positions_it_is_no_network_that_we_know(tiny_t2i, tmp_path):
-    state = tiny_t2i().network.state_dict()
-    del state["y_pos_embedding"]
-    path = tmp_path / "changed.safetensors"
-    save_file(state, path)
-    fails(path, "is not a PixelDiT checkpoint", "final_layer.linear.bias")
 
 
 def test_the_last_text_weights_have_no_effect_and_are_loaded_all_the_same(tiny_t2i, tmp_path):

@@ -15,6 +15,8 @@ import pytest
 import torch
 from fuzz import hostile, mutations
 from fuzz import run as fuzzing
+from fuzz.attempts import attempt
+from fuzz.originals import sound_files
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
@@ -26,8 +28,8 @@ pytestmark = pytest.mark.fuzz
 ROOT = Path(__file__).parents[2]
 
 
-def refused(path, *told):
-    """Both readers refuse a file with the same words, its name and `told` among them."""
+def refused(path, *expected_texts):
+    """Both readers refuse a file with the same words, its name and `expected_texts` among them."""
     messages = []
     for read in (pc.load_checkpoint, pc.inspect_checkpoint):
         try:
@@ -36,7 +38,7 @@ def refused(path, *told):
         except ValueError as error:
             messages.append(str(error))
     assert messages[0] and messages[0] == messages[1]
-    for text in (path.name, *told):
+    for text in (path.name, *expected_texts):
         assert text in messages[0], messages[0]
 
 
@@ -70,22 +72,22 @@ def test_hostile_files(tmp_path):
 
 @pytest.mark.parametrize("container", ["safetensors", "zip", "legacy"])
 def test_truncated_at_every_boundary(tmp_path, container):
-    files = {name: content for name, content in fuzzing.sound_files(tmp_path).items() if container in name}
+    files = {name: content for name, content in sound_files(tmp_path).items() if container in name}
     content = files[min(files)]
     places = mutations.boundaries(content)
     assert len(places) > 8
     for place in places[:: 1 + len(places) // 60]:
-        assert fuzzing.attempt(tmp_path / "cut.ckpt", content[:place], tmp_path / "it-ran") == "refused", place
+        assert attempt(tmp_path / "cut.ckpt", content[:place], tmp_path / "it-ran") == "refused", place
 
 
 def test_the_files_to_begin_with_load(tmp_path):
-    for name, content in fuzzing.sound_files(tmp_path).items():
+    for name, content in sound_files(tmp_path).items():
         suffix = Path(name).suffix
-        assert fuzzing.attempt(tmp_path / f"sound{suffix}", content, tmp_path / "it-ran") == "loaded", name
+        assert attempt(tmp_path / f"sound{suffix}", content, tmp_path / "it-ran") == "loaded", name
 
 
 def test_a_case_is_made_from_its_number(tmp_path):
-    files = fuzzing.sound_files(tmp_path)
+    files = sound_files(tmp_path)
     assert [fuzzing.random_case(files, 3, 8) for _ in range(2)] == [fuzzing.random_case(files, 3, 8)] * 2
     assert fuzzing.random_case(files, 3, 8) != fuzzing.random_case(files, 3, 9)
 
@@ -94,7 +96,7 @@ def test_a_case_is_made_from_its_number(tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (lambda of: hostile.call("builtins.bytearray", hostile.integer(9)), 'wants to load "builtins.bytearray"'),
     (lambda of: hostile.call("torch._utils._rebuild_sparse_tensor"), '"torch._utils._rebuild_sparse_tensor"'),
     (lambda of: hostile.call("torch._utils._rebuild_qtensor"), 'wants to load "torch._utils._rebuild_qtensor"'),
@@ -118,7 +120,7 @@ def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, lega
     refused(path, told, "as .safetensors")
 
 
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (b"}q\x00" + hostile.text("a") + b"h\x00s", "nests dictionaries more than 16 deep"),
     (b"}q\x00" + b"".join(b"}(" + b"".join(hostile.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
                           for _ in range(9)), "entries"),

@@ -1,0 +1,48 @@
+"""Writing state dicts as files, comparing a model with one, and expecting a refusal."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pixeldit_core as pc
+
+
+def prefixed(prefix, state):
+    return {prefix + key: value.contiguous() for key, value in state.items()}
+
+
+def write(path, state, **others):
+    """A file of this state dict: safetensors by its suffix, else torch's with `others` beside."""
+    if path.suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save({"state_dict": state, **others}, path)
+    return path
+
+
+def same(model, state):
+    own = model.network.state_dict()
+    return set(own) == set(state) and all(torch.equal(value, state[key]) for key, value in own.items())
+
+
+def fails(path, *expected_texts):
+    """Loading and reading raise ValueError with the file's name and all of `expected_texts`; inspecting says the same."""
+    with pytest.raises(ValueError) as error:
+        pc.load_checkpoint(path)
+    message = str(error.value)
+    assert path.name in message
+    for text in expected_texts:
+        assert text in message, message
+    try:
+        refused = pc.inspect_checkpoint(path).refused
+    except ValueError as same:
+        refused = str(same)
+    assert refused == message
+    return message
+
+
+def golden_weights(case):
+    """The weights of a golden case: a file of its own, or that in its diffusers folder."""
+    path, *others = [*case.folder.glob("checkpoint.*"), *case.folder.glob("model/transformer/*.safetensors")]
+    assert not others
+    return path

@@ -1,0 +1,87 @@
+"""Small checkpoint files that load, for the fuzzer to damage."""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from fuzz.families import POOL, sound
+
+import pixeldit_core as pc
+
+
+def sound_files(folder: Path) -> dict[str, bytes]:
+    """Small files that load, of each container and of several layouts."""
+    params = pc.PixelDiTParams(
+        hidden_size=8,
+        num_groups=1,
+        patch_depth=1,
+        pixel_depth=1,
+        patch_size=2,
+        pixel_hidden_size=4,
+        num_classes=3,
+        mlp_hidden_size=8,
+        pixel_attn_hidden_size=8,
+        pixel_num_groups=1,
+    )
+    text = pc.PixelDiTT2IParams(
+        hidden_size=8,
+        num_groups=1,
+        patch_depth=1,
+        pixel_depth=1,
+        pixel_attn_hidden_size=8,
+        pixel_num_groups=1,
+        patch_size=2,
+        pixel_hidden_size=4,
+        txt_embed_dim=4,
+        txt_max_length=2,
+        mlp_hidden_size=8,
+    )
+    models = {
+        "class": pc.build_model("pixeldit", params, device="cpu"),
+        "text": pc.build_model("pixeldit_t2i", text, device="cpu"),
+    }
+    files = {}
+    for name, model in models.items():
+        with torch.no_grad():
+            for parameter in model.network.parameters():
+                parameter.fill_(0.5)
+        model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0))
+        path = pc.save_checkpoint(model, folder / f"{name}.safetensors")
+        files[f"{name}.safetensors"] = path.read_bytes()
+        layout = pc.save_checkpoint(model, folder / "comfyui.safetensors", layout="comfyui")
+        files[f"{name}-comfyui.safetensors"] = layout.read_bytes()
+        state = dict(model.network.state_dict())
+        trainer = {
+            "epoch": 3,
+            "state_dict": {
+                f"{start}{key}": value for start in ("denoiser.", "ema_denoiser.") for key, value in state.items()
+            },
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]}],
+            "lr_schedulers": [{"milestones": collections.Counter([1, 2])}],
+            "numpy": np.random.RandomState(0).get_state(),
+            "dtype": torch.bfloat16,
+        }
+        for zipped in (True, False):
+            for kind, stored in {"plain": {"state_dict": state}, "trainer": trainer}.items():
+                path = folder / "torch.ckpt"
+                torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+                files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
+    return files | sound_relatives(folder)
+
+
+def sound_relatives(folder: Path) -> dict[str, bytes]:
+    """The same of each relative, as its trainer and as we write it."""
+    files = {}
+    for kind in KINDS:
+        number = next(number for number in range(POOL) if sound(number)[0] == kind)
+        for form, zipped in (("zip", True), ("legacy", False)):
+            path = folder / "trainer.ckpt"
+            torch.save(sound(number)[2], path, _use_new_zipfile_serialization=zipped)
+            files[f"{kind}-{form}.ckpt"] = path.read_bytes()
+        again = pc.save_checkpoint(path, folder / "relative.safetensors")
+        files[f"{kind}.safetensors"] = again.read_bytes()
+    return files
