@@ -26,17 +26,17 @@ def same(model, state):
 
 
 def fails(path, *expected_texts):
-    """Loading and reading raise ValueError with the file's name and all of `expected_texts`; inspecting says the same."""
-    with pytest.raises(ValueError) as error:
+    """Loading and reading raise ValueError with the file's name and all `expected_texts`; inspecting refuses alike."""
+    with pytest.raises(ValueError) as raised:
         pc.load_checkpoint(path)
-    message = str(error.value)
+    message = str(raised.value)
     assert path.name in message
     for text in expected_texts:
         assert text in message, message
     try:
         refused = pc.inspect_checkpoint(path).refused
-    except ValueError as same:
-        refused = str(same)
+    except ValueError as error:
+        refused = str(error)
     assert refused == message
     return message
 

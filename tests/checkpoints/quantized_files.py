@@ -23,7 +23,7 @@ def quantize_int8(weight):
 
 
 def quantize_mxfp8(weight):
-    """As the description says it, index by index: padded to 32, exponents in tiles of 128 rows and 4 columns."""
+    """By the format's description, index by index: padded to 32, exponents in tiles of 128 rows and 4 columns."""
     rows, columns = (-(-size // 32) * 32 for size in weight.shape)
     whole = torch.zeros(rows, columns)
     whole[: len(weight), : weight.shape[1]] = weight
@@ -41,7 +41,7 @@ def quantize_mxfp8(weight):
     return {"weight": stored, "weight_scale": scale}, "mxfp8", plain
 
 
-QUANTISE = {"fp8": quantize_fp8, "int8": quantize_int8, "mxfp8": quantize_mxfp8}
+QUANTIZE = {"fp8": quantize_fp8, "int8": quantize_int8, "mxfp8": quantize_mxfp8}
 
 
 def bytes_of(about):
@@ -55,7 +55,7 @@ def quantize_state(state, kind, chosen):
     for key, value in state.items():
         plain[key] = stored[key] = value.contiguous()
         if key.endswith(".weight") and value.ndim == 2 and chosen(key):
-            parts, form, plain[key] = QUANTISE[kind](value)
+            parts, form, plain[key] = QUANTIZE[kind](value)
             layer = key.removesuffix(".weight")
             stored |= {f"{layer}.{part}": part_value for part, part_value in parts.items()}
             stored[f"{layer}.comfy_quant"] = bytes_of({"format": form})

@@ -29,10 +29,10 @@ import pixeldit_core as pc
     (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "damaged or truncated"),
 ])  # fmt: skip
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_files_that_are_something_else(tmp_path, content, told, suffix):
+def test_files_that_are_something_else(tmp_path, content, reason, suffix):
     path = tmp_path / f"download{suffix}"
     path.write_bytes(content)
-    message = fails(path, told)
+    message = fails(path, reason)
     assert any(hint in message for hint in ("Get", "get", "Download", "download", "Choose"))
 
 
@@ -58,7 +58,7 @@ def test_truncated_files(tiny, tmp_path, kind, share):
     assert "get it again" in message or "Get the file again" in message
 
 
-def test_damage_anywhere_is_an_error_that_a_person_can_read(tiny, tmp_path):
+def test_damage_anywhere_is_a_readable_error(tiny, tmp_path):
     """Random bytes changed: it loads, or it is a ValueError with the file's name; never anything else."""
     state = dict(tiny().network.state_dict())
     dice = random.Random(0)
@@ -143,7 +143,7 @@ def test_the_random_state_of_numpy_loads(tiny, tmp_path):
         assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
 
 
-def test_a_pickle_is_told_by_its_content_whatever_its_name(tiny, tmp_path):
+def test_a_pickle_is_detected_by_its_content_whatever_its_name(tiny, tmp_path):
     state = dict(tiny().network.state_dict())
     for zipped in (True, False):
         path = tmp_path / f"renamed{zipped}.safetensors"

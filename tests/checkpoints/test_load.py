@@ -86,11 +86,11 @@ def test_a_bare_pickled_state_dict(tiny, tmp_path):
     assert same(pc.load_checkpoint(tmp_path / "old.pth"), state)
 
 
-def test_a_checkpoint_of_comfyui_with_its_neighbours(tiny, tmp_path):
+def test_a_checkpoint_of_comfyui_with_its_other_models(tiny, tmp_path):
     state = tiny().network.state_dict()
     path = tmp_path / "comfy.safetensors"
-    neighbors = {"vae.decoder.conv_in.weight": torch.zeros(1), "text_encoders.t5.x": torch.zeros(1)}
-    write(path, prefixed("model.diffusion_model.", state) | neighbors)
+    others = {"vae.decoder.conv_in.weight": torch.zeros(1), "text_encoders.t5.x": torch.zeros(1)}
+    write(path, prefixed("model.diffusion_model.", state) | others)
     assert same(pc.load_checkpoint(path), state)
     assert pc.inspect_checkpoint(path).count == sum(value.numel() for value in state.values())
 

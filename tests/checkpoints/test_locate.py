@@ -1,4 +1,4 @@
-"""Checkpoints of more than one file: diffusers folders, sharded ones, and what a config beside them tells."""
+"""Checkpoints of more than one file: diffusers folders, sharded ones, and what a config beside them declares."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pixeldit_core as pc
 from pixeldit_core.settings import SETTINGS
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
-# golden case of a folder, its family, and what its files say of the sampling
+# golden case of a folder, its family, and what its files declare of the sampling
 FOLDERS = {
     "bili-c2i": ("pixeldit", {"timeshift": 1.0, "size": (32, 32)}),
     "bili-c2i-legacy": ("pixeldit", {"timeshift": 2.0}),
@@ -175,8 +175,8 @@ def test_a_config_beside_a_file_tells_what_shapes_do_not(tiny_t2i, tmp_path):
     assert (model.params.use_text_rope, model.params.text_rope_theta) == (False, 500)
     assert model.params.use_pixel_abs_pos is True
     assert model.settings.timeshift == 2.5 and model.settings.steps == SETTINGS["t2i-1024"].steps
-    told = pc.load_checkpoint(path, params={"use_text_rope": True})
-    assert told.params.use_text_rope is True, "the caller knows best"
+    declared = pc.load_checkpoint(path, params={"use_text_rope": True})
+    assert declared.params.use_text_rope is True, "the caller knows best"
 
 
 def test_the_file_s_own_metadata_wins_over_a_config(tiny_t2i, tmp_path):

@@ -31,7 +31,7 @@ from pixeldit_core.checkpoints.lora import match_modules, merge_lora, read_lora
     "lora_peft", "lora_peft/adapter_model.safetensors",
     "lora_diffusers", "lora_diffusers/pytorch_lora_weights.safetensors",
 ])  # fmt: skip
-def test_a_lora_of_another_program_paints_as_there(golden, name):
+def test_a_lora_of_another_program_gives_its_velocity(golden, name):
     case = golden("madtune-t2i", "peers")
     path = case.folder / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
     model = pc.load_checkpoint(path)
@@ -42,10 +42,10 @@ def test_a_lora_of_another_program_paints_as_there(golden, name):
     assert (case.outputs["velocity_lora"] - case.outputs["velocity"]).abs().max() > 1
     assert hashlib.sha256(path.read_bytes()).digest() == before  # weights may be mapped from their file
 
-    told = case.case["lora"]
+    declared = case.case["lora"]
     lora = read_lora(case.folder / name, shapes_of(model))
-    assert {pair.scale for pair in lora.pairs.values()} == {told["scale"]}
-    assert {pair.alpha for pair in lora.pairs.values()} == {told["alpha"]}
+    assert {pair.scale for pair in lora.pairs.values()} == {declared["scale"]}
+    assert {pair.alpha for pair in lora.pairs.values()} == {declared["alpha"]}
     assert (lora.total, lora.unknown, lora.source) == (8, (), "/".join(name.split("/")[1:]) or lora.source)
     assert lora.source.endswith(".safetensors")
 

@@ -88,7 +88,7 @@ def read_back(pairs):
     return Lora(pairs, (), len(pairs), len(pairs), "made here")
 
 
-def test_halves_that_do_not_fit_are_told(tiny_t2i, tmp_path):
+def test_halves_that_do_not_fit_are_named(tiny_t2i, tmp_path):
     model = tiny_t2i()
     pairs = halves_of(whole_pair(model))
     pairs[f"{MODULATION}_mlp"][0] = pairs[f"{MODULATION}_mlp"][0][:-4]

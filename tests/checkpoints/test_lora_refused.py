@@ -36,15 +36,15 @@ def test_pixeldit2_is_refused_by_name(tiny, golden, tmp_path):
     ("dora_scale", "is DoRA"), ("lora_magnitude_vector.weight", "is DoRA"), ("lora_magnitude_vector", "is DoRA"),
     ("hada_w1_a", "is LoHa"), ("lokr_w1", "is LoKr"), ("lokr_w2_b", "is LoKr"), ("oft_blocks", "is OFT"),
 ])  # fmt: skip
-def test_relatives_of_lora_are_refused_by_name(tiny_t2i, tmp_path, end, told):
+def test_other_adapters_are_refused_by_name(tiny_t2i, tmp_path, end, reason):
     model = tiny_t2i()
     name = f"diffusion_model.{PATHS[0]}.{end}"
-    path = saved(tmp_path / "relative.safetensors", written(pairs_for(shapes_of(model))) | {name: torch.ones(3)})
+    path = saved(tmp_path / "adapter.safetensors", written(pairs_for(shapes_of(model))) | {name: torch.ones(3)})
     fails(
         model,
         path,
         path.name,
-        f"{told}, not a plain LoRA",
+        f"{reason}, not a plain LoRA",
         name,
         "Only plain LoRA can be merged here",
         "node PixelDiT LoRA",
@@ -86,13 +86,13 @@ def test_other_files_are_no_lora(tiny_t2i, tmp_path):
     ("diffusion_model.patch_blocks.0.attention.qkv_proj.q_proj", "It was made for PixelHDM"),
     ("something.else", "It was made for another model"),
 ])  # fmt: skip
-def test_a_file_of_which_nothing_applies_says_what_it_is_for(tiny_t2i, tmp_path, module, told):
+def test_a_file_of_which_nothing_applies_is_refused_with_its_model(tiny_t2i, tmp_path, module, reason):
     model = tiny_t2i()
     path = saved(tmp_path / "lora.safetensors", written({module: random_pair(4, 4)}, ""))
-    fails(model, path, "lora.safetensors: none of its 1 modules is in this network: " + module, told, "Choose")
+    fails(model, path, "lora.safetensors: none of its 1 modules is in this network: " + module, reason, "Choose")
 
 
-def test_a_text_lora_on_the_class_network_is_told_what_it_is_for(tiny, tiny_t2i, tmp_path):
+def test_a_text_lora_on_the_class_network_is_refused_by_name(tiny, tiny_t2i, tmp_path):
     pairs = pairs_for(shapes_of(tiny_t2i()), PATHS[:3])
     path = saved(tmp_path / "lora.safetensors", written(pairs))
     fails(tiny(), path, "none of its 3 modules", "It was made for PixelDiT, text-to-image")
@@ -102,7 +102,7 @@ def test_a_text_lora_on_the_class_network_is_told_what_it_is_for(tiny, tiny_t2i,
     ((72, 3), (3, 25)), ((71, 3), (3, 24)), ((72, 3), (4, 24)), ((72, 0), (0, 24)), ((72,), (3, 24)), ((), ()),
     ((72, 3, 1, 1), (3, 24, 1, 1)), ((3, 24), (72, 3)),
 ])  # fmt: skip
-def test_shapes_that_do_not_fit_are_told(tiny_t2i, tmp_path, up, down):
+def test_shapes_that_do_not_fit_are_named(tiny_t2i, tmp_path, up, down):
     model = tiny_t2i()
     pairs = pairs_for(shapes_of(model)) | {PATHS[0]: [torch.zeros(up), torch.zeros(down)]}
     path = saved(tmp_path / "lora.safetensors", written(pairs, alpha=None), {"lora_adapter_metadata": json.dumps(
@@ -118,12 +118,12 @@ def test_a_vector_takes_no_pair(tiny_t2i, tmp_path):
 
 
 @pytest.mark.parametrize("half, reason", [("lora_up", "up"), ("lora_down", "down")])
-def test_a_missing_half_of_a_pair_is_named(tiny_t2i, tmp_path, half, told):
+def test_a_missing_half_of_a_pair_is_named(tiny_t2i, tmp_path, half, reason):
     model = tiny_t2i()
     tensors = written(pairs_for(shapes_of(model)))
     del tensors[f"diffusion_model.{PATHS[1]}.{half}.weight"]
     path = saved(tmp_path / "lora.safetensors", tensors)
-    fails(model, path, f"lora.safetensors: {PATHS[1]}.weight has no {told} matrix", "incomplete")
+    fails(model, path, f"lora.safetensors: {PATHS[1]}.weight has no {reason} matrix", "incomplete")
 
 
 def test_two_pairs_for_a_weight_are_a_contradiction(tiny_t2i, tmp_path):
@@ -141,10 +141,10 @@ def test_two_pairs_for_a_weight_are_a_contradiction(tiny_t2i, tmp_path):
 @pytest.mark.parametrize("alpha, reason", [
     (float("nan"), "is nan"), (float("inf"), "is inf"), ([1.0, 2.0], "is [2]"), (True, "is True"), ([], "is [0]"),
 ])  # fmt: skip
-def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha, told):
+def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha, reason):
     model = tiny_t2i()
     path = saved(tmp_path / "lora.safetensors", written(pairs_for(shapes_of(model), PATHS[:1]), alpha=alpha))
-    fails(model, path, f"lora.safetensors: alpha of diffusion_model.{PATHS[0]} {told}", "finite number")
+    fails(model, path, f"lora.safetensors: alpha of diffusion_model.{PATHS[0]} {reason}", "finite number")
 
 
 @pytest.mark.parametrize("text, reason", [
@@ -156,7 +156,7 @@ def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha,
     ('{"alpha_pattern": {"(": 1}}', "is not a valid regular expression"), ('{"alpha_pattern": {"qkv_x": null}}', None),
 ])  # fmt: skip
 @pytest.mark.parametrize("place", ["beside", "header"])
-def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, told, place):
+def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, reason, place):
     model = tiny_t2i()
     tensors = written(pairs_for(shapes_of(model), PATHS[:1]), "base_model.model.", alpha=None, **PEFT)
     path = tmp_path / "own.safetensors"
@@ -165,10 +165,10 @@ def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, tol
     else:
         saved(path, tensors)
         (tmp_path / "adapter_config.json").write_text(text)
-    if told is None:
+    if reason is None:
         assert pc.apply_lora(model, path) == 1
     else:
-        fails(model, path, path.name, told)
+        fails(model, path, path.name, reason)
 
 
 def test_a_pickled_file_runs_no_code(tiny_t2i, tmp_path):

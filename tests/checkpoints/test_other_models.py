@@ -42,14 +42,14 @@ def file_of(path, *keys):
     (["double_blocks.0.img_attn.qkv.weight"], "is a Flux model"),
     (["x_embedder.proj.weight", "blocks.0.attn.qkv.weight"], "is a DiT or SiT"),
 ])  # fmt: skip
-def test_other_models_are_refused_by_name(tmp_path, keys, told):
+def test_other_models_are_refused_by_name(tmp_path, keys, reason):
     path = file_of(tmp_path / "other.safetensors", *keys)
-    fails(path, told)
+    fails(path, reason)
     info = pc.inspect_checkpoint(path)
-    assert info.family is None and told.removeprefix("is ") in info.title
+    assert info.family is None and reason.removeprefix("is ") in info.title
 
 
-def test_every_refusal_says_what_to_do(tmp_path):
+def test_every_refusal_gives_advice(tmp_path):
     for kind in REFUSED:
         path = file_of(tmp_path / "other.safetensors", *(key.lstrip(".") for key in kind.keys))
         if all(not key.startswith(".") for key in kind.keys):

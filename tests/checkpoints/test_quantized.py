@@ -8,7 +8,7 @@ from checkpoints.files import same
 from checkpoints.quantized_files import (
     CHOICES,
     LAYER,
-    QUANTISE,
+    QUANTIZE,
     bytes_of,
     file_of,
     quantize_int8,
@@ -57,7 +57,7 @@ def test_every_number_is_exact(golden, style, kind):
 
 @pytest.mark.usefixtures("reference_processor")
 @pytest.mark.parametrize("style, kind", STYLES.items())
-def test_a_quantized_file_paints_as_its_plain_numbers(golden, style, kind):
+def test_a_quantized_file_gives_the_velocity_of_its_plain_numbers(golden, style, kind):
     case, path = file_of(golden, style)
     model = pc.load_checkpoint(path)
     given = case.inputs
@@ -71,7 +71,7 @@ def test_a_quantized_file_paints_as_its_plain_numbers(golden, style, kind):
 
 @pytest.mark.parametrize("chosen", CHOICES)
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("kind", QUANTISE)
+@pytest.mark.parametrize("kind", QUANTIZE)
 def test_whatever_is_quantized_comes_back(tiny_t2i, tmp_path, kind, split, chosen):
     """Sizes here are no multiples of 32, and the halves of a modulation join after they are plain numbers."""
     model = tiny_t2i()
@@ -89,7 +89,7 @@ def test_whatever_is_quantized_comes_back(tiny_t2i, tmp_path, kind, split, chose
     assert info.params == model.params and info.count == sum(value.numel() for value in state.values())
 
 
-@pytest.mark.parametrize("kind", QUANTISE)
+@pytest.mark.parametrize("kind", QUANTIZE)
 def test_a_class_network_too_and_its_averaged_weights(tiny, tmp_path, kind):
     model = tiny()
     stored, plain = quantize_state(model.network.state_dict(), kind, CHOICES["blocks"])
@@ -131,7 +131,7 @@ def test_names_that_are_no_weights():
     assert companions(keys | loose | flags) == keys - {"core.a.weight", "b.weight"} | flags
 
 
-def test_sizes_without_padding_where_the_header_tells():
+def test_sizes_without_padding_where_the_header_shows_them():
     shapes = {
         "core.s_embedder.proj.bias": (24,),
         "core.patch_blocks.0.mlp_x.w1.weight": (64, 32),
@@ -140,8 +140,8 @@ def test_sizes_without_padding_where_the_header_tells():
         "core.patch_blocks.0.attn.qkv_x.weight": (96, 32),
     }
     quantized = {key: "mxfp8" for key in shapes if key.endswith(".weight")}
-    told = {"core.patch_blocks.0.attn.proj_x.weight": (24, 32)}
-    assert real_shapes(shapes, quantized) == shapes | told
+    unpadded = {"core.patch_blocks.0.attn.proj_x.weight": (24, 32)}
+    assert real_shapes(shapes, quantized) == shapes | unpadded
     wide = shapes | {"core.s_embedder.proj.bias": (25,), "core.patch_blocks.0.mlp_x.w1.weight": (96, 32)}
     assert real_shapes(wide, quantized)["core.patch_blocks.0.mlp_x.w1.weight"] == (66, 32)
     assert real_shapes(shapes, {}) == shapes

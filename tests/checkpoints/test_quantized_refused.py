@@ -23,7 +23,7 @@ def rotated(group):
     return lambda parts: parts | {"comfy_quant": bytes_of(INT8 | {"convrot": True, "convrot_groupsize": group})}
 
 
-def told(about):
+def described(about):
     return lambda parts: parts | {"comfy_quant": bytes_of(about)}
 
 
@@ -35,7 +35,7 @@ def scaled(scale):
     return lambda parts: parts | {"weight_scale": scale}
 
 
-# kind, change, what loading tells; whether the header tells it, too
+# kind, change, the message of loading; whether the header alone shows it
 BROKEN = [
     ("int8", without("weight_scale"), f"{LAYER}.weight is int8 and has no {LAYER}.weight_scale", True),
     ("fp8", without("weight_scale"), f"{LAYER}.weight is fp8 and has no {LAYER}.weight_scale", True),
@@ -49,18 +49,18 @@ BROKEN = [
     ("mxfp8", scaled(torch.zeros(512, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
     ("mxfp8", scaled(torch.ones(())), "qkv_x.weight is [96, 32], expected [72, 24]", True),
     ("fp8", lambda parts: parts | {"weight_scale_2": torch.ones(())}, "second scale", True),
-    ("int8", told("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[]"), "expected a dictionary", False),
-    ("int8", told("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
-    ("int8", told({}), "has the format of type NoneType", False),
-    ("int8", told({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
+    ("int8", described("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", described("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", described("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", described("[]"), "expected a dictionary", False),
+    ("int8", described("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
+    ("int8", described({}), "has the format of type NoneType", False),
+    ("int8", described({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
     ("int8", rotated("4" * 60000), "in groups of '444", False),
-    ("int8", told({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
-    ("int8", told({"format": "int4"}), "has the format 'int4'", False),
-    ("int8", told({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
-    ("int8", told({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
+    ("int8", described({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
+    ("int8", described({"format": "int4"}), "has the format 'int4'", False),
+    ("int8", described({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
+    ("int8", described({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
     ("int8", rotated(16), "in groups of 16", False),  # of 24 inputs
     ("int8", rotated(8), "in groups of 8", False),
     ("int8", rotated(0), "in groups of 0", False),
@@ -68,14 +68,14 @@ BROKEN = [
     ("int8", rotated(4.0), "in groups of 4.0", False),
     ("int8", rotated("4"), "in groups of '4'", False),
     ("int8", rotated(4**40), f"in groups of {4**40}", False),
-    ("int8", told(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
-    ("int8", told(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
-    ("fp8", told({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
+    ("int8", described(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
+    ("int8", described(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
+    ("fp8", described({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind, change, text, header_tells", BROKEN)
-def test_a_broken_layer_is_named(tiny_t2i, tmp_path, kind, change, text, header_tells):
+@pytest.mark.parametrize("kind, change, text, in_header", BROKEN)
+def test_a_broken_layer_is_named(tiny_t2i, tmp_path, kind, change, text, in_header):
     stored, _ = quantize_state(tiny_t2i().network.state_dict(), kind, lambda key: key == f"{LAYER}.weight")
     parts = {key.removeprefix(f"{LAYER}."): stored.pop(key) for key in list(stored) if key.startswith(f"{LAYER}.")}
     path = tmp_path / "broken.safetensors"
@@ -84,7 +84,7 @@ def test_a_broken_layer_is_named(tiny_t2i, tmp_path, kind, change, text, header_
         pc.load_checkpoint(path)
     message = str(error.value)
     assert message.startswith("broken.safetensors: ") and text in message and len(message) < 500, message
-    assert pc.inspect_checkpoint(path).refused == (message if header_tells else None)
+    assert pc.inspect_checkpoint(path).refused == (message if in_header else None)
 
 
 def with_layers(path, state, layers):
@@ -103,14 +103,14 @@ def with_layers(path, state, layers):
     ("{", "_quantization_metadata is not readable as JSON"),
     ("[" * 100000, "_quantization_metadata is not readable as JSON"),
 ])  # fmt: skip
-def test_a_header_that_tells_nonsense_is_named(tiny_t2i, tmp_path, layers, text):
-    path = with_layers(tmp_path / "told.safetensors", tiny_t2i().network.state_dict(), layers)
-    with pytest.raises(ValueError, match=f"told.safetensors: .*{re.escape(text)}") as error:
+def test_a_header_that_declares_nonsense_is_named(tiny_t2i, tmp_path, layers, text):
+    path = with_layers(tmp_path / "declared.safetensors", tiny_t2i().network.state_dict(), layers)
+    with pytest.raises(ValueError, match=f"declared.safetensors: .*{re.escape(text)}") as error:
         pc.load_checkpoint(path)
     assert pc.inspect_checkpoint(path).refused == str(error.value) and "bf16 file" in str(error.value)
 
 
-def test_what_a_header_tells_of_others_is_not_about_us(tiny_t2i, tmp_path):
+def test_what_a_header_declares_of_other_models_is_ignored(tiny_t2i, tmp_path):
     state, encoder = tiny_t2i().network.state_dict(), "text_encoders.gemma.layers.0"
     packed = {f"{encoder}.weight": torch.zeros(4, 2, dtype=torch.uint8), f"{encoder}.weight_scale_2": torch.ones(())}
     layers = {encoder: {"format": "nvfp4"}, "nowhere": {"format": "nvfp4"}}

@@ -34,7 +34,7 @@ def velocity_of(case):
     return (case.inputs["x"], time, text), case.outputs.get("velocity", case.outputs.get("output"))
 
 
-# system, case, and what the file says of itself: prefix, weights, split pixel blocks
+# system, case, and what its header declares: prefix, weights, split pixel blocks
 WRITTEN = [
     ("official", "t2i_forward_p8_24x32_ddp", "core.", ("ema", "raw"), False),
     ("official", "t2i_forward_p16_32x32_fsdp", "core.", ("raw",), False),
@@ -56,11 +56,11 @@ WRITTEN = [
 
 @pytest.mark.usefixtures("reference_processor")
 @pytest.mark.parametrize("system, name, layout, weights, split", WRITTEN)
-def test_a_file_of_another_program_paints_as_there(golden, system, name, layout, weights, split):
+def test_a_file_of_another_program_gives_its_velocity(golden, system, name, layout, weights, split):
     case = golden(name, system)
     path, config = golden_weights(case), case.case["config"]
-    told = {key: value for key, value in config.items() if key in NOT_IN_SHAPES}
-    model = pc.load_checkpoint(path, params=told)
+    declared = {key: value for key, value in config.items() if key in NOT_IN_SHAPES}
+    model = pc.load_checkpoint(path, params=declared)
     stored, _ = pc.read_checkpoint(path)
     assert any("_modulation_msa." in key for key in stored) == split
 
@@ -78,7 +78,7 @@ def test_a_file_of_another_program_paints_as_there(golden, system, name, layout,
     assert info.quantization == ("fp8" if name.endswith("fp8-plain") else None)
 
 
-def test_what_shapes_do_not_tell_changes_the_picture(golden, tmp_path):
+def test_params_that_shapes_do_not_show_change_the_output(golden, tmp_path):
     case = golden("bili-t2i-nrope", "peers")
     config = json.loads(next(case.folder.glob("model/transformer/config.json")).read_text(encoding="utf-8"))
     assert config["use_text_rope"] is False
@@ -163,7 +163,7 @@ def test_averaged_weights_beside_raw_ones_in_one_dictionary(tiny_t2i, tmp_path):
 def test_prefixes(tiny_t2i, tmp_path, prefix, split):
     state = tiny_t2i().network.state_dict()
     stored = prefixed(prefix, split_tensors(state) if split else state)
-    beside = prefix.removesuffix("core.")  # the projector of the trainer is the network's neighbor
+    beside = prefix.removesuffix("core.")  # the projector of the trainer is outside of the network
     paths = [tmp_path / "file.safetensors", tmp_path / "file.pth"]
     save_file(stored | prefixed(beside, PROJECTOR), paths[0])
     torch.save({"state_dict": stored | prefixed(beside, PROJECTOR)}, paths[1])

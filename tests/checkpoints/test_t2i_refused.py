@@ -12,7 +12,7 @@ MODULATION = "pixel_blocks.0.adaLN_modulation"
 
 
 def fails(path, *expected_texts):
-    """Loading raises ValueError with the file's name and all of `expected_texts`; inspecting says the same."""
+    """Loading raises ValueError with the file's name and all of `expected_texts`; inspecting refuses alike."""
     with pytest.raises(ValueError) as error:
         pc.load_checkpoint(path)
     message = str(error.value)
@@ -85,7 +85,7 @@ PARTS = [
 
 @pytest.mark.parametrize("key", PARTS[1:])
 def test_a_missing_tensor_is_named(tiny_t2i, tmp_path, key):
-    """Also where it has no effect on the picture, as the text's half of the last block."""
+    """Also where it has no effect on the image, as the text half of the last block."""
     state = prefixed("core.", tiny_t2i().network.state_dict())
     del state["core." + key]
     path = tmp_path / "changed.safetensors"

@@ -65,7 +65,7 @@ def guarded(path: Path, what: str, action: Callable[[], Any]) -> Any:
 
 
 def attempt_whole(path: Path, marker: Path) -> str:
-    """Reads a file in all ways, and draws with it; "drawn", "loaded" or "refused"."""
+    """Reads a file in all ways, and generates with it; "generated", "loaded" or "refused"."""
     began = time.monotonic()
     if attempt(path, path.read_bytes(), marker) == "refused":
         target = path.with_name("again.safetensors")
@@ -82,18 +82,18 @@ def attempt_whole(path: Path, marker: Path) -> str:
     ):
         raise Wrong("what was saved is not what was loaded")
     try:
-        drawn = draw(model)
+        generated = generate(model)
     except ValueError:  # such as a size that is no whole number of patches
-        drawn = False
+        generated = False
     except BaseException as error:
-        raise Wrong(f"drawing raises {type(error).__name__}: {str(error)[:300]}") from error
+        raise Wrong(f"generating raises {type(error).__name__}: {str(error)[:300]}") from error
     if time.monotonic() - began > SLOW:
         raise Wrong(f"it took {time.monotonic() - began:.0f} seconds")
-    return "drawn" if drawn else "loaded"
+    return "generated" if generated else "loaded"
 
 
-def draw(model: pc.Model) -> bool:
-    """A picture of the model's own size, where that is no large one; else of the smallest."""
+def generate(model: pc.Model) -> bool:
+    """Whether an image of the model's default size (of a small one where that is large) is finite."""
     multiple = model.family.size_multiple(model.params)
     own = model.spec.default_size
     size = own if max(own) <= 16 else (multiple * 4,) * 2

@@ -50,7 +50,7 @@ def safetensors(state: dict[str, Any], metadata: dict[str, str]) -> bytes:
     return save({key: value.contiguous().clone() for key, value in tensors.items()}, metadata)
 
 
-def relative_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
+def family_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
     """The files of a case, the checkpoint first; a config.json may lie beside it."""
     kind, params, stored = sound(dice.randrange(POOL))
     stored = dict(stored)
@@ -68,16 +68,16 @@ def relative_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
     config = stored.get("config")
     if form == "trainer":
         try:
-            return {"relative.pt": pickled(dice, stored)}
+            return {"family.pt": pickled(dice, stored)}
         except Exception:  # torch has no way to write it
-            return {"relative.pt": pickled(dice, {"config": None})}
+            return {"family.pt": pickled(dice, {"config": None})}
     state = dice.choice(states_of(stored))
     if form == "bare" and dice.random() < 0.5:
-        files = {"relative.pt": pickled(dice, state)}
+        files = {"family.pt": pickled(dice, state)}
     elif form == "ours":
-        return {"relative.safetensors": safetensors(state, {"format": "pt", "pixeldit": to_json(about)})}
+        return {"family.safetensors": safetensors(state, {"format": "pt", "pixeldit": to_json(about)})}
     else:
-        files = {"relative.safetensors": safetensors(state, {} if form == "bare" else {"config": to_json(config)})}
+        files = {"family.safetensors": safetensors(state, {} if form == "bare" else {"config": to_json(config)})}
     if form == "bare":
         beside = {"model_type": "pixelhdm" if kind == "pixelhdm" else "pixeldit"}
         beside |= {key: values(dice) for key in dice.sample(BESIDE, 2)} if mutate and dice.random() < 0.5 else {}
@@ -127,5 +127,5 @@ def lora_case(dice: random.Random, shapes: dict[str, tuple[int, ...]]) -> dict[s
             settings[dice.choice(list(settings))] = values(dice)
     metadata = {"lora_adapter_metadata": to_json(settings)} if dice.random() < 0.4 else {}
     if dice.random() < 0.5:
-        return {"relative.safetensors": safetensors(state, metadata), "adapter_config.json": to_json(settings).encode()}
-    return {"relative.pt": pickled(dice, state)}
+        return {"family.safetensors": safetensors(state, metadata), "adapter_config.json": to_json(settings).encode()}
+    return {"family.pt": pickled(dice, state)}

@@ -91,10 +91,10 @@ def change_tensor(dice: random.Random, stored: dict[str, Any]) -> None:
     """A tensor of another shape or type, of odd rank, empty, or no tensor at all."""
     state = dice.choice(states_of(stored))
     keys = [key for key in state if isinstance(state[key], Tensor)]
-    telling = [key for key in keys if any(part in key for part in TELLING)]
+    decisive = [key for key in keys if any(part in key for part in DECISIVE)]
     if not keys:
         return
-    key = dice.choice(telling if telling and dice.random() < 0.6 else keys)
+    key = dice.choice(decisive if decisive and dice.random() < 0.6 else keys)
     value, kind = state[key], dice.randrange(9)
     at = dice.randrange(value.ndim) if value.ndim else 0
     if kind == 0 and value.ndim:
@@ -118,7 +118,7 @@ def change_tensor(dice: random.Random, stored: dict[str, Any]) -> None:
     state[key] = value
 
 
-TELLING = (
+DECISIVE = (
     "registers",
     "pos_emb",
     "q_norm",
@@ -201,7 +201,7 @@ def change_parts(dice: random.Random, stored: dict[str, Any]) -> None:
 
 
 def change_about(dice: random.Random, about: dict[str, Any]) -> None:
-    """The same of what our own files say of themselves."""
+    """The same of the metadata in our own files."""
     inner = dice.choice([about, *(part for part in about.values() if isinstance(part, dict))] + [about["params"]] * 4)
     if isinstance(inner, dict) and inner:
         inner[dice.choice(list(inner) if dice.random() < 0.9 else PARAMS)] = values(dice)

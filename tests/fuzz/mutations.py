@@ -57,7 +57,7 @@ def mutate(dice: random.Random, name: str, content: bytes) -> bytes:
 
 
 def boundaries(content: bytes) -> list[int]:
-    """Where the parts of a file begin and end, as far as they can be told by looking."""
+    """Where the parts of a file begin and end, as far as they can be detected."""
     found = {0, 1, 4, 7, 8, 9, len(content) - 1}
     if content[8:9] == b"{":
         end = 8 + int.from_bytes(content[:8], "little")
@@ -117,7 +117,7 @@ def header_length(dice: random.Random, content: bytes) -> bytes:
 
 
 def header_content(dice: random.Random, content: bytes) -> bytes:
-    """A well-formed .safetensors header that does not tell the truth, or tells it twice."""
+    """A well-formed .safetensors header with wrong or repeated entries."""
     length = int.from_bytes(content[:8], "little")
     header = list(json.loads(content[8 : 8 + length]).items())
     for _ in range(dice.choice((1, 1, 2, 5)) if header else 0):

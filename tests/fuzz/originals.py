@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzz.families import POOL, sound
+from fuzz.families import KINDS, POOL, sound
 
 import pixeldit_core as pc
 
@@ -70,11 +70,11 @@ def sound_files(folder: Path) -> dict[str, bytes]:
                 path = folder / "torch.ckpt"
                 torch.save(stored, path, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
-    return files | sound_relatives(folder)
+    return files | sound_families(folder)
 
 
-def sound_relatives(folder: Path) -> dict[str, bytes]:
-    """The same of each relative, as its trainer and as we write it."""
+def sound_families(folder: Path) -> dict[str, bytes]:
+    """The same of each other family, as its trainer writes it and as we do."""
     files = {}
     for kind in KINDS:
         number = next(number for number in range(POOL) if sound(number)[0] == kind)
@@ -82,6 +82,6 @@ def sound_relatives(folder: Path) -> dict[str, bytes]:
             path = folder / "trainer.ckpt"
             torch.save(sound(number)[2], path, _use_new_zipfile_serialization=zipped)
             files[f"{kind}-{form}.ckpt"] = path.read_bytes()
-        again = pc.save_checkpoint(path, folder / "relative.safetensors")
+        again = pc.save_checkpoint(path, folder / "family.safetensors")
         files[f"{kind}.safetensors"] = again.read_bytes()
     return files

@@ -53,21 +53,21 @@ def run(*arguments):
 
 def test_random_damage(tmp_path):
     """A small budget that is always the same; `make fuzz` has a large one."""
-    told = run("--cases", 400, "--seed", 0, "--folder", tmp_path)
-    assert " 0 wrong" in told and " loaded" in told and " refused" in told
+    output = run("--cases", 400, "--seed", 0, "--folder", tmp_path)
+    assert " 0 wrong" in output and " loaded" in output and " refused" in output
 
 
-def test_relatives(tmp_path):
-    """Well-formed files of the x-prediction networks and of PixelHDM: all that loads draws, or tells why not."""
-    told = run("--relatives", "--cases", 40, "--seed", 0, "--folder", tmp_path)
-    assert " 0 wrong" in told and " drawn" in told and " refused" in told and " lora applied" in told
+def test_other_families(tmp_path):
+    """Well-formed files of the x-prediction networks and of PixelHDM are sampled with, or refused by name."""
+    output = run("--families", "--cases", 40, "--seed", 0, "--folder", tmp_path)
+    assert " 0 wrong" in output and " generated" in output and " refused" in output and " lora applied" in output
 
 
 @pytest.mark.slow
 def test_hostile_files(tmp_path):
     """Each asks for code, memory or time; all together have three GiB of memory."""
-    told = run("--hostile", "--folder", tmp_path)
-    assert " 0 wrong" in told
+    output = run("--hostile", "--folder", tmp_path)
+    assert " 0 wrong" in output
 
 
 @pytest.mark.parametrize("container", ["safetensors", "zip", "legacy"])
@@ -109,7 +109,7 @@ def test_a_case_is_made_from_its_number(tmp_path):
     (lambda of: b"}" + hostile.row(1) + b"Ns", "neither a string nor a small number"),
     (lambda of: hostile.call("torch.storage.UntypedStorage", hostile.integer(9)), "in a way that torch does not write"),
 ])  # fmt: skip
-def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, told):
+def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, reason):
     monkeypatch.setattr(torch, "load", None)
     inside = b"\x80\x02" + hostile.table(a=content(hostile.storage(1, legacy=legacy))) + b"."
     path = tmp_path / "odd.ckpt"
@@ -117,7 +117,7 @@ def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, lega
     path.write_bytes(
         hostile.legacy_file(inside, ("0",), struct.pack("<q", 1) + data) if legacy else hostile.zip_file(inside, data)
     )
-    refused(path, told, "as .safetensors")
+    refused(path, reason, "as .safetensors")
 
 
 @pytest.mark.parametrize("content, reason", [
@@ -125,10 +125,10 @@ def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, lega
     (b"}q\x00" + b"".join(b"}(" + b"".join(hostile.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
                           for _ in range(9)), "entries"),
 ])  # fmt: skip
-def test_dictionaries_without_an_end(tmp_path, content, told):
+def test_dictionaries_without_an_end(tmp_path, content, reason):
     path = tmp_path / "endless.ckpt"
     path.write_bytes(hostile.zip_file(b"\x80\x02" + content + b"."))
-    refused(path, told, "Choose another")
+    refused(path, reason, "Choose another")
 
 
 def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):

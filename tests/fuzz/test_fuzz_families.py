@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fuzz import families as relatives
+from fuzz import families
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
+from pixeldit_core.checkpoints.metadata import write_metadata
 
 pytestmark = pytest.mark.fuzz
 
@@ -21,10 +22,10 @@ def xpred_file(path, dataset=None, model=None, **sizes):
     """A trainer's file of a small network, with other values in its configuration."""
     sizes = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch_size": 2, "image_size": 8} | sizes
     params = pc.FAMILIES["xpred_dit"].params(**sizes)
-    config = relatives.xpred_config(params)
+    config = families.xpred_config(params)
     config["dataset"] |= dataset or {}
     config["model"] |= model or {}
-    state = relatives.weights_of("xpred_dit", params, random.Random(0))
+    state = families.weights_of("xpred_dit", params, random.Random(0))
     torch.save({"model_state_dict": state, "config": config}, path)
     return path
 
@@ -67,11 +68,11 @@ def test_whole_numbers_may_be_written_as_others(tmp_path):
     ("params", "é" * 10**6, 1), ("params", "depth", "9" * 10**6), (None, "family", "x" * 10**6),
     (None, "settings", "x" * 10**6),
 ])  # fmt: skip
-def test_values_of_our_own_metadata_are_checked_and_not_told_at_length(tmp_path, part, key, value):
+def test_values_of_our_own_metadata_are_checked_and_not_quoted_at_length(tmp_path, part, key, value):
     model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", use_abs_pe=False))
     model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=2, cfg=1.0))
     path = pc.save_checkpoint(model, tmp_path / "odd.safetensors")
-    about = json.loads(relatives.write_metadata(model.spec)["pixeldit"])
+    about = json.loads(write_metadata(model.spec)["pixeldit"])
     (about[part] if part else about)[key] = value
     save_file(dict(model.network.state_dict()), path, {"pixeldit": json.dumps(about)})
     refused(path)
@@ -82,14 +83,14 @@ def pixelhdm_file(path, config=None, **sizes):
     sizes = {"hidden_dim": 8, "num_heads": 2, "num_kv_heads": 1, "pixel_dim": 2, "patch_size": 2} | sizes
     sizes |= {"patch_layers": 1, "pixel_layers": 1, "mrope_text_dim": 4, "mrope_img_h_dim": 0, "mrope_img_w_dim": 0}
     params = pc.FAMILIES["pixelhdm"].params(**sizes)
-    state = relatives.weights_of("pixelhdm", params, random.Random(0))
-    stored = {"model": relatives.with_aliases(state), "config": relatives.pixelhdm_config(params) | (config or {})}
+    state = families.weights_of("pixelhdm", params, random.Random(0))
+    stored = {"model": families.with_aliases(state), "config": families.pixelhdm_config(params) | (config or {})}
     torch.save(stored, path)
     return path
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
-def test_pictures_of_any_number_of_channels(tmp_path, channels):
+def test_images_of_any_number_of_channels(tmp_path, channels):
     sizes = {"in_channels": channels, "out_channels": channels}
     model = pc.load_checkpoint(pixelhdm_file(tmp_path / "many.pt", **sizes))
     condition = pc.text_condition(model, torch.zeros(1, 2, 8))
@@ -103,7 +104,7 @@ def test_a_mean_for_other_channels_is_refused(tmp_path):
     refused(pixelhdm_file(tmp_path / "std.pt", {"image_std": [0.0]}), "image_std is [0.0, 0.0, 0.0]")
 
 
-def test_a_network_that_paints_other_channels_than_it_sees_is_refused(tmp_path):
+def test_a_network_with_other_output_than_input_channels_is_refused(tmp_path):
     path = pixelhdm_file(tmp_path / "odd.pt")
     stored = torch.load(path, weights_only=True)
     for part in ("weight", "bias"):
@@ -114,7 +115,7 @@ def test_a_network_that_paints_other_channels_than_it_sees_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("side", [2**14 + 1, 2**31 - 1])
-def test_a_trained_size_beyond_any_picture_is_refused(tmp_path, side):
+def test_a_trained_size_beyond_any_image_is_refused(tmp_path, side):
     path = xpred_file(tmp_path / "odd.pt", {"image_size": side}, use_abs_pe=False)
     refused(path, f"image_size is {side}", "at most 16384")
 
@@ -123,7 +124,7 @@ def test_a_trained_size_beyond_any_picture_is_refused(tmp_path, side):
     {"sample_size": 10**30}, {"image_size": 2**15}, {"default_steps": 1e9}, {"default_steps": 10**300},
     {"default_cfg_scale": HUGE}, {"flow_shift": "é" * 10**5}, {"flow_shift": 1e300},
 ])  # fmt: skip
-def test_a_config_beside_cannot_ask_for_a_picture_without_end(tmp_path, beside):
+def test_a_config_beside_cannot_ask_for_an_image_without_end(tmp_path, beside):
     path = pixelhdm_file(tmp_path / "odd.pt")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "pixelhdm"} | beside), encoding="utf-8")
     refused(path, "config.json")
