@@ -51,10 +51,8 @@ class PixelDiTClassLabel(io.ComfyNode):
     def execute(cls, model, class_name: str, classes: str) -> io.NodeOutput:
         spec = require_classes(model)
         count, names = spec.params.num_classes, spec.class_names
-        if classes.strip():
-            chosen = parse_classes(classes, count, names)
-        else:
-            chosen = [find_class(class_name, count, names)]
+        listed = classes.strip()
+        chosen = parse_classes(classes, count, names) if listed else [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
         names = ", ".join([*shown, f"{count}: null class"][index] for index in chosen[:8])
         show_text(cls, names + (f" and {len(chosen) - 8} more" if len(chosen) > 8 else "") + f" (of {count} classes)")

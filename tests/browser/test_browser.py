@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
-from hosts import ROOT, find_hosts  # noqa: E402
-from server import PACK, Server, running  # noqa: E402
+from hosts import ROOT, find_hosts
+from server import PACK, Server, running
 
 HOSTS = find_hosts()
 DRIVE = Path(__file__).parent / "drive.js"
