@@ -6,13 +6,12 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import pixeldit_core as pc
 
-ROOT = Path(__file__).parents[1]
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}

@@ -2,14 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 import pixeldit_core
 
-ROOT = Path(__file__).parents[1]
 WEB, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 SCHEMA = ROOT / "tests" / "host" / "schema.json"
 NODES = json.loads(SCHEMA.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
-"""Behaviour of sampling: cost, batches, precision, image to image, masks, mistakes."""
+"""Behavior of sampling: cost, batches, precision, guidance, mistakes, settings."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,8 +8,6 @@ from helpers import close
 
 import pixeldit_core as pc
 from pixeldit_core.flow.guidance import guided_velocity
-from pixeldit_core.flow.solvers import SOLVERS
-from pixeldit_core.flow.times import sigma_grid
 from pixeldit_core.sampling import condition_velocities
 
 
@@ -50,68 +47,6 @@ def test_no_guidance_without_a_reason(tiny, calls):
     made = calls(model)
     pc.sample(model, pc.class_condition(model, [1, 2]), cfg=1, cfg_interval=(0.0, 1.0))
     assert {call.rows for call in made} == {2}
-
-
-@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"flow_dpmpp_2m"}))
-def test_solvers_converge_to_the_exact_solution(solver):
-    """dx/dt = x, from 1: e at t = 1; the error of second order falls with the square of the steps."""
-
-    def error(steps):
-        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        x = torch.ones(1, dtype=torch.float64)
-        return abs(float(SOLVERS[solver](lambda x, t: x, x, times)) - torch.e)
-
-    order = torch.log2(torch.tensor(error(128) / error(256)))
-    # heun's last step is Euler's (locally of second order), so it keeps the order
-    assert order == pytest.approx(1 if solver == "euler" else 2, abs=0.2)
-
-
-def error_on_the_sigma_grid(solver, steps, slope, exact):
-    """Of dx/dt = slope(t) * x, whose solution is exact(t)."""
-    times = sigma_grid(steps).double()
-    start = torch.tensor([exact(float(times[0]))], dtype=torch.float64)
-    return abs(float(SOLVERS[solver](lambda x, t: slope(t) * x, start, times)) - exact(1.0))
-
-
-def test_the_text_solver_converges_though_its_last_steps_are_infinitely_long():
-    """In ln(t / (1 - t)) the grid's spacing grows without end towards the image, so dx/dt = x loses half an order."""
-    errors = [error_on_the_sigma_grid("flow_dpmpp_2m", steps, lambda t: 1.0, math.exp) for steps in (512, 1024)]
-    assert errors[1] < 5e-6 and math.log2(errors[0] / errors[1]) == pytest.approx(1.5, abs=0.2)
-    assert error_on_the_sigma_grid("euler", 1024, lambda t: 1.0, math.exp) > 100 * errors[1]
-
-
-def test_the_text_solver_is_nearly_of_second_order_on_the_flow_to_a_gaussian():
-    """Towards images of variance 1/4, the state's deviation at t is sqrt(t^2 / 4 + (1 - t)^2)."""
-
-    def variance(t):
-        return t**2 / 4 + (1 - t) ** 2
-
-    errors = [
-        error_on_the_sigma_grid(
-            "flow_dpmpp_2m", steps, lambda t: (t / 4 - (1 - t)) / variance(t), lambda t: math.sqrt(variance(t))
-        )
-        for steps in (512, 1024)
-    ]
-    assert errors[1] < 1e-5 and math.log2(errors[0] / errors[1]) == pytest.approx(1.8, abs=0.1)
-
-
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
-def test_solvers_leave_their_input_alone_and_report_each_step(solver):
-    start = torch.ones(2)
-    times = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    steps = []
-    end = SOLVERS[solver](lambda x, t: x, start, times, lambda *step: steps.append(step))
-    assert torch.equal(start, torch.ones(2))
-    assert [step[0] for step in steps] == [0, 1, 2] and [step[1] for step in steps] == [0.25, 0.5, 1.0]
-    assert torch.equal(steps[-1][2], end)
-    states = [start] + [step[2] for step in steps]
-    assert not any(torch.equal(a, b) for a, b in zip(states, states[1:], strict=False))
-
-
-def test_a_straight_flow_is_exact_with_every_solver():
-    image, start = torch.randn(2, 3), torch.randn(2, 3)
-    for solve in SOLVERS.values():
-        close(solve(lambda x, t: image - start, start, torch.linspace(0, 1, 5)), image, 1e-6)
 
 
 def test_the_same_picture_alone_and_in_a_batch(tiny):
@@ -208,67 +143,6 @@ def test_times_of_ones_own(tiny):
     end = []
     pc.sample(model, cond, times=torch.tensor([0.0, 0.1, 0.3]), on_step=lambda i, t, x, v: end.append(t))
     close(torch.tensor(end), torch.tensor([0.1, 0.3]))
-
-
-def test_image_to_image_walks_the_last_part_of_the_way(tiny, calls):
-    model = tiny()
-    image = torch.rand(1, 3, 16, 16) * 2 - 1
-    made = calls(model)
-    start = pc.unit_noise(model, 3, 16, 16)
-    x = pc.sample(model, pc.class_condition(model, 2), seeds=3, image=image, denoise=0.5, steps=4, cfg=1)
-    grid = pc.time_grid(model, 8)[4:]
-    assert [float(call.time[0]) for call in made] == grid[:-1].tolist()
-    walked = pc.SOLVERS["ab2"](
-        lambda x, t: model.velocity(x, t, torch.tensor([2])), torch.lerp(start, image, 0.5), grid
-    )
-    close(x, walked)
-    little = pc.sample(model, pc.class_condition(model, 2), seeds=3, image=image, denoise=0.05, steps=4, cfg=1)
-    assert (little - image).abs().mean() < (x - image).abs().mean()
-
-
-def test_full_denoise_does_not_see_the_image(tiny):
-    model = tiny()
-    cond = pc.class_condition(model, 2)
-    close(pc.sample(model, cond, image=torch.ones(1, 3, 16, 16)), pc.sample(model, cond, size=(16, 16)), 0)
-
-
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
-@pytest.mark.parametrize("denoise", [1.0, 0.6])
-def test_a_mask_keeps_the_rest_bit_for_bit(tiny, solver, denoise):
-    model = tiny()
-    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    mask = torch.zeros(1, 1, 16, 16)
-    mask[..., 4:12, 6:10] = 1
-    x = pc.sample(
-        model, pc.class_condition(model, [2, 3]), image=image, mask=mask, solver=solver, denoise=denoise, steps=5
-    )
-    inside = mask.bool().expand_as(x)
-    assert torch.equal(x[~inside], image[~inside])
-    assert not torch.isclose(x[inside], image[inside]).any()
-    unseen = pc.sample(model, pc.class_condition(model, [2, 3]), solver=solver, denoise=denoise, steps=5, image=image)
-    everything = pc.sample(
-        model,
-        pc.class_condition(model, [2, 3]),
-        image=image,
-        mask=torch.ones(1, 1, 16, 16),
-        solver=solver,
-        denoise=denoise,
-        steps=5,
-    )
-    close(everything, unseen, 2e-4)
-
-
-def test_pictures_and_states_are_inverse(tiny):
-    model = tiny()
-    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(2, 1, 1, 3)
-    state = pc.from_image(model, pixels)
-    assert state.shape == (2, 3, 16, 16) and state.min() == -1 and state.max() == 1
-    assert torch.equal(pc.to_uint8(model, state), pixels)
-    close(pc.from_image(model, pixels / 255), state, 1e-6)
-    close(pc.from_image(model, pixels[0].numpy()), state[:1], 0)
-    assert pc.contact_sheet(pixels, gap=2).size == (2 * 18 + 2, 18 + 2)
-    with pytest.raises(ValueError, match=r"expected \[B, H, W, 3\]"):
-        pc.from_image(model, torch.zeros(1, 16, 16, 4))
 
 
 def test_time_grid_is_the_recipe_s_unless_told(tiny):

@@ -1,11 +1,10 @@
 """The specifications in docs/spec: every section that a docstring cites exists, every link leads somewhere."""
 
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 SPECS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "spec").glob("*.md"))}
 SOURCES = [path for room in ("pixeldit_core", "nodes") for path in sorted((ROOT / room).rglob("*.py"))]
 CITATION = re.compile(r"\(.*?\bspec: (?P<name>[a-z0-9-]+)(?P<sections>[^)]*)\)", re.DOTALL)

@@ -1,21 +1,15 @@
-"""The x-prediction networks as families: files, published runs and pictures against the reference's data."""
-
-import dataclasses
+"""The x-prediction networks' sampling against recorded runs, and both conventions."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sensitivity import allowed, check_measured, moved
-from xpred_cases import FILES, case_params, find, preset_params, weights_of
+from xpred_cases import FILES, case_params, family_of, find, weights_of
 
 import pixeldit_core as pc
-from pixeldit_core.families.xpred.network import network_class
 from pixeldit_core.flow.convention import Convention
 
-pytestmark = pytest.mark.golden
-
-KINDS = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 # What a start moved by 1e-6 changes, largest over the trajectory, for each run of a case: from `test_sensitivity`, the
 # largest of AVX-512, AVX2 and plain kernels. `sensitivity.py` says what follows from it.
 MEASURED = {
@@ -36,11 +30,6 @@ MEASURED = {
     "cli-mmpixeldit-mnist-gif": (5.7e-5,),
 }
 STEP = 2e-5  # a step from a recorded state, guided threefold; 4e-6 is the most that any processor differed
-
-
-def family_of(params):
-    network = network_class(params)
-    return next(family for family in pc.FAMILIES.values() if family.network is network)
 
 
 def built(found):
@@ -199,124 +188,6 @@ def test_pictures_of_the_authors_command_line(name):
             theirs = np.asarray(frames.convert("RGB"), dtype=np.int16)
             ours = torchvision_grid(pc.to_uint8(model, state, "reference"), columns)
             assert np.abs(ours - theirs).mean() < 2  # a palette of 256 colors lies between
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_tell_everything(name, tmp_path):
-    found = find(name)
-    case = found.case
-    info = pc.inspect_checkpoint(found.checkpoint)
-    params = case_params(case)
-    assert info.family == family_of(params).name and info.refused is None
-    assert set(info.weights) == ({"ema", "raw"} if case["checkpoint"]["has_ema"] else {"raw"})
-    same = {field.name for field in dataclasses.fields(params)}
-    assert {key: getattr(info.params, key) for key in same} == {
-        key: getattr(params, key) or {"pixel_mlp_hidden_dim": None}.get(key, getattr(params, key)) for key in same
-    }
-    model = pc.load_checkpoint(found.checkpoint)
-    assert model.spec.settings_for(None).size == model.spec.default_size == (params.image_size,) * 2
-    assert model.spec.trained_sizes == ((params.image_size,) * 2,)
-    if info.params.num_classes == 10 and case["dataset_config"]["name"] == "mnist":
-        assert [names[0] for names in info.class_names] == list("0123456789")
-    for form in ("canonical", "comfyui"):
-        again = pc.load_checkpoint(pc.save_checkpoint(found.checkpoint, tmp_path / f"{form}.safetensors", form))
-        assert again.params == model.params and again.class_names == model.class_names
-        state = again.network.state_dict()
-        assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
-
-
-def test_networks_of_the_reference_s_names():
-    """Whatever a network was called, tensors tell which it is: patch 16 under a plain name of the later revision."""
-    case, seen = find("name-table").case, 0
-    for row in (*case["models_R1_scripts_path"], *case["models_R2"]):
-        if "error" in row:
-            continue
-        kind = row["class"].lower()
-        params = preset_params(f"{'legacy-' if row['patch'] == 16 else ''}{kind}-tiny-4", row["dataset"])
-        model = pc.build_model(f"xpred_{kind}", params)
-        shapes = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
-        assert sum(weight.numel() for weight in model.network.parameters()) == row["param_count"]
-        told = model.family.params_from(shapes) | model.family.default_params(shapes)
-        assert model.family.params(**told) == dataclasses.replace(
-            params, image_mean=model.family.params(**told).image_mean
-        )
-        if (preset := pc.VARIANTS.get(f"{kind}-tiny/4-{row['dataset']}")) and row["patch"] == 4:
-            made = pc.build_model(preset.family, preset.params).network.state_dict()
-            assert {key: tuple(value.shape) for key, value in made.items()} == shapes
-        seen += 1
-    assert seen == 31
-
-
-def edited(tmp_path, name, **changes):
-    """A case's file with other values in its configuration."""
-    stored = torch.load(find(name).checkpoint, weights_only=True)
-    for part, values in changes.items():
-        stored["config"][part] = {**stored["config"].get(part, {}), **values}
-    path = tmp_path / "edited.pt"
-    torch.save(stored, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    "name, changes, words",
-    [
-        ("dit-r1", {"model": {"dim": 999}}, "the config inside of it says dim = 999, its tensors say"),
-        ("dit-r1", {"model": {"depth": 9}}, "the config inside of it says depth = 9"),
-        ("pixeldit-r1", {"model": {"pit_dim": 99}}, "says pixel_dim = 99"),
-        ("mmdit-r1", {"model": {"num_registers": 9}}, "says num_registers = 9"),
-        ("mmpixeldit-r1", {"model": {"compress_ratio": 3}}, "says compress_ratio = 3"),
-        ("dit-r1", {"model": {"qk_norm": "layernorm"}}, "qk_norm = 'layernorm'"),
-        ("dit-r1", {"model": {"mlp_ratio": "wide"}}, "not readable"),
-        ("dit-r1", {"model": {"mlp_ratio": 1e400}}, "not readable"),
-        ("dit-r1", {"dataset": {"in_channels": 4}}, "says in_channels = 4"),
-        ("dit-r1", {"dataset": {"normalize_std": [0.0, 0.5, 0.5]}}, "image_std"),
-        ("dit-r1", {"dataset": {"normalize_mean": "gray"}}, "image_mean"),
-        ("dit-r1", {"dataset": {"image_size": 400}}, "pos_embedding is"),
-        ("dit-r1", {"dataset": {"image_size": "big"}}, "image_size"),
-    ],
-)
-def test_a_configuration_that_contradicts_its_tensors_is_an_error(tmp_path, name, changes, words):
-    path = edited(tmp_path, name, **changes)
-    with pytest.raises(ValueError, match="edited.pt") as caught:
-        pc.load_checkpoint(path)
-    assert words in str(caught.value)
-
-
-def test_heads_that_nothing_tells_are_asked_for(tmp_path):
-    stored = torch.load(find("dit-r1-layernorm-noape").checkpoint, weights_only=True)
-    heads = stored["config"].pop("model")
-    weights = {
-        key: value for key, value in stored["model_state_dict"].items() if "attn." not in key or "_norm." not in key
-    }
-    torch.save({"model_state_dict": weights}, tmp_path / "bare.pt")
-    with pytest.raises(ValueError, match="bare.pt: neither its shapes nor a configuration tell heads and dim_head"):
-        pc.load_checkpoint(tmp_path / "bare.pt")
-    told = {name: heads[name] for name in ("heads", "dim_head")}
-    model = pc.load_checkpoint(tmp_path / "bare.pt", params=told | {"image_size": 16})
-    assert (model.params.heads, model.params.dim_head, model.params.image_size) == (*told.values(), 16)
-
-
-def test_mean_and_spread_are_the_file_s_own(tmp_path):
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    model = pc.load_checkpoint(edited(tmp_path, "dit-r1", dataset={"normalize_mean": mean, "normalize_std": std}))
-    assert model.params.image_mean == tuple(mean) and model.params.image_std == tuple(std)
-    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    state = pc.from_image(model, pixels)
-    assert state.amax() < 2.7 and torch.equal(pc.to_uint8(model, state), pixels)
-
-
-def test_memory_in_terms_of_the_official_networks():
-    """Measured at 256 x 256, batch 2, float32: 253 MiB with a pixel path, 53 without; factor 1 holds 157."""
-    told = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
-    assert 1.6 < told["mmpixeldit-tiny/4-cifar10"] == told["pixeldit-tiny/4-cifar10"] < 2.2
-    assert {value for name, value in told.items() if "pixeldit-tiny" not in name} == {1.0}
-
-
-def test_grey_in_from_rgb():
-    model = pc.build_model("xpred_dit", "dit-tiny/4-mnist")
-    picture = Image.new("RGB", (28, 28), (255, 0, 0))
-    state = pc.from_image(model, picture)
-    assert state.shape == (1, 1, 28, 28) and pc.to_uint8(model, state).unique().tolist() == [76]
 
 
 class Perfect:

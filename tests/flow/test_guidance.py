@@ -48,8 +48,9 @@ def named(entry):
     return strategy if inside else lambda v_cond, v_null, t: v_cond
 
 
-def test_every_function_of_the_reference(golden):
-    case = find(golden, "20_cfg_functions")
+@pytest.mark.golden
+def test_every_function_of_the_reference():
+    case = find("20_cfg_functions")
     v_cond, v_null = case.inputs["x_cond"], case.inputs["x_uncond"]
     assert {entry["key"] for entry in case.case["strategies"]} == set(case.outputs)
     for entry in case.case["strategies"]:
@@ -59,8 +60,9 @@ def test_every_function_of_the_reference(golden):
         ]
 
 
-def test_every_schedule_of_the_reference(golden):
-    case = find(golden, "20_cfg_functions").case
+@pytest.mark.golden
+def test_every_schedule_of_the_reference():
+    case = find("20_cfg_functions").case
     told = case["scheduler"]
     assert set(told["t_to_scale"]) == set(CURVES)
     for kind, pairs in told["t_to_scale"].items():
@@ -82,9 +84,10 @@ def conditions(inputs):
     )
 
 
-def test_one_call_of_the_network(golden):
+@pytest.mark.golden
+def test_one_call_of_the_network():
     """The reference's wrapper gives the null branch the mask and the pooled vector of the text; `apart` does not."""
-    case = find(golden, "21_cfg_wrapper")
+    case = find("21_cfg_wrapper")
     network = load(case)
     (text, mask, pooled), (null_text, null_mask, null_pooled) = conditions(case.inputs)
     x, time = case.inputs["x_t"], case.inputs["t"]
@@ -108,8 +111,9 @@ def test_one_call_of_the_network(golden):
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", TRAJECTORIES)
-def test_trajectories(golden, name, run):
-    case = find(golden, name)
+@pytest.mark.golden
+def test_trajectories(name, run):
+    case = find(name)
     network = load(case)
     told, scale = case.case, case.case["guidance_scale"]
     limits = told["schedule_cosine"]

@@ -1,17 +1,17 @@
 """The drawings: the same for the same seed, well formed, and of distinct classes."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from brush import PALETTES
 from drawings import CLASS_NAMES, draw, main, save_drawings
+from helpers import MODELS
 from PIL import Image
 
 import pixeldit_core as pc
 
-MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
+MODEL = MODELS / "pixeldit-drawings-64.safetensors"
 every_class = pytest.mark.parametrize("label", range(len(CLASS_NAMES)), ids=CLASS_NAMES)
 
 

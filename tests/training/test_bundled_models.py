@@ -1,10 +1,9 @@
 """The bundled files: small, complete, and trained by one command."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from helpers import MODELS
 from PIL import Image
 
 import pixeldit_core as pc
@@ -13,7 +12,6 @@ from pixeldit_core.training.__main__ import main
 from pixeldit_core.training.bundled import BUNDLED
 from pixeldit_core.training.classifier import Classifier, confusion_matrix, report, train_classifier
 
-MODELS = Path(__file__).parents[2] / "models"
 FILES = {"drawings": MODELS / "pixeldit-drawings-64.safetensors", "digits": MODELS / "xpred-digits-28.safetensors"}
 LARGEST = {"drawings": 8_000_000, "digits": 3_000_000}
 NAMES = BUNDLED["drawings"].class_names
