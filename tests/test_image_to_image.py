@@ -8,18 +8,18 @@ import pixeldit_core as pc
 from pixeldit_core.flow.solvers import SOLVERS
 
 
-def test_image_to_image_walks_the_last_part_of_the_way(tiny, calls):
+def test_image_to_image_samples_the_last_part_of_the_trajectory(tiny, calls):
     model = tiny()
     image = torch.rand(1, 3, 16, 16) * 2 - 1
-    made = calls(model)
+    network_calls = calls(model)
     start = pc.unit_noise(model, 3, 16, 16)
     x = pc.sample(model, pc.class_condition(model, 2), seeds=3, image=image, denoise=0.5, steps=4, cfg=1)
     grid = pc.time_grid(model, 8)[4:]
-    assert [float(call.time[0]) for call in made] == grid[:-1].tolist()
-    walked = pc.SOLVERS["ab2"](
+    assert [float(call.time[0]) for call in network_calls] == grid[:-1].tolist()
+    expected = pc.SOLVERS["ab2"](
         lambda x, t: model.velocity(x, t, torch.tensor([2])), torch.lerp(start, image, 0.5), grid
     )
-    close(x, walked)
+    close(x, expected)
     little = pc.sample(model, pc.class_condition(model, 2), seeds=3, image=image, denoise=0.05, steps=4, cfg=1)
     assert (little - image).abs().mean() < (x - image).abs().mean()
 
@@ -56,7 +56,7 @@ def test_a_mask_keeps_the_rest_bit_for_bit(tiny, solver, denoise):
     close(everything, unseen, 2e-4)
 
 
-def test_pictures_and_states_are_inverse(tiny):
+def test_images_and_states_are_inverse(tiny):
     model = tiny()
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(2, 1, 1, 3)
     state = pc.from_image(model, pixels)

@@ -24,12 +24,12 @@ def rows(calls):
         ("imagenet512", 181),
     ],
 )
-def test_a_picture_costs_no_evaluation_too_many(tiny, calls, settings, evaluations):
+def test_an_image_costs_no_evaluation_too_many(tiny, calls, settings, evaluations):
     model = tiny()
     model.spec = replace(model.spec, settings=pc.SETTINGS[settings])
-    made = calls(model)
+    network_calls = calls(model)
     pc.sample(model, pc.class_condition(model, 3), seeds=0, size=(4, 4))
-    assert len(made) == 100 and rows(made) == evaluations
+    assert len(network_calls) == 100 and rows(network_calls) == evaluations
 
 
 @pytest.mark.parametrize(
@@ -37,19 +37,19 @@ def test_a_picture_costs_no_evaluation_too_many(tiny, calls, settings, evaluatio
 )
 def test_evaluations_of_a_solver(tiny, calls, solver, evaluations):
     model = tiny()
-    made = calls(model)
+    network_calls = calls(model)
     pc.sample(model, pc.class_condition(model, 3), steps=12, solver=solver, cfg=1)
-    assert rows(made) == len(made) == evaluations
+    assert rows(network_calls) == len(network_calls) == evaluations
 
 
 def test_no_guidance_without_a_reason(tiny, calls):
     model = tiny()
-    made = calls(model)
+    network_calls = calls(model)
     pc.sample(model, pc.class_condition(model, [1, 2]), cfg=1, cfg_interval=(0.0, 1.0))
-    assert {call.rows for call in made} == {2}
+    assert {call.rows for call in network_calls} == {2}
 
 
-def test_the_same_picture_alone_and_in_a_batch(tiny):
+def test_the_same_image_alone_and_in_a_batch(tiny):
     model = tiny()
     labels, seeds = [3, 12, 7, 0, 3], [11, 5, 11, 2**63, 0]
     together = pc.sample(model, pc.class_condition(model, labels), seeds=seeds, steps=6)
@@ -102,16 +102,16 @@ def test_cfg_may_be_a_function(tiny):
         times.append(t)
         return v_null + 3.0 * (v_cond - v_null)
 
-    own = pc.sample(model, cond, cfg=combine, steps=8, cfg_interval=(0.2, 0.8))
-    close(own, pc.sample(model, cond, cfg=3.0, steps=8, cfg_interval=(0.2, 0.8)))
+    combined = pc.sample(model, cond, cfg=combine, steps=8, cfg_interval=(0.2, 0.8))
+    close(combined, pc.sample(model, cond, cfg=3.0, steps=8, cfg_interval=(0.2, 0.8)))
     assert times == [0.25, 0.375, 0.5, 0.625, 0.75]
 
 
 def test_null_may_be_another_class(tiny, calls):
     model = tiny()
-    made = calls(model)
+    network_calls = calls(model)
     pc.sample(model, pc.class_condition(model, [1, 2]), pc.class_condition(model, 5), cfg_interval=(0, 1))
-    assert made[1].labels.tolist() == [5, 5, 1, 2]
+    assert network_calls[1].labels.tolist() == [5, 5, 1, 2]
 
 
 def test_guidance_takes_tuples_of_tensors_with_gaps():
@@ -135,7 +135,7 @@ def test_guidance_is_strictly_inside_of_its_interval():
     assert not pc.is_guided(0.0, (0.0, 1.0))
 
 
-def test_times_of_ones_own(tiny):
+def test_custom_times(tiny):
     model = tiny()
     cond = pc.class_condition(model, 3)
     times = pc.time_grid(model, 7, 2.0)
@@ -145,7 +145,7 @@ def test_times_of_ones_own(tiny):
     close(torch.tensor(end), torch.tensor([0.1, 0.3]))
 
 
-def test_time_grid_is_the_recipe_s_unless_told(tiny):
+def test_time_grid_follows_the_settings_by_default(tiny):
     model = tiny()
     model.spec = replace(model.spec, settings=pc.SETTINGS["imagenet512"])
     assert torch.equal(pc.time_grid(model, 10), pc.time_grid(pc.FAMILIES["pixeldit"], 10, 2.0))
@@ -154,14 +154,14 @@ def test_time_grid_is_the_recipe_s_unless_told(tiny):
     assert grid.dtype == torch.float32 and grid.device.type == "cpu" and len(grid) == 11
 
 
-def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
+def test_settings_without_a_size_sample_at_the_trained_one(tiny):
     model = tiny()
     model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=1, cfg=1.0))
     assert pc.sample(model, pc.class_condition(model, 0)).shape == (1, 3, 256, 256)
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message",
     [
         ({"steps": 0}, "steps is 0; at least 1"),
         ({"steps": -3}, "steps is -3"),
@@ -190,27 +190,29 @@ def test_a_recipe_without_a_size_samples_at_the_trained_one(tiny):
         ({"denoise": 0.5}, "denoise is 0.5, and there is no image"),
     ],
 )
-def test_mistakes_are_named(tiny, calls, settings, told):
+def test_mistakes_are_named(tiny, calls, settings, message):
     model = tiny()
-    made = calls(model)
-    with pytest.raises(ValueError, match=told):
+    network_calls = calls(model)
+    with pytest.raises(ValueError, match=message):
         pc.sample(model, pc.class_condition(model, [1, 2]), **settings)
-    assert not made
+    assert not network_calls
 
 
-def test_weights_that_are_not_finite_are_told_once_after_sampling(tiny, calls):
+def test_weights_that_are_not_finite_are_reported_once_after_sampling(tiny, calls):
     model = tiny()
     model.spec = replace(model.spec, source="broken.safetensors")
     model.network.final_layer.linear.bias.data[0] = float("inf")
-    made = calls(model)
+    network_calls = calls(model)
     with pytest.raises(ValueError, match="broken.safetensors: .* not finite .*float32 or bfloat16.*get the file again"):
         pc.sample(model, pc.class_condition(model, 1), steps=3, cfg=1)
-    assert len(made) == 3
+    assert len(network_calls) == 3
 
 
-def test_recipes_are_the_published_ones():
-    told = {name: (r.steps, r.cfg, r.timeshift, r.cfg_interval, r.solver, r.size) for name, r in pc.SETTINGS.items()}
-    assert told == {
+def test_settings_are_the_published_ones():
+    published = {
+        name: (r.steps, r.cfg, r.timeshift, r.cfg_interval, r.solver, r.size) for name, r in pc.SETTINGS.items()
+    }
+    assert published == {
         "imagenet256-epoch80": (100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),
         "imagenet256-epoch160": (100, 3.25, 1.0, (0.1, 1.0), "ab2", (256, 256)),
         "imagenet256-epoch320": (100, 2.75, 1.0, (0.1, 0.9), "ab2", (256, 256)),

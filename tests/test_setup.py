@@ -1,4 +1,4 @@
-"""What a fresh clone starts from: both ways of setting up agree, and ComfyUI's packages stay its own."""
+"""What a fresh clone starts from: both ways of setting up agree, and ComfyUI keeps its packages."""
 
 import re
 

@@ -41,8 +41,8 @@ def test_links_lead_somewhere(name):
 def test_golden_cases_that_are_named_are_in_the_repository(name):
     cases = {
         case
-        for found in re.findall(r"\[golden ([^\]]+)\]", SPECS[name])
-        for case in re.findall(r"[a-z0-9_-]{6,}", found)
+        for names in re.findall(r"\[golden ([^\]]+)\]", SPECS[name])
+        for case in re.findall(r"[a-z0-9_-]{6,}", names)
     }
     present = {path.name for path in (ROOT / "tests" / "golden").glob("*/*")}
     assert cases <= present | {"weights-only"}, cases - present

@@ -55,8 +55,8 @@ def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_
     printed = capsys.readouterr().out
     assert "PixelDiT, text-to-image" in printed and f"{count:,}" in printed and "txt_max_length 6" in printed
     assert main(["inspect", "--json", str(path)]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["family"] == "pixeldit_t2i" and found["parameters"] == count and found["class_names"] is None
+    (info,) = json.loads(capsys.readouterr().out)
+    assert info["family"] == "pixeldit_t2i" and info["parameters"] == count and info["class_names"] is None
     assert main(["convert", str(path), str(tmp_path / "comfy.safetensors"), "--layout", "comfyui"]) == 0
     written = load_file(tmp_path / "comfy.safetensors")
     assert all(key.startswith("core.") for key in written)
@@ -83,9 +83,9 @@ def test_convert_merges_loras(tiny, tiny_file, tmp_path):
     for option, strength in ((f"{lora}", 1.0), (f"{lora}=0.5", 0.5), (f"{lora}=-2", -2.0)):
         target = tmp_path / "merged.safetensors"
         assert main(["convert", str(tiny_file), str(target), "--lora", option, "--force"]) == 0
-        found = load_file(target)
-        assert torch.allclose(found[f"{name}.weight"], state[f"{name}.weight"] + strength)
-        assert torch.equal(found["s_embedder.proj.weight"], state["s_embedder.proj.weight"])
+        merged = load_file(target)
+        assert torch.allclose(merged[f"{name}.weight"], state[f"{name}.weight"] + strength)
+        assert torch.equal(merged["s_embedder.proj.weight"], state["s_embedder.proj.weight"])
 
 
 def test_convert_does_not_replace_without_force(tiny_file, tmp_path, capsys):

@@ -58,9 +58,9 @@ def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error and "of 12000 images are finished" in error
-    made = file_names(out)
-    assert made and not any(name.endswith(".part") for name in made) and "contact-sheet.png" not in made
-    for name in made:
+    names = file_names(out)
+    assert names and not any(name.endswith(".part") for name in names) and "contact-sheet.png" not in names
+    for name in names:
         Image.open(out / name).load()
 
 

@@ -83,7 +83,7 @@ def test_forward_and_every_intermediate(name):
     case = find(name)
     rotated, gammas = {}, []
     network = load(case, attention=record_rotated(rotated, case.case["config"]["patch_layers"]))
-    found = record(network)
+    recorded = record(network)
     for block in network.pixel_blocks:
         block.adaln.register_forward_hook(lambda *call: gammas.extend(call[2].chunk(6, dim=-1)[::3]))
     v = network(*arguments(case.inputs))
@@ -92,11 +92,11 @@ def test_forward_and_every_intermediate(name):
     assert v.shape == case.outputs["v"].shape
     assert relative_l2(v, case.outputs["v"]) < tolerance
     intermediates = {key[4:]: value for key, value in case.outputs.items() if key.startswith("mid.")}
-    assert set(found) | set(rotated) == {key for key in intermediates if not key.endswith("position_ids")}
-    for key, value in (found | rotated).items():
+    assert set(recorded) | set(rotated) == {key for key in intermediates if not key.endswith("position_ids")}
+    for key, value in (recorded | rotated).items():
         assert relative_l2(value.reshape(intermediates[key].shape), intermediates[key]) < tolerance, key
-    length = found["patch_block_0"].shape[1] - found["patch_embed"].shape[1]
-    features = found[f"patch_block_{case.case['config']['repa_align_layer'] - 1}"][:, length:]
+    length = recorded["patch_block_0"].shape[1] - recorded["patch_embed"].shape[1]
+    features = recorded[f"patch_block_{case.case['config']['repa_align_layer'] - 1}"][:, length:]
     assert relative_l2(features.reshape(case.outputs["repa_features"].shape), case.outputs["repa_features"]) < tolerance
     penalty = sum(gamma.square().mean() for gamma in gammas)
     assert relative_l2(penalty, case.outputs["gamma_l2"].squeeze()) < tolerance
@@ -138,32 +138,32 @@ def test_bfloat16_stays_near_float32():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_keys_and_parameter_counts_of_the_presets(published_keys, name):
+def test_keys_and_parameter_counts_of_the_variants(published_keys, name):
     expected = published_keys(f"pixelhdm-{name}")
     with torch.device("meta"):
         network = PixelHDM(params_of(expected["config"]))
-    found = {key: list(value.shape) for key, value in network.state_dict().items()}
-    assert found == canonical(expected["keys"])
-    assert set(expected["keys"]) - set(found) == set(expected["alias_of"])
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert shapes == canonical(expected["keys"])
+    assert set(expected["keys"]) - set(shapes) == set(expected["alias_of"])
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["param_count"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_shapes_tell_the_sizes_of_the_presets(published_keys, name):
+def test_params_of_the_variants_follow_from_shapes(published_keys, name):
     expected = published_keys(f"pixelhdm-{name}")
-    told = params_from({key: tuple(shape) for key, shape in canonical(expected["keys"]).items()})
+    detected = params_from({key: tuple(shape) for key, shape in canonical(expected["keys"]).items()})
     params = params_of(expected["config"])
     widths = {"mlp_hidden_dim": params.mlp_width, "pixel_mlp_hidden_dim": params.pixel_mlp_width}
-    assert told == {key: widths.get(key, getattr(params, key)) for key in told}
-    assert dataclasses.replace(params, **told).mlp_width == params.mlp_width
+    assert detected == {key: widths.get(key, getattr(params, key)) for key in detected}
+    assert dataclasses.replace(params, **detected).mlp_width == params.mlp_width
 
 
 @pytest.mark.parametrize("name", ("01_trainer_checkpoint", *FORWARD))
-def test_shapes_tell_the_sizes_of_a_file(name):
+def test_params_of_a_file_follow_from_shapes(name):
     case = find(name)
     stored = weights_of(torch.load(case.folder / "checkpoint.pt", weights_only=True))
-    told = params_from({key: tuple(value.shape) for key, value in stored.items()})
+    detected = params_from({key: tuple(value.shape) for key, value in stored.items()})
     params = params_of(case.case["config"])
-    assert dataclasses.replace(params, **told) == dataclasses.replace(
+    assert dataclasses.replace(params, **detected) == dataclasses.replace(
         params, mlp_hidden_dim=params.mlp_width, pixel_mlp_hidden_dim=params.pixel_mlp_width
     )

@@ -39,13 +39,13 @@ def test_a_trainer_s_checkpoint(layout, weights):
         ("07_forward_patch16_raw", "canonical", ("raw",)),
     ],
 )
-def test_every_layout_is_recognised_and_saved_again(tmp_path, name, layout, weights):
+def test_every_layout_is_detected_and_saved_again(tmp_path, name, layout, weights):
     case = find(name)
     info = pc.inspect_checkpoint(case.checkpoint)
     assert (info.family, info.layout, info.weights, info.refused) == ("pixelhdm", layout, weights, None)
-    known = {field.name for field in dataclasses.fields(info.params)} - {"mlp_ratio", "bottleneck_dim"}
-    told = {key: value for key, value in case.case["config"].items() if key in known}
-    assert {key: getattr(info.params, key) for key in told} == told
+    names = {field.name for field in dataclasses.fields(info.params)} - {"mlp_ratio", "bottleneck_dim"}
+    declared = {key: value for key, value in case.case["config"].items() if key in names}
+    assert {key: getattr(info.params, key) for key in declared} == declared
     model = pc.load_checkpoint(case.checkpoint)
     for form in ("canonical", "comfyui"):
         again = pc.load_checkpoint(pc.save_checkpoint(case.checkpoint, tmp_path / f"{form}.safetensors", form))
@@ -65,7 +65,7 @@ def test_a_config_that_contradicts_its_tensors_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("value", ["many", [1], {"a": 1}, None, 1e400, True, -3])
 @pytest.mark.parametrize("key", ["num_heads", "time_eps", "gate_type", "mrope_theta", "text_max_length", "mlp_ratio"])
-def test_absurd_values_of_a_config_are_told(tmp_path, key, value):
+def test_absurd_values_of_a_config_are_rejected(tmp_path, key, value):
     stored = torch.load(find("05_forward_odd_masks").checkpoint, weights_only=True)
     stored["config"] = stored["config"] | {key: value}
     torch.save(stored, tmp_path / "edited.pt")

@@ -40,11 +40,11 @@ def test_forward_and_every_intermediate(golden, name):
     model = pc.load_checkpoint(case.checkpoint, full_last_block=True)
     for key, value in case.case["config"].items():
         assert key in UNUSED or getattr(model.params, key) == value, key
-    found = record(model.network)
-    found["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["y"])
+    seen = record(model.network)
+    seen["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["y"])
     others = {"output_with_mask", "output_if_ema_weights_were_used"}
-    assert set(found) == set(case.outputs) - others
-    for key, value in found.items():
+    assert set(seen) == set(case.outputs) - others
+    for key, value in seen.items():
         close(value, case.outputs[key], 2e-5, key)
 
 

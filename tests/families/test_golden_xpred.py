@@ -59,90 +59,92 @@ def record(network, length):
 
 @pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
 def test_every_forward_and_every_intermediate(name):
-    found = find(name)
-    tests = [test for test in found.case["tests"] if test["kind"] == "forward"]
+    case = find(name)
+    tests = [test for test in case.case["tests"] if test["kind"] == "forward"]
     assert tests
     for test in tests:
-        network = load(found, test["weights"])
-        x, time, labels = arguments(test, found.inputs)
+        network = load(case, test["weights"])
+        x, time, labels = arguments(test, case.inputs)
         p = network.params.patch_size
         seen = record(network, (x.shape[2] // p) * (x.shape[3] // p))
         seen["pred"] = network(x, time, labels)
         assert set(test["outputs"]) in ({"pred"}, set(seen))
         for key, place in test["outputs"].items():
-            assert max_distance(seen[key], found.outputs[place]) <= OUTPUT, f"{test['name']}: {key}"
+            assert max_distance(seen[key], case.outputs[place]) <= OUTPUT, f"{test['name']}: {key}"
 
 
 @pytest.mark.parametrize("name", (*FILES, *(f"preset-{preset}-mnist" for preset in VARIANTS)))
 def test_parameter_counts_of_the_cases(name):
-    found = find(name)
-    assert sum(value.numel() for value in weights_of(found).values()) == found.case["param_count"]
+    case = find(name)
+    assert sum(value.numel() for value in weights_of(case).values()) == case.case["param_count"]
 
 
 @pytest.mark.parametrize("preset", VARIANTS)
-def test_the_recipe_makes_the_weights_that_were_recorded(preset):
-    found = find(f"preset-{preset}-mnist")
-    weights = weights_of(found)
-    for key, expected in found.case["recipe_checksums"].items():
+def test_synthetic_weights_are_the_recorded_ones(preset):
+    case = find(f"preset-{preset}-mnist")
+    weights = weights_of(case)
+    for key, expected in case.case["recipe_checksums"].items():
         assert weights[key].double().sum().item() == pytest.approx(expected, abs=1e-9), key
 
 
 def test_a_prediction_inside_the_training_loss():
-    found = find("flow-loss")
-    tests = [test for test in found.case["tests"] if test["kind"] == "loss"]
+    case = find("flow-loss")
+    tests = [test for test in case.case["tests"] if test["kind"] == "loss"]
     assert tests
     for test in tests:
         names = test["outputs"]
-        x, time, labels, expected = (found.outputs[names[key]] for key in ("x_t", "t", "y_used", "pred_x1"))
-        assert max_distance(load(found, test["weights"])(x, time, labels), expected) <= OUTPUT
+        x, time, labels, expected = (case.outputs[names[key]] for key in ("x_t", "t", "y_used", "pred_x1"))
+        assert max_distance(load(case, test["weights"])(x, time, labels), expected) <= OUTPUT
 
 
 @pytest.mark.parametrize("preset, dataset", NETWORKS)
-def test_keys_and_parameter_counts_of_the_presets(published_keys, preset, dataset):
+def test_keys_and_parameter_counts_of_the_variants(published_keys, preset, dataset):
     expected = published_keys(f"xpred-{preset}-{dataset}")
     params = preset_params(preset, dataset)
     assert network_class(params) is CLASSES[expected["class"]]
     with torch.device("meta"):
         network = network_class(params)(params)
-    found = {key: list(value.shape) for key, value in network.state_dict().items()}
-    assert found == expected["keys"]
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert shapes == expected["keys"]
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["param_count"]
 
 
-def check_told(shapes, params):
-    """Shapes tell all sizes but those of the image's values and, where nothing shows them, heads and image_size."""
-    told = params_from(shapes)
-    untold = {"image_mean", "image_std"}
-    untold |= set() if params.pixel_depth and params.use_abs_pe else {"image_size"}
-    untold |= set() if params.qk_norm else {"heads", "dim_head"}
-    untold |= set() if params.pixel_depth else {"pixel_dim", "pixel_depth", "compress_ratio", "pixel_mlp_hidden_dim"}
-    assert set(told) == {field.name for field in dataclasses.fields(XPredParams)} - untold
-    assert XPredParams(**{name: getattr(params, name) for name in untold}, **told) == params
+def check_params(shapes, params):
+    """All params follow from shapes but mean and std and, where nothing shows them, heads and image_size."""
+    detected = params_from(shapes)
+    undetermined = {"image_mean", "image_std"}
+    undetermined |= set() if params.pixel_depth and params.use_abs_pe else {"image_size"}
+    undetermined |= set() if params.qk_norm else {"heads", "dim_head"}
+    undetermined |= (
+        set() if params.pixel_depth else {"pixel_dim", "pixel_depth", "compress_ratio", "pixel_mlp_hidden_dim"}
+    )
+    assert set(detected) == {field.name for field in dataclasses.fields(XPredParams)} - undetermined
+    assert XPredParams(**{name: getattr(params, name) for name in undetermined}, **detected) == params
     assert inner_width(shapes) == params.heads * params.dim_head
     size = params.image_size if params.pixel_depth else params.grid * params.patch_size
     assert guess_image_size(shapes) == (size if params.use_abs_pe else None)
 
 
 @pytest.mark.parametrize("preset, dataset", NETWORKS)
-def test_shapes_tell_the_sizes_of_the_presets(published_keys, preset, dataset):
+def test_params_of_the_variants_follow_from_shapes(published_keys, preset, dataset):
     keys = published_keys(f"xpred-{preset}-{dataset}")["keys"]
-    check_told({key: tuple(shape) for key, shape in keys.items()}, preset_params(preset, dataset))
+    check_params({key: tuple(shape) for key, shape in keys.items()}, preset_params(preset, dataset))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_shapes_tell_the_sizes_of_a_file(name):
-    found = find(name)
-    check_told({key: tuple(value.shape) for key, value in weights_of(found).items()}, case_params(found.case))
+def test_params_of_a_file_follow_from_shapes(name):
+    case = find(name)
+    check_params({key: tuple(value.shape) for key, value in weights_of(case).items()}, case_params(case.case))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
 @pytest.mark.parametrize("name", ["dit-r1-layernorm-noape", "mmdit-r1", "pixeldit-r1", "mmpixeldit-r1"])
 def test_half_precision_stays_near_float32(name, dtype, tolerance):
-    found = find(name)
-    network = load(found, dtype=dtype)
-    for test in (test for test in found.case["tests"] if test["name"] in ("fwd", "fwd_other_size")):
-        x, time, labels = arguments(test, found.inputs)
+    case = find(name)
+    network = load(case, dtype=dtype)
+    for test in (test for test in case.case["tests"] if test["name"] in ("fwd", "fwd_other_size")):
+        x, time, labels = arguments(test, case.inputs)
         output = network(x.to(dtype), time, labels)
-        expected = found.outputs[test["outputs"]["pred"]]
+        expected = case.outputs[test["outputs"]["pred"]]
         assert output.dtype == dtype
         assert relative_l2(output.float(), expected) < tolerance

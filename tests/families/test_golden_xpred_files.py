@@ -13,33 +13,32 @@ pytestmark = pytest.mark.golden
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_tell_everything(name, tmp_path):
-    found = find(name)
-    case = found.case
-    info = pc.inspect_checkpoint(found.checkpoint)
-    params = case_params(case)
+def test_everything_is_detected_from_a_file(name, tmp_path):
+    case = find(name)
+    info = pc.inspect_checkpoint(case.checkpoint)
+    params = case_params(case.case)
     assert info.family == family_of(params).name and info.refused is None
-    assert set(info.weights) == ({"ema", "raw"} if case["checkpoint"]["has_ema"] else {"raw"})
+    assert set(info.weights) == ({"ema", "raw"} if case.case["checkpoint"]["has_ema"] else {"raw"})
     same = {field.name for field in dataclasses.fields(params)}
     assert {key: getattr(info.params, key) for key in same} == {
         key: getattr(params, key) or {"pixel_mlp_hidden_dim": None}.get(key, getattr(params, key)) for key in same
     }
-    model = pc.load_checkpoint(found.checkpoint)
+    model = pc.load_checkpoint(case.checkpoint)
     assert model.spec.settings_for(None).size == model.spec.default_size == (params.image_size,) * 2
     assert model.spec.trained_sizes == ((params.image_size,) * 2,)
-    if info.params.num_classes == 10 and case["dataset_config"]["name"] == "mnist":
+    if info.params.num_classes == 10 and case.case["dataset_config"]["name"] == "mnist":
         assert [names[0] for names in info.class_names] == list("0123456789")
     for form in ("canonical", "comfyui"):
-        again = pc.load_checkpoint(pc.save_checkpoint(found.checkpoint, tmp_path / f"{form}.safetensors", form))
+        again = pc.load_checkpoint(pc.save_checkpoint(case.checkpoint, tmp_path / f"{form}.safetensors", form))
         assert again.params == model.params and again.class_names == model.class_names
         state = again.network.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
 
 
 def test_networks_of_the_reference_s_names():
-    """Whatever a network was called, tensors tell which it is: patch 16 under a plain name of the later revision."""
-    case, seen = find("name-table").case, 0
-    for row in (*case["models_R1_scripts_path"], *case["models_R2"]):
+    """Its tensors decide, not its name: patch 16 under a plain name of the later revision."""
+    case, count = find("name-table"), 0
+    for row in (*case.case["models_R1_scripts_path"], *case.case["models_R2"]):
         if "error" in row:
             continue
         kind = row["class"].lower()
@@ -47,15 +46,15 @@ def test_networks_of_the_reference_s_names():
         model = pc.build_model(f"xpred_{kind}", params)
         shapes = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
         assert sum(weight.numel() for weight in model.network.parameters()) == row["param_count"]
-        told = model.family.params_from(shapes) | model.family.default_params(shapes)
-        assert model.family.params(**told) == dataclasses.replace(
-            params, image_mean=model.family.params(**told).image_mean
+        params_of_shapes = model.family.params_from(shapes) | model.family.default_params(shapes)
+        assert model.family.params(**params_of_shapes) == dataclasses.replace(
+            params, image_mean=model.family.params(**params_of_shapes).image_mean
         )
         if (preset := pc.VARIANTS.get(f"{kind}-tiny/4-{row['dataset']}")) and row["patch"] == 4:
-            made = pc.build_model(preset.family, preset.params).network.state_dict()
-            assert {key: tuple(value.shape) for key, value in made.items()} == shapes
-        seen += 1
-    assert seen == 31
+            built = pc.build_model(preset.family, preset.params).network.state_dict()
+            assert {key: tuple(value.shape) for key, value in built.items()} == shapes
+        count += 1
+    assert count == 31
 
 
 def edited(tmp_path, name, **changes):
@@ -93,7 +92,7 @@ def test_a_configuration_that_contradicts_its_tensors_is_an_error(tmp_path, name
     assert words in str(caught.value)
 
 
-def test_heads_that_nothing_tells_are_asked_for(tmp_path):
+def test_heads_that_no_file_declares_are_requested(tmp_path):
     stored = torch.load(find("dit-r1-layernorm-noape").checkpoint, weights_only=True)
     heads = stored["config"].pop("model")
     weights = {
@@ -102,12 +101,12 @@ def test_heads_that_nothing_tells_are_asked_for(tmp_path):
     torch.save({"model_state_dict": weights}, tmp_path / "bare.pt")
     with pytest.raises(ValueError, match="bare.pt: neither its shapes nor a configuration tell heads and dim_head"):
         pc.load_checkpoint(tmp_path / "bare.pt")
-    told = {name: heads[name] for name in ("heads", "dim_head")}
-    model = pc.load_checkpoint(tmp_path / "bare.pt", params=told | {"image_size": 16})
-    assert (model.params.heads, model.params.dim_head, model.params.image_size) == (*told.values(), 16)
+    declared = {name: heads[name] for name in ("heads", "dim_head")}
+    model = pc.load_checkpoint(tmp_path / "bare.pt", params=declared | {"image_size": 16})
+    assert (model.params.heads, model.params.dim_head, model.params.image_size) == (*declared.values(), 16)
 
 
-def test_mean_and_spread_are_the_file_s_own(tmp_path):
+def test_mean_and_std_are_those_of_the_file(tmp_path):
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     model = pc.load_checkpoint(edited(tmp_path, "dit-r1", dataset={"normalize_mean": mean, "normalize_std": std}))
     assert model.params.image_mean == tuple(mean) and model.params.image_std == tuple(std)
@@ -118,13 +117,13 @@ def test_mean_and_spread_are_the_file_s_own(tmp_path):
 
 def test_memory_in_terms_of_the_official_networks():
     """Measured at 256 x 256, batch 2, float32: 253 MiB with a pixel path, 53 without; factor 1 holds 157."""
-    told = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
-    assert 1.6 < told["mmpixeldit-tiny/4-cifar10"] == told["pixeldit-tiny/4-cifar10"] < 2.2
-    assert {value for name, value in told.items() if "pixeldit-tiny" not in name} == {1.0}
+    memory = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
+    assert 1.6 < memory["mmpixeldit-tiny/4-cifar10"] == memory["pixeldit-tiny/4-cifar10"] < 2.2
+    assert {value for name, value in memory.items() if "pixeldit-tiny" not in name} == {1.0}
 
 
-def test_grey_in_from_rgb():
+def test_gray_from_rgb():
     model = pc.build_model("xpred_dit", "dit-tiny/4-mnist")
-    picture = Image.new("RGB", (28, 28), (255, 0, 0))
-    state = pc.from_image(model, picture)
+    image = Image.new("RGB", (28, 28), (255, 0, 0))
+    state = pc.from_image(model, image)
     assert state.shape == (1, 1, 28, 28) and pc.to_uint8(model, state).unique().tolist() == [76]

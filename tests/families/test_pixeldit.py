@@ -107,15 +107,15 @@ def test_time_may_be_a_number_or_a_tensor(tiny):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"num_groups": 5}, "hidden_size 24 does not divide into 5 heads"),
         ({"pixel_hidden_size": 6}, "pixel_hidden_size is 6"),
         ({"pixel_depth": 0}, "pixel_depth is 0"),
     ],
 )
-def test_sizes_that_no_network_can_have(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_params_that_no_network_can_have(change, message):
+    with pytest.raises(ValueError, match=message):
         pc.PixelDiTParams(**{"hidden_size": 24, "num_groups": 2, "patch_depth": 1, "pixel_depth": 1, **change})
 
 

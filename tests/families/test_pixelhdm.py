@@ -32,8 +32,8 @@ TINY = PixelHDMParams(
 )
 
 
-def tiny(params=TINY, **kit):
-    network = PixelHDM(params, **kit).eval().requires_grad_(False)
+def tiny(params=TINY, **factory_kwargs):
+    network = PixelHDM(params, **factory_kwargs).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         around = 1.0 if "norm" in name else 0.0
@@ -88,7 +88,7 @@ def test_large_images_are_the_same_in_groups(monkeypatch):
     torch.testing.assert_close(network(*arguments), whole)
 
 
-def test_an_attention_function_of_ones_own_is_called_with_the_options():
+def test_a_custom_attention_function_is_called_with_the_options():
     calls = []
 
     def attention(q, k, v, **options):
@@ -124,7 +124,7 @@ def test_an_attention_function_of_ones_own_is_called_with_the_options():
     ({"mlp_ratio": -1.0}, "greater than 0"),
     ({"mlp_ratio": 0.01, "mlp_hidden_dim": None}, "mlp_ratio 0.01 leaves nothing"),
 ])  # fmt: skip
-def test_sizes_that_no_network_can_have(changes, words):
+def test_params_that_no_network_can_have(changes, words):
     with pytest.raises(ValueError, match=words):
         dataclasses.replace(TINY, **changes)
 
@@ -139,7 +139,7 @@ def test_sizes_that_no_network_can_have(changes, words):
     ("patch_blocks.0.mlp.up_proj.weight", None, None),
     ("time_embed.mlp.0.weight", None, None),
 ])  # fmt: skip
-def test_shapes_that_tell_no_network(key, shape, words):
+def test_shapes_of_no_network(key, shape, words):
     shapes = {name: tuple(value.shape) for name, value in tiny().state_dict().items()}
     assert PixelHDMParams(**params_from(shapes), **{
         name: getattr(TINY, name) for name in vars(TINY) if name.startswith("mrope")

@@ -35,7 +35,7 @@ def test_angles_are_of_whole_rows_and_columns(height, width, head):
     torch.testing.assert_close(sin, angles.sin().float(), atol=1e-6, rtol=0)
 
 
-def test_positions_stretch_along_the_axis_they_tell():
+def test_positions_stretch_along_their_axis():
     table = torch.arange(4.0).repeat_interleave(4)[None, :, None]  # the row of each place in a grid of 4 x 4
     assert torch.equal(add_positions(torch.zeros(1, 16, 1), table, (4, 4)), table)
     rows = add_positions(torch.zeros(1, 48, 1), table, (8, 6)).view(8, 6)
@@ -125,7 +125,7 @@ def test_tables_may_have_another_dtype(params):
 
 
 @each_network
-def test_a_host_gives_layers_attention_device_and_dtype(params):
+def test_layers_attention_device_and_dtype_can_be_given(params):
     built, calls = [], []
 
     def layer(name):

@@ -15,7 +15,7 @@ from pixeldit_core.families.xpred.params import XPredParams
 
 
 @pytest.mark.parametrize("network", CLASSES.values())
-def test_each_network_takes_its_own_sizes_only(network):
+def test_each_network_takes_only_params_of_its_kind(network):
     for params in KINDS:
         if network_class(params) is not network:
             with pytest.raises(ValueError, match=f"make a {network_class(params).__name__}, not a {network.__name__}"):
@@ -43,7 +43,7 @@ def test_each_network_takes_its_own_sizes_only(network):
     ({"image_std": (0.5, 0.5, math.inf)}, "image_std is"),
     ({"image_std": (0.5, 0.5, 0.0)}, "image_std is .*; each must be greater than 0"),
 ])  # fmt: skip
-def test_sizes_that_no_network_can_have(changes, words):
+def test_params_that_no_network_can_have(changes, words):
     with pytest.raises(ValueError, match=words):
         dataclasses.replace(TINY_PIXEL, **changes)
 
@@ -72,7 +72,7 @@ def shapes_of(params):
     ("pit_blocks.0.ffn.0.weight", None, None),
     ("to_pixel_patch.0.weight", None, None),
 ])  # fmt: skip
-def test_shapes_that_tell_no_network(key, shape, words):
+def test_shapes_of_no_network(key, shape, words):
     shapes = shapes_of(TINY_MM_PIXEL)
     assert XPredParams(**params_from(shapes)) == TINY_MM_PIXEL
     shapes[key] = shape
@@ -86,7 +86,7 @@ def test_shapes_that_tell_no_network(key, shape, words):
 @pytest.mark.parametrize(
     "shape", [None, (), (0,), (7,), (1, 1), (2, 0), (5, 3, 2), (1, 2, 3, 0), (3, 1, 2, 2), (1,) * 5]
 )
-def test_any_wrong_shape_is_refused_or_tells_something(params, shape):
+def test_any_wrong_shape_is_rejected_or_valid(params, shape):
     shapes = shapes_of(params)
     for key in shapes:
         wrong = {name: size for name, size in shapes.items() if name != key}

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.golden
 
 
 def prompt(model, inputs, *indices, mask_of=None):
-    """The stored encodings of prompts; `mask_of`: with that one's mask in the place of their own."""
+    """The stored encodings of prompts; `mask_of`: with the mask of that prompt instead of theirs."""
     parts = []
     for name in ("embed", "mask", "pooled"):
         owners = [mask_of] * len(indices) if name == "mask" and mask_of is not None else indices
@@ -61,7 +61,7 @@ def test_every_step_of_the_text_to_image_pipeline():
 def image_run(case, change=lambda noise: noise):
     """A recorded run of an image-to-image pipeline again.
 
-    The authors' null branch gets the prompt's mask: the test hands that over; the product gives it its own.
+    The authors' null branch gets the prompt's mask: the test hands that over; the library uses the null's.
     """
     model, call = pc.load_checkpoint(case.checkpoint), case.case["call"]
     negative = 1 if call["negative_prompt"] is None else 2

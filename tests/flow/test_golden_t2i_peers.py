@@ -61,7 +61,7 @@ def test_runs_of_comfyui(golden, name, run, solver, cfg, edit, measured):
     ("madtune-t2i-modelst", 3.5, 3.1e-5),
 ])  # fmt: skip
 def test_runs_of_others_that_guide_the_first_step_too(golden, name, cfg, measured):
-    """Their first call is at sigma 1, where an interval of the whole way does not reach."""
+    """Their first call is at sigma 1, outside of an interval from 0 to 1."""
     case, model, cond, null = peer(golden, name)
     times = 1 - case.outputs["euler.sigmas"]
     assert times[0] == 0 and not pc.is_guided(times[0], (0.0, 1.0))

@@ -29,13 +29,13 @@ NETWORK_TIME = 2.5e-4
 
 def settings(case):
     """The recorded sampler settings in the words of `pc.sample`."""
-    told = case.case["sampler_settings"]
-    low, high = told["interval_guidance"]  # in sigma = 1 - t
+    recorded = case.case["sampler_settings"]
+    low, high = recorded["interval_guidance"]  # in sigma = 1 - t
     return {
-        "steps": told["steps"],
+        "steps": recorded["steps"],
         "solver": "flow_dpmpp_2m",
-        "cfg": told["cfg_scale"],
-        "timeshift": told["flow_shift"],
+        "cfg": recorded["cfg_scale"],
+        "timeshift": recorded["flow_shift"],
         "cfg_interval": (1 - high, 1 - low),
     }
 
@@ -78,15 +78,15 @@ def test_published_run(golden, calls, name):
     case = golden(f"t2i_sample_{name}")
     outputs, start, how = case.outputs, case.inputs["noise"], settings(case)
     model = pc.load_checkpoint(case.checkpoint)
-    made = calls(model)
-    final, *found = run(model, case, start)
+    network_calls = calls(model)
+    final, *trajectories = run(model, case, start)
 
     close(1 - pc.time_grid(model, how["steps"], how["timeshift"]), outputs["timesteps"], 1e-6)
     close(start, outputs["x_traj"][0], 0)
-    for key, values, tolerance in zip(("x_traj", "x0_traj"), found, tolerances(name), strict=True):
+    for key, values, tolerance in zip(("x_traj", "x0_traj"), trajectories, tolerances(name), strict=True):
         close(values, outputs[key], tolerance, key)
-    assert [call.rows for call in made] == [len(start) * (1 + flag) for flag in outputs["guided"].tolist()]
-    close(torch.stack([call.time[0] for call in made]), outputs["net_t"], NETWORK_TIME)
+    assert [call.rows for call in network_calls] == [len(start) * (1 + flag) for flag in outputs["guided"].tolist()]
+    close(torch.stack([call.time[0] for call in network_calls]), outputs["net_t"], NETWORK_TIME)
     close(final, outputs["final"], tolerances(name)[0])
     difference = pc.to_uint8(model, final).int() - outputs["final_uint8"].movedim(1, -1).int()
     # the reference's noise of 5e-4 is 0.06 of a level: that share of values may be rounded to the next
@@ -138,7 +138,7 @@ def test_every_call_on_the_reference_s_own_path(golden, name):
         close(output, outputs[f"net_out_{i:02d}"], 2e-5, f"call {i}")
 
 
-def test_both_rules_are_the_same_for_the_official_models(golden):
+def test_both_conventions_are_the_same_for_the_official_models(golden):
     case = golden("t2i_sample_shift1_interval")
     model = pc.load_checkpoint(case.checkpoint)
     cond, null = conditions(model, case)
@@ -160,14 +160,14 @@ def test_grids(golden):
         close(1000 * (1 - times[:-1]), tables.outputs[f"{grid['key']}_net_t"], NETWORK_TIME)
 
 
-@pytest.mark.parametrize("arguments, told", [
+@pytest.mark.parametrize("arguments, message", [
     ((1,), "steps is 1; the text-to-image grid needs at least 2"),
     ((5, 0.0), "timeshift is 0.0"),
     ((5, float("nan")), "timeshift is nan"),
     ((5, 1.0, 0.1), "no last_step of its own"),
 ])  # fmt: skip
-def test_what_the_grid_refuses(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_the_grid_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
         sigma_grid(*arguments)
 
 

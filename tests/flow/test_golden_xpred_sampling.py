@@ -32,65 +32,65 @@ MEASURED = {
 STEP = 2e-5  # a step from a recorded state, guided threefold; 4e-6 is the most that any processor differed
 
 
-def built(found):
-    """The model of a case without a file: its weights follow from a settings."""
-    params = case_params(found.case)
+def built(case):
+    """The model of a case without a file: its weights follow from its settings."""
+    params = case_params(case.case)
     model = pc.build_model(family_of(params).name, params, device="cpu")
-    model.network.load_state_dict(weights_of(found))
+    model.network.load_state_dict(weights_of(case))
     return model
 
 
 def settings_of(test):
-    told = test["settings"]
+    recorded = test["settings"]
     return {
-        "steps": told["steps"],
-        "cfg": told["cfg_scale"],
-        "timeshift": told["shift"],
-        "cfg_interval": tuple(told["cfg_interval"]),
-        "solver": told["solver"],
+        "steps": recorded["steps"],
+        "cfg": recorded["cfg_scale"],
+        "timeshift": recorded["shift"],
+        "cfg_interval": tuple(recorded["cfg_interval"]),
+        "solver": recorded["solver"],
         "convention": "reference",
     }
 
 
-def trajectory(model, found, test, change=lambda noise: noise):
+def trajectory(model, case, test, change=lambda noise: noise):
     """Every state of a published run, from the recorded noise or a `change` of it."""
-    noise = change(found.inputs[test["inputs"]["noise"]])
+    noise = change(case.inputs[test["inputs"]["noise"]])
     states = [noise]
-    condition, settings = asked(model, found, test)
+    condition, settings = condition_and_settings(model, case, test)
     final = pc.sample(
         model, condition, noise=noise, on_step=lambda i, t, x, v: states.append(x.clone()), **settings
     )  # fmt: skip
     return final, torch.stack(states)
 
 
-def asked(model, found, test):
+def condition_and_settings(model, case, test):
     """The labels and settings of a run."""
     labels = test["inputs"].get("y")
     if labels:
-        return found.inputs[labels], settings_of(test)
-    count = len(found.inputs[test["inputs"]["noise"]])
+        return case.inputs[labels], settings_of(test)
+    count = len(case.inputs[test["inputs"]["noise"]])
     return pc.null_condition(model, count), settings_of(test) | {"cfg": 1.0}  # nothing to guide to
 
 
-def model_of(found, test):
+def model_of(case, test):
     """The model of a run."""
-    weights = "ema" if test.get("weights") == "ema" and found.case.get("checkpoint", {}).get("has_ema") else "raw"
-    return pc.load_checkpoint(found.checkpoint, weights=weights) if found.checkpoint else built(found)
+    weights = "ema" if test.get("weights") == "ema" and case.case.get("checkpoint", {}).get("has_ema") else "raw"
+    return pc.load_checkpoint(case.checkpoint, weights=weights) if case.checkpoint else built(case)
 
 
-def runs_of(found):
+def runs_of(case):
     """Each recorded run with what it was measured to amplify a difference to."""
-    tests = [test for test in found.case["tests"] if test["kind"] in ("sample", "sample_script")]
-    return zip(tests, MEASURED[found.folder.name], strict=True)
+    tests = [test for test in case.case["tests"] if test["kind"] in ("sample", "sample_script")]
+    return zip(tests, MEASURED[case.folder.name], strict=True)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_step_on_the_reference_s_own_trajectory(name):
     """Outputs of these runs are not recorded: a step from each recorded state to the next holds them."""
-    found = find(name)
-    for test, _ in runs_of(found):
-        model, states = model_of(found, test), found.outputs[test["outputs"]["traj"]]
-        condition, settings = asked(model, found, test)
+    case = find(name)
+    for test, _ in runs_of(case):
+        model, states = model_of(case, test), case.outputs[test["outputs"]["traj"]]
+        condition, settings = condition_and_settings(model, case, test)
         times = pc.time_grid(model, settings.pop("steps"), settings["timeshift"], convention="reference")
         assert len(states) == len(times)
         for i in range(len(states) - 1):
@@ -100,44 +100,44 @@ def test_every_step_on_the_reference_s_own_trajectory(name):
 
 @pytest.mark.parametrize("name", [name for name in MEASURED if not name.startswith("cli")])
 def test_published_trajectories(name):
-    found = find(name)
-    for test, measured in runs_of(found):
-        final, states = trajectory(model_of(found, test), found, test)
+    case = find(name)
+    for test, measured in runs_of(case):
+        final, states = trajectory(model_of(case, test), case, test)
         tolerance = allowed(measured, test.get("suggested_atol", 1e-4))
         expected = {"traj": states, "final": final}
         assert set(test["outputs"]) <= set(expected)
         for what, key in test["outputs"].items():
-            assert (expected[what] - found.outputs[key]).abs().max() <= tolerance, test["name"]
+            assert (expected[what] - case.outputs[key]).abs().max() <= tolerance, test["name"]
 
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_sensitivity(name):
     """The numbers that the tolerances of whole trajectories follow from."""
-    found = find(name)
-    for test, measured in runs_of(found):
-        model = model_of(found, test)
-        _, here = trajectory(model, found, test)
-        there = [trajectory(model, found, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
+    case = find(name)
+    for test, measured in runs_of(case):
+        model = model_of(case, test)
+        _, here = trajectory(model, case, test)
+        there = [trajectory(model, case, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
         check_measured(max((states - here).abs().max().item() for states in there), measured)
 
 
 def test_grids_of_the_published_run():
     """Times, divisors and guided steps of every row, and the states of a network that answers 0."""
-    found = find("grid-table")
+    case = find("grid-table")
     convention = pc.FAMILIES["xpred_dit"].reference
-    assert len(found.case["rows"]) > 20
-    for row in found.case["rows"]:
+    assert len(case.case["rows"]) > 20
+    for row in case.case["rows"]:
         tag, interval, cfg, shift = row["tag"], tuple(row["cfg_interval"]), row["cfg_scale"], row["shift"]
         times = convention.grid(row["steps"], shift).tolist()
-        clock = [convention.network_time(t, shift) for t in times[:-1]]
-        values = {key: found.outputs[f"{tag}.{key}"] for key in ("t_val", "t_shifted", "divisor", "cfg")}
+        network_times = [convention.network_time(t, shift) for t in times[:-1]]
+        values = {key: case.outputs[f"{tag}.{key}"] for key in ("t_val", "t_shifted", "divisor", "cfg")}
         assert times[:-1] == values["t_val"].tolist()
-        assert clock == pytest.approx(values["t_shifted"].tolist(), abs=1e-15)
-        assert [max(1 - t, convention.min_noise_level) for t in clock] == pytest.approx(
+        assert network_times == pytest.approx(values["t_shifted"].tolist(), abs=1e-15)
+        assert [max(1 - t, convention.min_noise_level) for t in network_times] == pytest.approx(
             values["divisor"].tolist(), abs=1e-15
         )
         assert [convention.guided(t, interval, cfg) for t in times[:-1]] == values["cfg"].bool().tolist()
-        trajectory = found.outputs[f"{tag}.traj_zero_model"]
+        trajectory = case.outputs[f"{tag}.traj_zero_model"]
         states = [trajectory[0]]
         velocity = convention.velocity(lambda x, t, condition: -x / (1 - t), shift)
         pc.SOLVERS["euler"](
@@ -150,38 +150,38 @@ def test_grids_of_the_published_run():
 
 
 def torchvision_grid(pixels, columns):
-    """[B, H, W, C] uint8 in a grid with a border of two black pixels; a single picture has none."""
+    """[B, H, W, C] uint8 in a grid with a border of two black pixels; a single image has none."""
     if len(pixels) == 1:
         return pixels[0].expand(-1, -1, 3).numpy()
     count, height, width, _ = pixels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
     grid = np.zeros((rows * (height + 2) + 2, columns * (width + 2) + 2, 3), dtype=np.uint8)
-    for index, picture in enumerate(pixels):
+    for index, image in enumerate(pixels):
         row, column = divmod(index, columns)
         top, left = 2 + row * (height + 2), 2 + column * (width + 2)
-        grid[top : top + height, left : left + width] = picture.numpy()
+        grid[top : top + height, left : left + width] = image.numpy()
     return grid
 
 
 @pytest.mark.parametrize("name", ["cli-dit-mnist-7", "cli-mmpixeldit-mnist-gif"])
-def test_pictures_of_the_authors_command_line(name):
-    found = find(name)
-    model, test = built(found), found.case["tests"][0]
-    final, states = trajectory(model, found, test)
+def test_images_of_the_authors_command_line(name):
+    case = find(name)
+    model, test = built(case), case.case["tests"][0]
+    final, states = trajectory(model, case, test)
     count = len(final)
     columns = 10 if count == 100 else int(count**0.5)
     # 1e-4 was suggested. With AVX2 the run of 100 images ends 4.9e-5 from the reference, as its sensitivity of 5.7e-5
     # lets expect: hence twice that.
     tolerance = allowed(*MEASURED[name], 2e-4)
-    assert (final - found.outputs["final_normalised"]).abs().max() <= tolerance
+    assert (final - case.outputs["final_normalised"]).abs().max() <= tolerance
     display = (final * 0.5 + 0.5).clamp(0, 1)
-    assert (display - found.outputs["final_display"]).abs().max() <= tolerance / 2
-    picture = np.asarray(Image.open(found.folder / "ref_generated_samples.png"), dtype=np.int16)
-    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "reference"), columns) - picture).max() <= 1
-    movie = found.folder / "ref_sampling_process.gif"
-    if movie.exists():
-        frames = Image.open(movie)
+    assert (display - case.outputs["final_display"]).abs().max() <= tolerance / 2
+    recorded = np.asarray(Image.open(case.folder / "ref_generated_samples.png"), dtype=np.int16)
+    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "reference"), columns) - recorded).max() <= 1
+    animation = case.folder / "ref_sampling_process.gif"
+    if animation.exists():
+        frames = Image.open(animation)
         assert frames.n_frames == len(states)
         for index, state in enumerate(states):
             frames.seek(index)
@@ -219,7 +219,7 @@ def test_the_correct_trajectory_ends_on_the_image_where_the_published_one_does_n
         assert left["reference"] == pytest.approx(0.09, abs=0.01)
 
 
-def test_the_rules_differ_only_where_the_authors_program_is_wrong():
+def test_the_conventions_differ_only_where_the_authors_program_is_wrong():
     for family in pc.FAMILIES.values():
         assert (
             isinstance(family.convention("standard"), Convention) and family.convention("standard").min_noise_level == 0
@@ -231,11 +231,11 @@ def test_the_rules_differ_only_where_the_authors_program_is_wrong():
 
 
 def test_sizes_other_than_the_trained_one():
-    found = find("pixeldit-r1")
-    model = pc.load_checkpoint(found.checkpoint)
+    case = find("pixeldit-r1")
+    model = pc.load_checkpoint(case.checkpoint)
     ratio = model.params.compress_ratio
     size = (model.params.image_size + ratio, model.params.image_size + 3 * ratio)
-    picture = pc.sample(model, pc.class_condition(model, [0, 1]), size=size, steps=2)
-    assert picture.shape == (2, model.params.in_channels, *size)
+    images = pc.sample(model, pc.class_condition(model, [0, 1]), size=size, steps=2)
+    assert images.shape == (2, model.params.in_channels, *size)
     with pytest.raises(ValueError, match="nearest that does"):
         pc.sample(model, pc.class_condition(model, [0]), size=(size[0] + 1, size[1]), steps=2)

@@ -30,7 +30,7 @@ def test_the_correct_trajectory_ends_on_the_image():
         assert ends["standard"] < 1e-6 and ends["reference"] > 0.05
 
 
-def test_times_beyond_training_are_never_told_to_the_network(calls):
+def test_times_beyond_training_never_reach_the_network(calls):
     case = find("10_sampler_euler_cfg")
     model = pc.load_checkpoint(case.checkpoint)
     seen = calls(model)
@@ -42,7 +42,7 @@ def test_texts_of_different_length_are_padded_into_one_call(calls):
     case = find("10_sampler_euler_cfg")
     model = pc.load_checkpoint(case.checkpoint)
     cond, null = condition(model, case.inputs), condition(model, case.inputs, "null_")
-    cut = int(cond[1].sum(dim=1).max())  # padding behind the longest text is not needed
+    cut = int(cond[1].sum(dim=1).max())  # padding after the longest text is not needed
     short = (cond[0][:, :cut], cond[1][:, :cut], cond[2])
     settings = {"noise": first(case.inputs["z_0"]), "steps": 3, "cfg": 3.0}
     seen = calls(model)
@@ -70,11 +70,11 @@ def test_an_embedding_of_another_width_is_refused():
 
 def test_buckets(golden):
     for table in golden("50_buckets", "pixelhdm").case["tables"]:
-        told = table["params"]
-        most = min(told.get("max_resolution", 1024), told.get("bucket_max_resolution", 1024))
-        found = pixelhdm_buckets(
-            told.get("min_resolution", 256), most, told.get("patch_size", 16), told.get("max_aspect_ratio", 2.0)
+        params = table["params"]
+        most = min(params.get("max_resolution", 1024), params.get("bucket_max_resolution", 1024))
+        buckets = pixelhdm_buckets(
+            params.get("min_resolution", 256), most, params.get("patch_size", 16), params.get("max_aspect_ratio", 2.0)
         )
-        assert [(width, height) for height, width in found] == [tuple(size) for size in table["buckets_wh"]]
+        assert [(width, height) for height, width in buckets] == [tuple(size) for size in table["buckets_wh"]]
     model = pc.build_model("pixelhdm", "PixelHDM")
     assert advise((512, 512), model.spec.trained_sizes) is None and advise((512, 2048), model.spec.trained_sizes)

@@ -1,4 +1,4 @@
-"""Solvers on flows whose solution is known: order of convergence, steps, straight flows."""
+"""Solvers on flows whose exact solution is available: order of convergence, steps, straight flows."""
 
 import math
 from itertools import pairwise
