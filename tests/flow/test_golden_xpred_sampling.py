@@ -10,6 +10,8 @@ from xpred_cases import FILES, case_params, family_of, find, weights_of
 import pixeldit_core as pc
 from pixeldit_core.flow.convention import Convention
 
+pytestmark = pytest.mark.golden
+
 # What a start moved by 1e-6 changes, largest over the trajectory, for each run of a case: from `test_sensitivity`, the
 # largest of AVX-512, AVX2 and plain kernels. `sensitivity.py` says what follows from it.
 MEASURED = {
