@@ -44,7 +44,7 @@ test-portable: $(STAMP)-dev
 fuzz: $(STAMP)-dev
 	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --hostile
 	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --cases 20000 $(ARGS)
-	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --relatives --cases 2000 $(ARGS)
+	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --families --cases 2000 $(ARGS)
 
 format: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check --fix .

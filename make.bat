@@ -56,7 +56,7 @@ exit /b %ERRORLEVEL%
 set "PYTHONPATH=tests"
 "%VENV_PYTHON%" -m fuzz.run --hostile || exit /b 1
 "%VENV_PYTHON%" -m fuzz.run --cases 20000%REST% || exit /b 1
-"%VENV_PYTHON%" -m fuzz.run --relatives --cases 2000%REST%
+"%VENV_PYTHON%" -m fuzz.run --families --cases 2000%REST%
 exit /b %ERRORLEVEL%
 
 :old

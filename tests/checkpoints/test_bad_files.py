@@ -14,13 +14,13 @@ import pixeldit_core as pc
 from pixeldit_core.checkpoints.layouts import REFUSED
 
 
-def fails(path, *told):
-    """Loading and reading raise ValueError with the file's name and all of `told`; inspecting says the same."""
+def fails(path, *reason):
+    """Loading and reading raise ValueError with the file's name and all of `reason`; inspecting says the same."""
     with pytest.raises(ValueError) as error:
         pc.load_checkpoint(path)
     message = str(error.value)
     assert path.name in message
-    for text in told:
+    for text in reason:
         assert text in message, message
     try:
         refused = pc.inspect_checkpoint(path).refused
@@ -30,7 +30,7 @@ def fails(path, *told):
     return message
 
 
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (b"", "is empty"),
     (b"Not weights, but a letter to the reader.\n", "is not a checkpoint"),
     (b"<!DOCTYPE html><html><body>Sign in to download</body></html>", "is a web page"),
@@ -45,10 +45,10 @@ def fails(path, *told):
     (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "damaged or truncated"),
 ])  # fmt: skip
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_files_that_are_something_else(tmp_path, content, told, suffix):
+def test_files_that_are_something_else(tmp_path, content, reason, suffix):
     path = tmp_path / f"download{suffix}"
     path.write_bytes(content)
-    message = fails(path, told)
+    message = fails(path, reason)
     assert any(hint in message for hint in ("Get", "get", "Download", "download", "Choose"))
 
 
@@ -201,7 +201,7 @@ def file_of(path, *keys):
     return path
 
 
-@pytest.mark.parametrize("keys, told", [
+@pytest.mark.parametrize("keys, reason", [
     (["core.pixel_embedder.proj.weight", "core.lq_proj.latent_proj.0.weight", "core.y_pos_embedding"], "is PiD"),
     (["ema_denoiser.in_context_posemb", "ema_denoiser.s_embedder.proj.weight"], "is PixelDiT2"),
     (["s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"], "is PixelDiT2"),
@@ -229,11 +229,11 @@ def file_of(path, *keys):
     (["double_blocks.0.img_attn.qkv.weight"], "is a Flux model"),
     (["x_embedder.proj.weight", "blocks.0.attn.qkv.weight"], "is a DiT or SiT"),
 ])  # fmt: skip
-def test_other_models_are_refused_by_name(tmp_path, keys, told):
+def test_other_models_are_refused_by_name(tmp_path, keys, reason):
     path = file_of(tmp_path / "other.safetensors", *keys)
-    fails(path, told)
+    fails(path, reason)
     info = pc.inspect_checkpoint(path)
-    assert info.family is None and told.removeprefix("is ") in info.title
+    assert info.family is None and reason.removeprefix("is ") in info.title
 
 
 def test_every_refusal_says_what_to_do(tmp_path):

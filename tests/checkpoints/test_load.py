@@ -270,7 +270,7 @@ def rewrite_metadata(path, change):
 
 
 @pytest.mark.parametrize(
-    "about, told",
+    "about, reason",
     [
         ("{", 'metadata entry "pixeldit" is not readable'),
         ("[]", 'metadata entry "pixeldit" is not readable'),
@@ -284,12 +284,12 @@ def rewrite_metadata(path, change):
         ('{"family": "sd"}', '"sd"'),
     ],
 )
-def test_metadata_that_is_wrong_is_told(tiny_file, about, told):
+def test_metadata_that_is_wrong_is_named(tiny_file, about, reason):
     rewrite_metadata(tiny_file, lambda metadata: metadata.update(pixeldit=about))
-    with pytest.raises(ValueError, match=told) as error:
+    with pytest.raises(ValueError, match=reason) as error:
         pc.load_checkpoint(tiny_file)
     assert "tiny.safetensors" in str(error.value)
-    assert told in pc.inspect_checkpoint(tiny_file).refused
+    assert reason in pc.inspect_checkpoint(tiny_file).refused
 
 
 def test_inspecting_reads_the_header_only(tmp_path):

@@ -175,8 +175,8 @@ def test_a_config_beside_a_file_tells_what_shapes_do_not(tiny_t2i, tmp_path):
     assert (model.params.use_text_rope, model.params.text_rope_theta) == (False, 500)
     assert model.params.use_pixel_abs_pos is True
     assert model.settings.timeshift == 2.5 and model.settings.steps == SETTINGS["t2i-1024"].steps
-    told = pc.load_checkpoint(path, params={"use_text_rope": True})
-    assert told.params.use_text_rope is True, "the caller knows best"
+    reason = pc.load_checkpoint(path, params={"use_text_rope": True})
+    assert reason.params.use_text_rope is True, "the caller knows best"
 
 
 def test_the_file_s_own_metadata_wins_over_a_config(tiny_t2i, tmp_path):

@@ -85,10 +85,10 @@ def test_a_lora_of_another_program_paints_as_there(golden, name):
     assert (case.outputs["velocity_lora"] - case.outputs["velocity"]).abs().max() > 1
     assert hashlib.sha256(path.read_bytes()).digest() == before  # weights may be mapped from their file
 
-    told = case.case["lora"]
+    reason = case.case["lora"]
     lora = read_lora(case.folder / name, shapes_of(model))
-    assert {pair.scale for pair in lora.pairs.values()} == {told["scale"]}
-    assert {pair.alpha for pair in lora.pairs.values()} == {told["alpha"]}
+    assert {pair.scale for pair in lora.pairs.values()} == {reason["scale"]}
+    assert {pair.alpha for pair in lora.pairs.values()} == {reason["alpha"]}
     assert (lora.total, lora.unknown, lora.source) == (8, (), "/".join(name.split("/")[1:]) or lora.source)
     assert lora.source.endswith(".safetensors")
 
@@ -360,12 +360,12 @@ def test_modules_of_other_networks_are_listed_and_left_out(tiny_t2i, tmp_path, c
     assert "lora.safetensors: skipped" in caplog.text and "patch_blocks.7.attn.qkv_x" in caplog.text
 
 
-def fails(model, path, *told):
-    """Applying raises ValueError with all of `told`, and leaves the model as it was."""
+def fails(model, path, *reason):
+    """Applying raises ValueError with all of `reason`, and leaves the model as it was."""
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
     with pytest.raises(ValueError) as error:
         pc.apply_lora(model, path)
-    for text in told:
+    for text in reason:
         assert text in str(error.value), str(error.value)
     assert str(error.value).endswith(".")
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
@@ -379,11 +379,11 @@ def test_pixeldit2_is_refused_by_name(tiny, golden, tmp_path):
     fails(tiny(), saved(tmp_path / "edit.safetensors", {"source_gates": torch.zeros(2)}, edit), "of PixelDiT2")
 
 
-@pytest.mark.parametrize("end, told", [
+@pytest.mark.parametrize("end, reason", [
     ("dora_scale", "is DoRA"), ("lora_magnitude_vector.weight", "is DoRA"), ("lora_magnitude_vector", "is DoRA"),
     ("hada_w1_a", "is LoHa"), ("lokr_w1", "is LoKr"), ("lokr_w2_b", "is LoKr"), ("oft_blocks", "is OFT"),
 ])  # fmt: skip
-def test_relatives_of_lora_are_refused_by_name(tiny_t2i, tmp_path, end, told):
+def test_other_adapters_are_refused_by_name(tiny_t2i, tmp_path, end, reason):
     model = tiny_t2i()
     name = f"diffusion_model.{PATHS[0]}.{end}"
     path = saved(tmp_path / "relative.safetensors", written(pairs_for(shapes_of(model))) | {name: torch.ones(3)})
@@ -391,7 +391,7 @@ def test_relatives_of_lora_are_refused_by_name(tiny_t2i, tmp_path, end, told):
         model,
         path,
         path.name,
-        f"{told}, not a plain LoRA",
+        f"{reason}, not a plain LoRA",
         name,
         "Only plain LoRA can be merged here",
         "node PixelDiT LoRA",
@@ -420,7 +420,7 @@ def test_other_files_are_no_lora(tiny_t2i, tmp_path):
     fails(model, tmp_path / "page.safetensors", "is a web page")
 
 
-@pytest.mark.parametrize("module, told", [
+@pytest.mark.parametrize("module, reason", [
     ("lora_unet_double_blocks_0_img_attn_qkv", "It was made for Flux"),
     ("transformer.single_transformer_blocks.0.attn.to_q", "It was made for Flux"),
     ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", "It was made for Stable Diffusion."),
@@ -433,10 +433,10 @@ def test_other_files_are_no_lora(tiny_t2i, tmp_path):
     ("diffusion_model.patch_blocks.0.attention.qkv_proj.q_proj", "It was made for PixelHDM"),
     ("something.else", "It was made for another model"),
 ])  # fmt: skip
-def test_a_file_of_which_nothing_applies_says_what_it_is_for(tiny_t2i, tmp_path, module, told):
+def test_a_file_of_which_nothing_applies_says_what_it_is_for(tiny_t2i, tmp_path, module, reason):
     model = tiny_t2i()
     path = saved(tmp_path / "lora.safetensors", written({module: random_pair(4, 4)}, ""))
-    fails(model, path, "lora.safetensors: none of its 1 modules is in this network: " + module, told, "Choose")
+    fails(model, path, "lora.safetensors: none of its 1 modules is in this network: " + module, reason, "Choose")
 
 
 def test_a_text_lora_on_the_class_network_is_told_what_it_is_for(tiny, tiny_t2i, tmp_path):
@@ -472,13 +472,13 @@ def test_a_vector_takes_no_pair(tiny_t2i, tmp_path):
     fails(model, path, "[24, 3] x [3, 1] for patch_blocks.0.norm_x1.weight, which is [24]")
 
 
-@pytest.mark.parametrize("half, told", [("lora_up", "up"), ("lora_down", "down")])
-def test_a_missing_half_of_a_pair_is_named(tiny_t2i, tmp_path, half, told):
+@pytest.mark.parametrize("half, reason", [("lora_up", "up"), ("lora_down", "down")])
+def test_a_missing_half_of_a_pair_is_named(tiny_t2i, tmp_path, half, reason):
     model = tiny_t2i()
     tensors = written(pairs_for(shapes_of(model)))
     del tensors[f"diffusion_model.{PATHS[1]}.{half}.weight"]
     path = saved(tmp_path / "lora.safetensors", tensors)
-    fails(model, path, f"lora.safetensors: {PATHS[1]}.weight has no {told} matrix", "incomplete")
+    fails(model, path, f"lora.safetensors: {PATHS[1]}.weight has no {reason} matrix", "incomplete")
 
 
 def test_two_pairs_for_a_weight_are_a_contradiction(tiny_t2i, tmp_path):
@@ -493,16 +493,16 @@ def test_two_pairs_for_a_weight_are_a_contradiction(tiny_t2i, tmp_path):
     fails(model, path, f"has pairs for {MODULATION}.0.weight and for ComfyUI's halves", "Save one alone")
 
 
-@pytest.mark.parametrize("alpha, told", [
+@pytest.mark.parametrize("alpha, reason", [
     (float("nan"), "is nan"), (float("inf"), "is inf"), ([1.0, 2.0], "is [2]"), (True, "is True"), ([], "is [0]"),
 ])  # fmt: skip
-def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha, told):
+def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha, reason):
     model = tiny_t2i()
     path = saved(tmp_path / "lora.safetensors", written(pairs_for(shapes_of(model), PATHS[:1]), alpha=alpha))
-    fails(model, path, f"lora.safetensors: alpha of diffusion_model.{PATHS[0]} {told}", "finite number")
+    fails(model, path, f"lora.safetensors: alpha of diffusion_model.{PATHS[0]} {reason}", "finite number")
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, reason", [
     ("{", "is not JSON"), ("", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[1]", "is not a JSON object"),
     ('{"lora_alpha": NaN}', "is nan"), ('{"lora_alpha": "8"}', "is '8'"), ('{"lora_alpha": true}', "is True"),
     ('{"lora_alpha": 1e999}', "is inf"), (f'{{"lora_alpha": {"9" * 400}}}', "is inf"),
@@ -511,7 +511,7 @@ def test_an_alpha_that_is_no_finite_number_is_refused(tiny_t2i, tmp_path, alpha,
     ('{"alpha_pattern": {"(": 1}}', "is not a valid regular expression"), ('{"alpha_pattern": {"qkv_x": null}}', None),
 ])  # fmt: skip
 @pytest.mark.parametrize("place", ["beside", "header"])
-def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, told, place):
+def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, reason, place):
     model = tiny_t2i()
     tensors = written(pairs_for(shapes_of(model), PATHS[:1]), "base_model.model.", alpha=None, **PEFT)
     path = tmp_path / "own.safetensors"
@@ -520,10 +520,10 @@ def test_settings_that_are_no_settings_are_refused(tiny_t2i, tmp_path, text, tol
     else:
         saved(path, tensors)
         (tmp_path / "adapter_config.json").write_text(text)
-    if told is None:
+    if reason is None:
         assert pc.apply_lora(model, path) == 1
     else:
-        fails(model, path, path.name, told)
+        fails(model, path, path.name, reason)
 
 
 def test_a_pickled_file_runs_no_code(tiny_t2i, tmp_path):

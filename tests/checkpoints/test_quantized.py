@@ -201,8 +201,8 @@ def test_sizes_without_padding_where_the_header_tells():
         "core.patch_blocks.0.attn.qkv_x.weight": (96, 32),
     }
     quantized = {key: "mxfp8" for key in shapes if key.endswith(".weight")}
-    told = {"core.patch_blocks.0.attn.proj_x.weight": (24, 32)}
-    assert real_shapes(shapes, quantized) == shapes | told
+    declared = {"core.patch_blocks.0.attn.proj_x.weight": (24, 32)}
+    assert real_shapes(shapes, quantized) == shapes | declared
     wide = shapes | {"core.s_embedder.proj.bias": (25,), "core.patch_blocks.0.mlp_x.w1.weight": (96, 32)}
     assert real_shapes(wide, quantized)["core.patch_blocks.0.mlp_x.w1.weight"] == (66, 32)
     assert real_shapes(shapes, {}) == shapes
@@ -229,7 +229,7 @@ def rotated(group):
     return lambda parts: parts | {"comfy_quant": bytes_of(INT8 | {"convrot": True, "convrot_groupsize": group})}
 
 
-def told(about):
+def declared(about):
     return lambda parts: parts | {"comfy_quant": bytes_of(about)}
 
 
@@ -255,18 +255,18 @@ BROKEN = [
     ("mxfp8", scaled(torch.zeros(512, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
     ("mxfp8", scaled(torch.ones(())), "qkv_x.weight is [96, 32], expected [72, 24]", True),
     ("fp8", lambda parts: parts | {"weight_scale_2": torch.ones(())}, "second scale", True),
-    ("int8", told("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", told("[]"), "expected a dictionary", False),
-    ("int8", told("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
-    ("int8", told({}), "has the format of type NoneType", False),
-    ("int8", told({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
+    ("int8", declared("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", declared("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", declared("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
+    ("int8", declared("[]"), "expected a dictionary", False),
+    ("int8", declared("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
+    ("int8", declared({}), "has the format of type NoneType", False),
+    ("int8", declared({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
     ("int8", rotated("4" * 60000), "in groups of '444", False),
-    ("int8", told({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
-    ("int8", told({"format": "int4"}), "has the format 'int4'", False),
-    ("int8", told({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
-    ("int8", told({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
+    ("int8", declared({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
+    ("int8", declared({"format": "int4"}), "has the format 'int4'", False),
+    ("int8", declared({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
+    ("int8", declared({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
     ("int8", rotated(16), "in groups of 16", False),  # of 24 inputs
     ("int8", rotated(8), "in groups of 8", False),
     ("int8", rotated(0), "in groups of 0", False),
@@ -274,9 +274,9 @@ BROKEN = [
     ("int8", rotated(4.0), "in groups of 4.0", False),
     ("int8", rotated("4"), "in groups of '4'", False),
     ("int8", rotated(4**40), f"in groups of {4**40}", False),
-    ("int8", told(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
-    ("int8", told(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
-    ("fp8", told({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
+    ("int8", declared(INT8 | {"convrot": True}), "in groups of 256", False),  # what it means without a number
+    ("int8", declared(INT8 | {"convrot": "false"}), "has convrot 'false', expected true or false", False),
+    ("fp8", declared({"format": "float8_e4m3fn", "convrot": True, "convrot_groupsize": 4}), "is fp8 [72, 24]", False),
 ]  # fmt: skip
 
 
@@ -310,8 +310,8 @@ def with_layers(path, state, layers):
     ("[" * 100000, "_quantization_metadata is not readable as JSON"),
 ])  # fmt: skip
 def test_a_header_that_tells_nonsense_is_named(tiny_t2i, tmp_path, layers, text):
-    path = with_layers(tmp_path / "told.safetensors", tiny_t2i().network.state_dict(), layers)
-    with pytest.raises(ValueError, match=f"told.safetensors: .*{re.escape(text)}") as error:
+    path = with_layers(tmp_path / "declared.safetensors", tiny_t2i().network.state_dict(), layers)
+    with pytest.raises(ValueError, match=f"declared.safetensors: .*{re.escape(text)}") as error:
         pc.load_checkpoint(path)
     assert pc.inspect_checkpoint(path).refused == str(error.value) and "bf16 file" in str(error.value)
 

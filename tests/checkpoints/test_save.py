@@ -54,7 +54,7 @@ def test_a_merged_lora_keeps_the_dtype_of_a_float8_file(tiny_file, tmp_path):
     assert merged[NAME].float().isfinite().all() and merged[NAME].float().abs().max() == 448, "cut off, not NaN"
 
 
-def test_what_it_was_made_from_is_told(tiny, tiny_file, tmp_path):
+def test_what_it_was_made_from_is_named(tiny, tiny_file, tmp_path):
     lora = make_lora(tmp_path / "a.safetensors")
     path = pc.save_checkpoint(tiny_file, tmp_path / "copy.safetensors", loras=[(lora, 0.5)])
     sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (tiny_file, lora)}
@@ -123,13 +123,13 @@ def test_a_full_disk_leaves_nothing(tiny_file, tmp_path):
         "try:\n"
         "    pc.save_checkpoint(sys.argv[1], sys.argv[2])\n"
         "except ValueError as error:\n"
-        "    sys.exit('told: ' + str(error))\n"
+        "    sys.exit('error: ' + str(error))\n"
     )
     before = tiny_file.read_bytes()
     done = subprocess.run(
         [sys.executable, "-c", script, tiny_file, target], capture_output=True, text=True, timeout=120, check=False
     )
-    assert "told: " in done.stderr and "could not be written" in done.stderr, done.stderr
+    assert "error: " in done.stderr and "could not be written" in done.stderr, done.stderr
     assert list(target.parent.iterdir()) == [] and tiny_file.read_bytes() == before
 
 

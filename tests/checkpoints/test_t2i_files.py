@@ -74,8 +74,8 @@ WRITTEN = [
 def test_a_file_of_another_program_paints_as_there(golden, system, name, layout, weights, split):
     case = golden(name, system)
     path, config = file_of(case), case.case["config"]
-    told = {key: value for key, value in config.items() if key in NOT_IN_SHAPES}
-    model = pc.load_checkpoint(path, params=told)
+    reason = {key: value for key, value in config.items() if key in NOT_IN_SHAPES}
+    model = pc.load_checkpoint(path, params=reason)
     stored, _ = pc.read_checkpoint(path)
     assert any("_modulation_msa." in key for key in stored) == split
 
@@ -283,12 +283,12 @@ def test_the_variant_of_four_maps_is_for_the_canonical_layout(tiny_t2i, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["core.safetensors", "own.safetensors"]
 
 
-def fails(path, *told):
-    """Loading raises ValueError with the file's name and all of `told`; inspecting says the same."""
+def fails(path, *reason):
+    """Loading raises ValueError with the file's name and all of `reason`; inspecting says the same."""
     with pytest.raises(ValueError) as error:
         pc.load_checkpoint(path)
     message = str(error.value)
-    for text in (path.name, *told):
+    for text in (path.name, *reason):
         assert text in message, message
     info = pc.inspect_checkpoint(path)
     assert info.refused == message and info.family is None

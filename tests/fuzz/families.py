@@ -1,4 +1,4 @@
-"""Checkpoints of the relatives (x-prediction networks, PixelHDM) as their trainers write them, whole and hostile.
+"""Checkpoints of the other families (x-prediction networks, PixelHDM) as their trainers write them, whole and hostile.
 
 Nothing of a file's bytes is damaged here: what is inside of a well-formed one is not what it should be.
 """
@@ -64,25 +64,25 @@ def values(dice: random.Random) -> Any:
 
 def xpred_params(dice: random.Random, kind: str) -> Any:
     heads, size = dice.choice((1, 2, 4)), dice.choice((2, 4, 8, 32))
-    told = {"dim": dice.choice((4, 6, 16)), "depth": dice.choice((1, 2)), "heads": heads, "dim_head": size}
-    told |= {"patch_size": dice.choice((1, 2, 4)), "in_channels": dice.choice((1, 2, 3, 3, 4, 5)), "num_classes": 3}
-    told |= {"mlp_hidden_dim": dice.choice((1, 16)), "qk_norm": dice.choice(("", "rmsnorm", "layernorm"))}
-    told |= {"use_abs_pe": dice.random() < 0.7, "image_size": dice.choice((4, 6, 8, 9))}
-    told |= {"num_registers": dice.choice((1, 2))} if "mm" in kind else {}
+    declared = {"dim": dice.choice((4, 6, 16)), "depth": dice.choice((1, 2)), "heads": heads, "dim_head": size}
+    declared |= {"patch_size": dice.choice((1, 2, 4)), "in_channels": dice.choice((1, 2, 3, 3, 4, 5)), "num_classes": 3}
+    declared |= {"mlp_hidden_dim": dice.choice((1, 16)), "qk_norm": dice.choice(("", "rmsnorm", "layernorm"))}
+    declared |= {"use_abs_pe": dice.random() < 0.7, "image_size": dice.choice((4, 6, 8, 9))}
+    declared |= {"num_registers": dice.choice((1, 2))} if "mm" in kind else {}
     if "pixel" in kind:
-        told |= {"pixel_dim": dice.choice((1, 4)), "pixel_depth": 1, "compress_ratio": dice.choice((1, 2))}
-        told |= {"pixel_mlp_hidden_dim": 4}
-    return pc.FAMILIES[kind].params(**told)
+        declared |= {"pixel_dim": dice.choice((1, 4)), "pixel_depth": 1, "compress_ratio": dice.choice((1, 2))}
+        declared |= {"pixel_mlp_hidden_dim": 4}
+    return pc.FAMILIES[kind].params(**declared)
 
 
 def pixelhdm_params(dice: random.Random) -> Any:
-    told = {"hidden_dim": 8, "num_heads": 2, "num_kv_heads": dice.choice((1, 2)), "pixel_dim": dice.choice((2, 3))}
-    told |= {"patch_size": dice.choice((1, 2, 4)), "patch_layers": dice.choice((1, 2)), "pixel_layers": 1}
-    told |= {"bottleneck_dim": dice.choice((1, 4)), "time_embed_dim": 4, "mrope_text_dim": 4, "mrope_img_h_dim": 0}
-    told |= {"mrope_img_w_dim": 0, "gate_type": dice.choice(("headwise", "elementwise"))}
-    told |= {"gate_bias": dice.random() < 0.3, "mlp_ratio": dice.choice((None, 2.0))}
+    declared = {"hidden_dim": 8, "num_heads": 2, "num_kv_heads": dice.choice((1, 2)), "pixel_dim": dice.choice((2, 3))}
+    declared |= {"patch_size": dice.choice((1, 2, 4)), "patch_layers": dice.choice((1, 2)), "pixel_layers": 1}
+    declared |= {"bottleneck_dim": dice.choice((1, 4)), "time_embed_dim": 4, "mrope_text_dim": 4, "mrope_img_h_dim": 0}
+    declared |= {"mrope_img_w_dim": 0, "gate_type": dice.choice(("headwise", "elementwise"))}
+    declared |= {"gate_bias": dice.random() < 0.3, "mlp_ratio": dice.choice((None, 2.0))}
     channels = dice.choice((3, 3, 3, 1, 4))
-    return pc.FAMILIES["pixelhdm"].params(**told, in_channels=channels, out_channels=channels)
+    return pc.FAMILIES["pixelhdm"].params(**declared, in_channels=channels, out_channels=channels)
 
 
 def weights_of(kind: str, params: Any, dice: random.Random) -> dict[str, Tensor]:
@@ -97,8 +97,8 @@ def xpred_config(params: Any) -> dict[str, Any]:
     names = {"pixel_dim": "pit_dim", "pixel_depth": "pit_depth"} | (
         {"dim": "dit_dim", "depth": "dit_depth"} if params.pixel_depth else {}
     )
-    told = {names.get(key, key): value for key, value in asdict(params).items()}
-    model = {key: value for key, value in told.items() if not key.startswith(("image", "num_classes", "in_"))}
+    declared = {names.get(key, key): value for key, value in asdict(params).items()}
+    model = {key: value for key, value in declared.items() if not key.startswith(("image", "num_classes", "in_"))}
     model |= {"qk_norm": params.qk_norm or None}
     del model["mlp_hidden_dim"], model["pixel_mlp_hidden_dim"]
     dataset = {"name": "mnist", "image_size": params.image_size, "in_channels": params.in_channels}
@@ -107,8 +107,8 @@ def xpred_config(params: Any) -> dict[str, Any]:
 
 
 def pixelhdm_config(params: Any) -> dict[str, Any]:
-    told = {key: value for key, value in asdict(params).items() if value is not None}
-    return told | {"model_type": "pixelhdm", "cfg_scale": 7.5, "repa_enabled": True}
+    declared = {key: value for key, value in asdict(params).items() if value is not None}
+    return declared | {"model_type": "pixelhdm", "cfg_scale": 7.5, "repa_enabled": True}
 
 
 def with_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -326,7 +326,7 @@ def safetensors(state: dict[str, Any], metadata: dict[str, str]) -> bytes:
     return save({key: value.contiguous().clone() for key, value in tensors.items()}, metadata)
 
 
-def relative_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
+def family_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
     """The files of a case, the checkpoint first; a config.json may lie beside it."""
     kind, params, stored = sound(dice.randrange(POOL))
     stored = dict(stored)

@@ -74,7 +74,7 @@ def safetensors_file(header: bytes, data: bytes = b"") -> bytes:
 
 
 class Trap:
-    """Does what it is told when a careless reader unpickles it."""
+    """Runs code when a careless reader unpickles it."""
 
     def __init__(self, *made: object):
         self.made = made

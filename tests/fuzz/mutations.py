@@ -58,7 +58,7 @@ def mutate(dice: random.Random, name: str, content: bytes) -> bytes:
 
 
 def boundaries(content: bytes) -> list[int]:
-    """Where the parts of a file begin and end, as far as they can be told by looking."""
+    """Where the parts of a file begin and end, as far as that can be seen."""
     found = {0, 1, 4, 7, 8, 9, len(content) - 1}
     if content[8:9] == b"{":
         end = 8 + int.from_bytes(content[:8], "little")

@@ -2,7 +2,7 @@
 
 A case is made from its seed and number alone, so that one that fails is made again by `--first NUMBER --cases 1`.
 `--hostile` runs the named ones instead, of which every one asks for code, memory or time, under a limit of memory;
-`--relatives` well-formed ones of the x-prediction networks and of PixelHDM with something else inside than should be.
+`--families` well-formed ones of the x-prediction networks and of PixelHDM with something else inside than should be.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz.families import KINDS as RELATIVES
-from fuzz.families import POOL, lora_case, relative_case, sound
+from fuzz.families import POOL, family_case, lora_case, sound
 from fuzz.hostile import hostile_files
 from fuzz.mutations import mutate
 
@@ -90,10 +90,10 @@ def sound_files(folder: Path) -> dict[str, bytes]:
                 path = folder / "torch.ckpt"
                 torch.save(stored, path, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
-    return files | sound_relatives(folder)
+    return files | sound_families(folder)
 
 
-def sound_relatives(folder: Path) -> dict[str, bytes]:
+def sound_families(folder: Path) -> dict[str, bytes]:
     """The same of each relative, as its trainer and as we write it."""
     files = {}
     for kind in RELATIVES:
@@ -164,12 +164,12 @@ def run_cases(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str
     return outcomes, wrong
 
 
-def run_relatives(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str, int], list[str]]:
-    """Outcomes of well-formed files of the relatives: what loads is drawn with and saved again, or tells why not."""
+def run_families(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str, int], list[str]]:
+    """Outcomes of well-formed files of the other families: what loads samples and is saved again, else says why."""
     outcomes: dict[str, int] = collections.Counter()
-    wrong, place = [], folder / "relatives"
+    wrong, place = [], folder / "families"
     place.mkdir(exist_ok=True)
-    bases = [pc.load_checkpoint(write_case(place, relative_case(random.Random(number), False))) for number in range(8)]
+    bases = [pc.load_checkpoint(write_case(place, family_case(random.Random(number), False))) for number in range(8)]
     for number in range(first, first + count):
         dice = random.Random(f"{seed}/{number}")
         (folder / "case").write_text(str(number))
@@ -180,7 +180,7 @@ def run_relatives(folder: Path, first: int, count: int, seed: int) -> tuple[dict
                 path = write_case(place, lora_case(dice, shapes))
                 outcomes["lora " + attempt_lora(path, base)] += 1
             else:
-                path = write_case(place, relative_case(dice))
+                path = write_case(place, family_case(dice))
                 outcomes[attempt_whole(path, folder / "it-ran")] += 1
         except Wrong as error:
             wrong.append(f"case {number} ({path.name}): {error}")
@@ -299,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--hostile", action="store_true", help="the named cases instead")
-    parser.add_argument("--relatives", action="store_true", help="cases of the relatives instead")
+    parser.add_argument("--families", action="store_true", help="files of the other families instead")
     parser.add_argument("--folder", type=Path, help="where files are written, and stay; else somewhere that goes away")
     chosen = parser.parse_args(arguments)
     faulthandler.enable()
@@ -311,12 +311,12 @@ def main(arguments: list[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         if chosen.hostile:
             outcomes, wrong = run_hostile(folder)
-        elif chosen.relatives:
-            outcomes, wrong = run_relatives(folder, chosen.first, chosen.cases, chosen.seed)
+        elif chosen.families:
+            outcomes, wrong = run_families(folder, chosen.first, chosen.cases, chosen.seed)
         else:
             outcomes, wrong = run_cases(folder, chosen.first, chosen.cases, chosen.seed)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    lines = [*wrong[:50], f"{told}, {len(wrong)} wrong, in {time.monotonic() - began:.0f} seconds"]
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    lines = [*wrong[:50], f"{summary}, {len(wrong)} wrong, in {time.monotonic() - began:.0f} seconds"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if wrong else 0
 

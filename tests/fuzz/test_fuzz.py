@@ -26,8 +26,8 @@ pytestmark = pytest.mark.fuzz
 ROOT = Path(__file__).parents[2]
 
 
-def refused(path, *told):
-    """Both readers refuse a file with the same words, its name and `told` among them."""
+def refused(path, *reason):
+    """Both readers refuse a file with the same words, its name and `reason` among them."""
     messages = []
     for read in (pc.load_checkpoint, pc.inspect_checkpoint):
         try:
@@ -36,7 +36,7 @@ def refused(path, *told):
         except ValueError as error:
             messages.append(str(error))
     assert messages[0] and messages[0] == messages[1]
-    for text in (path.name, *told):
+    for text in (path.name, *reason):
         assert text in messages[0], messages[0]
 
 
@@ -51,21 +51,21 @@ def run(*arguments):
 
 def test_random_damage(tmp_path):
     """A small budget that is always the same; `make fuzz` has a large one."""
-    told = run("--cases", 400, "--seed", 0, "--folder", tmp_path)
-    assert " 0 wrong" in told and " loaded" in told and " refused" in told
+    summary = run("--cases", 400, "--seed", 0, "--folder", tmp_path)
+    assert " 0 wrong" in summary and " loaded" in summary and " refused" in summary
 
 
-def test_relatives(tmp_path):
+def test_other_families(tmp_path):
     """Well-formed files of the x-prediction networks and of PixelHDM: all that loads draws, or tells why not."""
-    told = run("--relatives", "--cases", 40, "--seed", 0, "--folder", tmp_path)
-    assert " 0 wrong" in told and " drawn" in told and " refused" in told and " lora applied" in told
+    summary = run("--families", "--cases", 40, "--seed", 0, "--folder", tmp_path)
+    assert " 0 wrong" in summary and " drawn" in summary and " refused" in summary and " lora applied" in summary
 
 
 @pytest.mark.slow
 def test_hostile_files(tmp_path):
     """Each asks for code, memory or time; all together have three GiB of memory."""
-    told = run("--hostile", "--folder", tmp_path)
-    assert " 0 wrong" in told
+    summary = run("--hostile", "--folder", tmp_path)
+    assert " 0 wrong" in summary
 
 
 @pytest.mark.parametrize("container", ["safetensors", "zip", "legacy"])
@@ -94,7 +94,7 @@ def test_a_case_is_made_from_its_number(tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (lambda of: hostile.call("builtins.bytearray", hostile.integer(9)), 'wants to load "builtins.bytearray"'),
     (lambda of: hostile.call("torch._utils._rebuild_sparse_tensor"), '"torch._utils._rebuild_sparse_tensor"'),
     (lambda of: hostile.call("torch._utils._rebuild_qtensor"), 'wants to load "torch._utils._rebuild_qtensor"'),
@@ -107,7 +107,7 @@ def test_a_case_is_made_from_its_number(tmp_path):
     (lambda of: b"}" + hostile.row(1) + b"Ns", "neither a string nor a small number"),
     (lambda of: hostile.call("torch.storage.UntypedStorage", hostile.integer(9)), "in a way that torch does not write"),
 ])  # fmt: skip
-def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, told):
+def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, legacy, content, reason):
     monkeypatch.setattr(torch, "load", None)
     inside = b"\x80\x02" + hostile.table(a=content(hostile.storage(1, legacy=legacy))) + b"."
     path = tmp_path / "odd.ckpt"
@@ -115,18 +115,18 @@ def test_pickles_are_refused_before_torch_reads_them(tmp_path, monkeypatch, lega
     path.write_bytes(
         hostile.legacy_file(inside, ("0",), struct.pack("<q", 1) + data) if legacy else hostile.zip_file(inside, data)
     )
-    refused(path, told, "as .safetensors")
+    refused(path, reason, "as .safetensors")
 
 
-@pytest.mark.parametrize("content, told", [
+@pytest.mark.parametrize("content, reason", [
     (b"}q\x00" + hostile.text("a") + b"h\x00s", "nests dictionaries more than 16 deep"),
     (b"}q\x00" + b"".join(b"}(" + b"".join(hostile.text(str(n)) + b"h\x00" for n in range(10)) + b"uq\x00"
                           for _ in range(9)), "entries"),
 ])  # fmt: skip
-def test_dictionaries_without_an_end(tmp_path, content, told):
+def test_dictionaries_without_an_end(tmp_path, content, reason):
     path = tmp_path / "endless.ckpt"
     path.write_bytes(hostile.zip_file(b"\x80\x02" + content + b"."))
-    refused(path, told, "Choose another")
+    refused(path, reason, "Choose another")
 
 
 def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):

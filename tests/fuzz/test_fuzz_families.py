@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fuzz import families as relatives
+from fuzz import families as other_families
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
@@ -21,10 +21,10 @@ def xpred_file(path, dataset=None, model=None, **sizes):
     """A trainer's file of a small network, with other values in its configuration."""
     sizes = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch_size": 2, "image_size": 8} | sizes
     params = pc.FAMILIES["xpred_dit"].params(**sizes)
-    config = relatives.xpred_config(params)
+    config = other_families.xpred_config(params)
     config["dataset"] |= dataset or {}
     config["model"] |= model or {}
-    state = relatives.weights_of("xpred_dit", params, random.Random(0))
+    state = other_families.weights_of("xpred_dit", params, random.Random(0))
     torch.save({"model_state_dict": state, "config": config}, path)
     return path
 
@@ -71,7 +71,7 @@ def test_values_of_our_own_metadata_are_checked_and_not_told_at_length(tmp_path,
     model = pc.load_checkpoint(xpred_file(tmp_path / "sound.pt", use_abs_pe=False))
     model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=2, cfg=1.0))
     path = pc.save_checkpoint(model, tmp_path / "odd.safetensors")
-    about = json.loads(relatives.write_metadata(model.spec)["pixeldit"])
+    about = json.loads(other_families.write_metadata(model.spec)["pixeldit"])
     (about[part] if part else about)[key] = value
     save_file(dict(model.network.state_dict()), path, {"pixeldit": json.dumps(about)})
     refused(path)
@@ -82,8 +82,11 @@ def pixelhdm_file(path, config=None, **sizes):
     sizes = {"hidden_dim": 8, "num_heads": 2, "num_kv_heads": 1, "pixel_dim": 2, "patch_size": 2} | sizes
     sizes |= {"patch_layers": 1, "pixel_layers": 1, "mrope_text_dim": 4, "mrope_img_h_dim": 0, "mrope_img_w_dim": 0}
     params = pc.FAMILIES["pixelhdm"].params(**sizes)
-    state = relatives.weights_of("pixelhdm", params, random.Random(0))
-    stored = {"model": relatives.with_aliases(state), "config": relatives.pixelhdm_config(params) | (config or {})}
+    state = other_families.weights_of("pixelhdm", params, random.Random(0))
+    stored = {
+        "model": other_families.with_aliases(state),
+        "config": other_families.pixelhdm_config(params) | (config or {}),
+    }
     torch.save(stored, path)
     return path
 
