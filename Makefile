@@ -35,7 +35,7 @@ demo: $(STAMP)-standalone
 test: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pyright
+	$(VENV_PYTHON) -m pyright --pythonpath $(VENV_PYTHON)
 	$(VENV_PYTHON) -m pytest $(ARGS)
 
 test-portable: $(STAMP)-dev

@@ -44,7 +44,7 @@ exit /b %ERRORLEVEL%
 :test
 "%VENV_PYTHON%" -m ruff check . || exit /b 1
 "%VENV_PYTHON%" -m ruff format --check . || exit /b 1
-"%VENV_PYTHON%" -m pyright || exit /b 1
+"%VENV_PYTHON%" -m pyright --pythonpath "%VENV_PYTHON%" || exit /b 1
 "%VENV_PYTHON%" -m pytest%REST%
 exit /b %ERRORLEVEL%
 

@@ -52,10 +52,8 @@ class PixelDiTClassLabel(io.ComfyNode):
     def execute(cls, model, class_name: str, classes: str) -> io.NodeOutput:
         spec = require_classes(model)
         count, names = spec.params.num_classes, spec.class_names
-        if classes.strip():
-            chosen = parse_classes(classes, count, names)
-        else:
-            chosen = [find_class(class_name, count, names)]
+        listed = classes.strip()
+        chosen = parse_classes(classes, count, names) if listed else [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
         shown.append(f"{count}: null class")
         show_text(cls, f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)")

@@ -1,4 +1,4 @@
-"""Fixtures of all tests; what they are made of is in helpers.py and factories.py."""
+"""Fixtures of all tests; built by helpers.py and factories.py."""
 
 import os
 from types import SimpleNamespace
@@ -77,13 +77,13 @@ def calls():
     """A function that records each call of a model's network: rows, time, labels (or text) and output."""
 
     def record(model):
-        found = []
+        seen = []
 
         def note(_, arguments, output):
             x, time, labels = arguments[:3]
-            found.append(SimpleNamespace(rows=len(x), time=time.clone(), labels=labels.clone(), output=output.clone()))
+            seen.append(SimpleNamespace(rows=len(x), time=time.clone(), labels=labels.clone(), output=output.clone()))
 
         model.network.register_forward_hook(note)
-        return found
+        return seen
 
     return record

@@ -14,7 +14,7 @@ TINY = pc.PixelDiTParams(
     patch_size=4,
     pixel_hidden_size=4,
     num_classes=12,
-    mlp_hidden_size=64,  # what the shapes tell, so that params are equal after loading
+    mlp_hidden_size=64,  # what shapes give, so that params are equal after loading
     pixel_attn_hidden_size=24,
     pixel_num_groups=2,
 )
@@ -51,7 +51,7 @@ def fill(network, seed=0, scale=0.1):
 
 
 def tiny_model(params=TINY, seed=0, dtype=torch.float32, **factory_kwargs):
-    """A class-conditional model with names for its twelve classes, and settings of its own."""
+    """A class-conditional model with names for its twelve classes and with settings."""
     model = pc.build_model("pixeldit", params, device="cpu", dtype=dtype, **factory_kwargs)
     fill(model.network, seed)
     settings = pc.SamplingSettings(steps=4, cfg=2.0, cfg_interval=(0.1, 0.9), size=(16, 16))
@@ -60,7 +60,7 @@ def tiny_model(params=TINY, seed=0, dtype=torch.float32, **factory_kwargs):
 
 
 def tiny_t2i_model(params=TINY_T2I, seed=0, dtype=torch.float32, **factory_kwargs):
-    """A text-to-image model, with settings of its own."""
+    """A text-to-image model with settings."""
     model = pc.build_model("pixeldit_t2i", params, device="cpu", dtype=dtype, **factory_kwargs)
     fill(model.network, seed, 0.2)  # the text reaches the image through many gates
     settings = pc.SamplingSettings(steps=4, cfg=2.0, timeshift=3.0, solver="flow_dpmpp_2m", size=(16, 16))

@@ -1,4 +1,4 @@
-"""Golden data, and distances between tensors."""
+"""Golden data, distances between tensors, recorded intermediates and names of files."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models"  # bundled
 SHARED = ROOT.parent / "shared"
 PLACES = (ROOT / "tests" / "golden", SHARED / "golden")
 KEYS = (ROOT / "tests" / "golden" / "keys", SHARED / "spec" / "keys")
@@ -62,3 +63,12 @@ def relative_l2(actual, expected):
 
 def randn(*shape, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def record_output(seen, name, module, take=lambda arguments, result: result):
+    """After each forward pass of `module`, `seen[name]` is its result, or what `take` makes of arguments and result."""
+    module.register_forward_hook(lambda _, arguments, result: seen.update({name: take(arguments, result)}))
+
+
+def file_names(folder):
+    return sorted(path.name for path in folder.iterdir())

@@ -1,6 +1,6 @@
 """The last bit of exp differs between processors, and angles of up to 1000 make it 6e-5 in a time feature.
 
-On another processor than theirs, the reference programs themselves miss their own recorded text-to-image outputs by
+On another processor than theirs, the reference programs themselves miss their recorded text-to-image outputs by
 more than the tolerance of some cases. The recorded table of time features tells which bits their processor had; with
 these frequencies all cases are met with room to spare.
 """
@@ -34,10 +34,10 @@ def reference_frequencies(table: Path, computed: Tensor) -> Tensor:
 @contextlib.contextmanager
 def reference_processor(positions: Any, table: Path) -> Iterator[None]:
     """Inside, `positions.time_frequencies` gives the reference processor's."""
-    own = positions.time_frequencies
-    found = reference_frequencies(table, own(128, 10.0))
-    positions.time_frequencies = lambda *arguments: found
+    computed = positions.time_frequencies
+    frequencies = reference_frequencies(table, computed(128, 10.0))
+    positions.time_frequencies = lambda *arguments: frequencies
     try:
         yield
     finally:
-        positions.time_frequencies = own
+        positions.time_frequencies = computed

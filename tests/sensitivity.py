@@ -1,6 +1,6 @@
 """How far a start moved by 1e-6 ends elsewhere, and what a trajectory may therefore differ between processors.
 
-Two processors round a network's output differently, by about 1e-6 here, and every later state inherits that. So outputs
+Two processors round a network's output differently, by some 1e-6 here, and every later state inherits that. So outputs
 are compared on recorded states, where nothing is inherited. A whole trajectory is allowed four times what moving its
 start by 1e-6, a handful of float32 roundings, was measured to change; between AVX-512, AVX2 and plain kernels at most
 as much as that once was seen. A tolerance that the specification suggests stays the upper limit.

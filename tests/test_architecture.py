@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), and what a stranger may rely on."""
+"""Who may import whom (docs/architecture.md), and what users of the core may rely on."""
 
 import ast
 import importlib
@@ -6,13 +6,12 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import pixeldit_core as pc
 
-ROOT = Path(__file__).parents[1]
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
@@ -56,7 +55,7 @@ def imports(path):
 
 
 def room_of(target, root):
-    """The first part of a path below `root`; "" is the root's own __init__."""
+    """The first part of a path below `root`; "" is the root's __init__."""
     parts = target.relative_to(root).parts
     return parts[0] if parts else ""
 
@@ -70,7 +69,7 @@ FILES = {root: sorted(root.rglob("*.py")) for root in (CORE, NODES)}
 
 
 @pytest.mark.parametrize("path", FILES[CORE], ids=lambda path: str(path.relative_to(CORE)))
-def test_the_core_knows_nothing_but_torch_and_itself(path):
+def test_the_core_imports_only_its_packages_and_allowed_rooms(path):
     room = path.relative_to(CORE).parts[0].removesuffix(".py")
     for level, name in imports(path):
         top = name.split(".")[0]
@@ -93,7 +92,7 @@ def test_the_core_s_rooms_are_all_on_the_map():
 
 
 @pytest.mark.parametrize("path", FILES[NODES], ids=lambda path: str(path.relative_to(NODES)))
-def test_only_the_host_room_knows_comfyui(path):
+def test_only_nodes_host_imports_comfyui(path):
     inside = "host" in path.relative_to(NODES).parts[:-1]
     for level, name in imports(path):
         top = name.split(".")[0]
@@ -111,10 +110,10 @@ def test_only_the_host_room_knows_comfyui(path):
 
 def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
     code = (
-        "import sys; before = set(sys.modules)\n"
-        "import torch, numpy, PIL.Image, safetensors.torch; known = set(sys.modules)\n"
+        "import sys\n"
+        "import torch, numpy, PIL.Image, safetensors.torch; before = set(sys.modules)\n"
         "import pixeldit_core, pixeldit_core.cli\n"
-        "print('\\n'.join(sorted({name.split('.')[0] for name in set(sys.modules) - known})))"
+        "print('\\n'.join(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(run.stdout.split()) <= STDLIB | CORE_PACKAGES | {"pixeldit_core"}
@@ -124,7 +123,7 @@ PUBLIC = """
     read_checkpoint inspect_checkpoint load_checkpoint build_model save_checkpoint class_condition null_condition
     text_condition apply_lora sample time_grid is_guided unit_noise SOLVERS to_uint8 from_image VARIANTS SETTINGS
 """.split()  # what docs promise
-RELATIVES = ("dit", "mmdit", "pixeldit", "mmpixeldit")
+XPRED = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 
 
 def test_the_public_names_are_there():
@@ -134,9 +133,9 @@ def test_the_public_names_are_there():
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
     assert set(pc.VARIANTS) == {
         "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelHDM", "PixelHDM-small", "PixelHDM-large",
-        *(f"{kind}-tiny/4-{data}" for kind in RELATIVES for data in ("mnist", "cifar10")),
+        *(f"{kind}-tiny/4-{data}" for kind in XPRED for data in ("mnist", "cifar10")),
     }  # fmt: skip
-    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm", *(f"xpred_{kind}" for kind in RELATIVES)}
+    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm", *(f"xpred_{kind}" for kind in XPRED)}
     assert set(pc.SETTINGS) == {
         "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
         "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm",
@@ -171,9 +170,9 @@ def test_signatures_are_the_promised_ones():
 
 
 def modules():
-    for found in pkgutil.walk_packages(pc.__path__, "pixeldit_core."):
-        if not found.name.endswith("__main__"):
-            yield importlib.import_module(found.name)
+    for module in pkgutil.walk_packages(pc.__path__, "pixeldit_core."):
+        if not module.name.endswith("__main__"):
+            yield importlib.import_module(module.name)
 
 
 def test_everything_public_is_documented():
@@ -182,8 +181,8 @@ def test_everything_public_is_documented():
         if not module.__doc__:
             bare.append(module.__name__)
         for name, thing in vars(module).items():
-            own = getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
-            if own and (inspect.isfunction(thing) or inspect.isclass(thing)) and not thing.__doc__:
+            defined_here = getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
+            if defined_here and (inspect.isfunction(thing) or inspect.isclass(thing)) and not thing.__doc__:
                 bare.append(f"{module.__name__}.{name}")
     assert not bare
 

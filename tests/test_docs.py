@@ -2,14 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 import pixeldit_core
 
-ROOT = Path(__file__).parents[1]
 WEB, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 SCHEMA = ROOT / "tests" / "host" / "schema.json"
 NODES = json.loads(SCHEMA.read_text(encoding="utf-8"))
@@ -147,18 +146,13 @@ def test_the_icon_suits_the_registry():
         assert banner.width * 9 == banner.height * 21
 
 
-def test_the_registry_s_pictures_are_in_the_repository():
+def test_the_registry_s_images_are_in_the_repository():
     metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in re.findall(r'^(?:Icon|Banner) = ".+/main/(.+)"$', metadata, re.MULTILINE):
         assert (ROOT / name).is_file(), name
 
 
-def test_every_row_of_the_ecosystem_is_answered():
-    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [int(row) for row in rows] == list(range(1, 42))
-
-
-def test_the_changelog_knows_this_version():
+def test_the_changelog_has_this_version():
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert version == pixeldit_core.__version__
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_every_entry_of_the_list_is_reachable():
 
 
 @pytest.mark.parametrize("name, pair", [("crane", (134, 517)), ("maillot", (638, 639))])
-def test_two_classes_of_one_name_are_told_apart(name, pair):
+def test_two_classes_of_one_name_are_distinguished(name, pair):
     titles = [NAMES[index][0] for index in pair]
     assert titles[0] != titles[1]
     assert [find(title) for title in titles] == list(pair)
@@ -87,7 +87,7 @@ def test_lists(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("", "the list of classes is empty"),
         (" , ;\n", "the list of classes is empty"),
@@ -101,8 +101,8 @@ def test_lists(text, expected):
         ("-3", '"-3" is not known'),
     ],
 )
-def test_mistakes_are_named(text, told):
-    with pytest.raises(ValueError, match=told):
+def test_mistakes_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_classes(text, 1000, NAMES)
 
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_without_names_takes_numbers():
         find(11, 10, None)
 
 
-def test_a_checkpoint_has_its_own_names(tiny):
+def test_a_checkpoint_has_class_names(tiny):
     model = tiny()
     assert pc.class_condition(model, ["disc", "bird", 11]).tolist()[0] == 0
     with pytest.raises(ValueError, match='"golden retriever" is not known'):

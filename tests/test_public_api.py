@@ -1,11 +1,10 @@
 """Scripts beside the package use its public names only, and the package does not use them."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path for folder in ("toy_data", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 
 

@@ -1,11 +1,9 @@
-"""What a fresh clone starts from: both ways of setting up agree, and ComfyUI's packages stay its own."""
+"""What a fresh clone starts from: both ways of setting up agree, and ComfyUI keeps its packages."""
 
 import re
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from helpers import ROOT
 
 
 def read(name):

@@ -1,4 +1,4 @@
-"""Trained sizes: the published buckets, the nearest of them, and what goes by them."""
+"""Trained sizes: the published buckets, the nearest of them, and what depends on them."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_buckets_are_the_published_ones(golden, resolution):
 
 
 @pytest.mark.parametrize("resolution, size", EVERY)
-def test_every_bucket_can_be_painted_and_is_found_by_its_own_aspect(resolution, size):
+def test_every_bucket_can_be_generated_and_is_that_of_its_aspect(resolution, size):
     height, width = size
     assert height % 16 == width % 16 == 0
     assert 0.85 < height * width / resolution**2 <= 1.0
@@ -52,14 +52,14 @@ def test_the_bucket_of_an_aspect(resolution, aspect, size):
     assert bucket(resolution, aspect) == size
 
 
-@pytest.mark.parametrize("arguments, told", [
+@pytest.mark.parametrize("arguments, message", [
     ((768, 1.0), "resolution is 768; there are 512, 1024"),
     ((1024, 0), "the aspect .width / height. is 0; it must be above 0"),
     ((1024, -1.5), "is -1.5"),
     ((1024, float("nan")), "is nan"),
 ])  # fmt: skip
-def test_what_has_no_bucket(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_has_no_bucket(arguments, message):
+    with pytest.raises(ValueError, match=message):
         bucket(*arguments)
 
 
@@ -72,19 +72,19 @@ def test_distance_is_that_of_logarithms():
 
 
 @pytest.mark.parametrize("size", [size for _, size in EVERY] + [(1000, 1040), (1024, 1152), (528, 496), (1280, 720)])
-def test_sizes_near_a_trained_one_are_passed_in_silence(size):
+def test_sizes_near_a_trained_one_need_no_advice(size):
     assert advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes(None)) is None
 
 
-@pytest.mark.parametrize("size, told", [
+@pytest.mark.parametrize("size, messages", [
     ((768, 768), ("768 x 768 is far", "the nearest is 1024 x 960")),
     ((2048, 2048), ("2048 x 2048 is far", "the nearest is 1024 x 1024")),
     ((256, 256), ("256 x 256 is far", "the nearest is 512 x 480")),
     ((512, 4096), ("4096 x 512 is far", "the nearest is 2048 x 512")),  # width first, as people say it
 ])  # fmt: skip
-def test_sizes_far_from_every_trained_one_are_told_with_the_nearest(size, told):
+def test_sizes_far_from_every_trained_one_are_reported_with_the_nearest(size, messages):
     advice = advise(size, pc.FAMILIES["pixeldit_t2i"].trained_sizes(None))
-    assert all(text in advice for text in told), advice
+    assert all(text in advice for text in messages), advice
 
 
 def test_far_is_about_a_quarter():
@@ -133,7 +133,7 @@ def test_a_size_of_the_checkpoint_goes_with_its_file(tiny_t2i, tmp_path):
         assert again.spec.trained_sizes == ((64, 48),) and again.settings == model.settings
 
 
-def test_a_recipe_without_a_size_samples_a_square(tiny_t2i):
+def test_settings_without_a_size_sample_a_square(tiny_t2i):
     model = tiny_t2i()
     model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=2, cfg=1.0, solver="flow_dpmpp_2m"))
     asked = []

@@ -1,11 +1,10 @@
 """The specifications in docs/spec: every section that a docstring cites exists, every link leads somewhere."""
 
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 SPECS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "spec").glob("*.md"))}
 SOURCES = [path for room in ("pixeldit_core", "nodes") for path in sorted((ROOT / room).rglob("*.py"))]
 CITATION = re.compile(r"\(.*?\bspec: (?P<name>[a-z0-9-]+)(?P<sections>[^)]*)\)", re.DOTALL)
@@ -42,8 +41,8 @@ def test_links_lead_somewhere(name):
 def test_golden_cases_that_are_named_are_in_the_repository(name):
     cases = {
         case
-        for found in re.findall(r"\[golden ([^\]]+)\]", SPECS[name])
-        for case in re.findall(r"[a-z0-9_-]{6,}", found)
+        for names in re.findall(r"\[golden ([^\]]+)\]", SPECS[name])
+        for case in re.findall(r"[a-z0-9_-]{6,}", names)
     }
     present = {path.name for path in (ROOT / "tests" / "golden").glob("*/*")}
     assert cases <= present | {"weights-only"}, cases - present

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -17,7 +17,7 @@ from .latent_format import PixelFormat
 
 
 class PixelDiTConfig(comfy.supported_models_base.BASE):
-    unet_extra_config: dict[str, Any] = {}
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
     latent_format = comfy.latent_formats.ChromaRadiance  # BASE makes one; a PixelFormat takes its place
     memory_usage_factor = 0.03  # of the official networks, measured: docs/speed.md
 

@@ -55,9 +55,10 @@ def check_strict(header: Header, group: Group, stored: Mapping[str, str], networ
         if inner in expected:
             if not header.fits(key, expected[inner]):
                 wrong.append(f"{inner} is {list(shape)}, expected {list(expected[inner])}")
-        elif not key.startswith(others) and not any(canonical(key, entry.family) in expected for entry in bare):
-            if not is_ignored(key):
-                extra.append(key)
+        elif not (
+            key.startswith(others) or any(canonical(key, entry.family) in expected for entry in bare) or is_ignored(key)
+        ):
+            extra.append(key)
     if wrong:
         raise ValueError(
             f"{name}: {len(wrong)} of {len(expected)} tensors have a shape that does not fit: "

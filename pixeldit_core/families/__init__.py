@@ -8,7 +8,7 @@ from .pixelhdm.record import PIXELHDM, PIXELHDM_VARIANTS
 from .record import CONVENTIONS, Family, Shapes, Variant
 from .xpred.record import XPRED_FAMILIES, XPRED_VARIANTS
 
-__all__ = ["FAMILIES", "PIXELDIT", "VARIANTS", "CONVENTIONS", "Family", "Shapes", "build_network", "find_family"]
+__all__ = ["CONVENTIONS", "FAMILIES", "PIXELDIT", "VARIANTS", "Family", "Shapes", "build_network", "find_family"]
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (PIXELDIT, PIXELDIT_T2I, *XPRED_FAMILIES, PIXELHDM)}
 VARIANTS: dict[str, Variant] = {**OFFICIAL_VARIANTS, **XPRED_VARIANTS, **PIXELHDM_VARIANTS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -104,7 +105,7 @@ def flow_dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, on_step: OnStep 
 
 def _steps(times: Tensor) -> list[tuple[float, float]]:
     values = [float(t) for t in times.cpu()]  # plain numbers once: no synchronization inside the loop
-    return list(zip(values[:-1], values[1:], strict=True))
+    return list(pairwise(values))
 
 
 SOLVERS: dict[str, Solver] = {

@@ -97,7 +97,7 @@ def test_every_matrix_of_both_networks_is_found_by_every_name(tiny, tiny_t2i, tm
         pairs = pairs_for(shapes, [name.removesuffix(".weight") for name in names])
         for style in (STYLES[0], STYLES[3], STYLES[9]):
             lora = read_lora(saved(tmp_path / "all.safetensors", written(pairs, **style)), shapes)
-            assert list(sorted(lora.pairs)) == sorted(names) and not lora.unknown
+            assert sorted(lora.pairs) == sorted(names) and not lora.unknown
             for name, pair in lora.pairs.items():
                 up, down = pairs[name.removesuffix(".weight")]
                 assert torch.equal(pair.up, up) and torch.equal(pair.down, down) and pair.alpha == ALPHA

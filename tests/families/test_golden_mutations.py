@@ -1,7 +1,7 @@
 """The tolerance of the golden data separates a network from its likely faults (spec: official, section 8).
 
 Each fault is put into a loaded network, by its published keys where that is possible, and the comparison that
-`test_golden_network.py` and `test_golden_t2i.py` make has to fail by it, on every case that the fault touches.
+`test_golden_pixeldit.py` and `test_golden_t2i.py` make has to fail by it, on every case that the fault touches.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ TEXTS = ("t2i_forward_p4_16x12_longtext", "t2i_forward_p8_24x32_ddp", "t2i_forwa
 
 def rewrite(network, part, change):
     """Each weight and bias whose key contains `part`, changed."""
-    found = [parameter for key, parameter in network.named_parameters() if part in key]
-    assert found, part
-    for parameter in found:
+    parameters = [parameter for key, parameter in network.named_parameters() if part in key]
+    assert parameters, part
+    for parameter in parameters:
         parameter.data = change(parameter.data).contiguous()
 
 
@@ -42,8 +42,8 @@ def tanh_gelu(network, monkeypatch):
 
 def change_rope(network, change):
     """The tables of the grid of patches, as `change(cos, sin, x, head)` has them."""
-    own = network.grid_rope
-    network.grid_rope = lambda x, head: change(*own(x, head), x, head)
+    original = network.grid_rope
+    network.grid_rope = lambda x, head: change(*original(x, head), x, head)
 
 
 def rows_for_columns(network, monkeypatch):
@@ -55,11 +55,11 @@ def rows_for_columns(network, monkeypatch):
 
 def halves_for_pairs(network, monkeypatch):
     """Channel j turns with j + e/2 in the place of 2j with 2j + 1."""
-    own = attention_layers.apply_rope
+    original = attention_layers.apply_rope
 
     def halves(x, cos, sin):
         pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
-        return own(pairs, cos, sin).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        return original(pairs, cos, sin).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
     monkeypatch.setattr(attention_layers, "apply_rope", halves)
 
@@ -166,11 +166,11 @@ def sine_before_cosine(network, monkeypatch):
 
 
 def row_before_column(network, monkeypatch):
-    own = pixel_pathway.sincos_2d
+    original = pixel_pathway.sincos_2d
     monkeypatch.setattr(
         pixel_pathway,
         "sincos_2d",
-        lambda height, width, channels, *more: own(height, width, channels, *more).roll(channels // 2, dims=-1),
+        lambda height, width, channels, *more: original(height, width, channels, *more).roll(channels // 2, dims=-1),
     )
 
 
@@ -195,9 +195,9 @@ def interleaved_qkv(network, monkeypatch):
 
 def no_norm(part):
     def mutate(network, monkeypatch):
-        found = [module for name, module in network.named_modules() if part in name]
-        assert found
-        for module in found:
+        modules = [module for name, module in network.named_modules() if part in name]
+        assert modules
+        for module in modules:
             module.forward = lambda x: x
 
     return mutate
@@ -258,5 +258,5 @@ def test_without_a_fault_it_is_the_network(golden, monkeypatch, name):
     *((fault, name) for fault in OF_TEXT for name in TEXTS),
 ])  # fmt: skip
 def test_each_fault_is_seen(golden, monkeypatch, fault, name):
-    found = error(golden, name, (MUTATIONS | OF_TEXT)[fault], monkeypatch)
-    assert found > LEAST.get(fault, 2e-2), found
+    distance = error(golden, name, (MUTATIONS | OF_TEXT)[fault], monkeypatch)
+    assert distance > LEAST.get(fault, 2e-2), distance

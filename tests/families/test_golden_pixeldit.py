@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import close
+from helpers import close, record_output
 
 import pixeldit_core as pc
 
@@ -13,14 +13,7 @@ TOLERANCE = 2e-5
 
 def record_intermediates(network):
     """A dictionary that a forward pass fills, under the names of the golden data."""
-    found = {}
-
-    def output(name):
-        return lambda module, args, result: found.__setitem__(name, result)
-
-    def first_input(name):
-        return lambda module, args: found.__setitem__(name, args[0])
-
+    seen = {}
     patch, pixel = network.patch_blocks[0], network.pixel_blocks[0]
     for name, module in {
         "s_embed": network.s_embedder,
@@ -38,10 +31,10 @@ def record_intermediates(network):
         "pixel_block0": pixel,
         "final_tokens": network.final_layer,
     }.items():
-        module.register_forward_hook(output(name))
-    pixel.adaLN_modulation.register_forward_pre_hook(first_input("s_cond"))
-    pixel.register_forward_pre_hook(first_input("pixel_embed"))
-    return found
+        record_output(seen, name, module)
+    record_output(seen, "s_cond", pixel.adaLN_modulation, lambda arguments, _: arguments[0])
+    record_output(seen, "pixel_embed", pixel, lambda arguments, _: arguments[0])
+    return seen
 
 
 @pytest.mark.parametrize("name", ["c2i_forward_p16_48x32", "c2i_forward_p8_32x32", "c2i_forward_postmod_p4_16x24"])
@@ -50,11 +43,11 @@ def test_output_and_every_intermediate(golden, name):
     model = pc.load_checkpoint(case.checkpoint)
     for key, value in case.case["config"].items():
         assert getattr(model.params, key) == value, key
-    found = record_intermediates(model.network)
-    found["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"])
-    assert set(found) == set(case.outputs)
+    seen = record_intermediates(model.network)
+    seen["output"] = model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"])
+    assert set(seen) == set(case.outputs)
     for key, expected in case.outputs.items():
-        close(found[key].reshape(expected.shape), expected, TOLERANCE, key)
+        close(seen[key].reshape(expected.shape), expected, TOLERANCE, key)
 
 
 @pytest.mark.parametrize("name", ["c2i_forward_p16_48x32", "c2i_forward_postmod_p4_16x24"])
@@ -71,14 +64,14 @@ def test_velocity_is_the_network_in_the_common_language(golden, name):
 def test_lightning_checkpoint(golden, weights, output):
     case = golden("c2i_lightning_ckpt")
     model = pc.load_checkpoint(case.checkpoint, weights=weights)
-    found = record_intermediates(model.network)
+    seen = record_intermediates(model.network)
     close(
         model.network(case.inputs["x"], case.inputs["t"], case.inputs["labels"]),
         case.outputs[f"output_{output}"],
         TOLERANCE,
     )
     if output == "ema":
-        close(found["s_cond"], case.outputs["s_cond_ema"], TOLERANCE)
+        close(seen["s_cond"], case.outputs["s_cond_ema"], TOLERANCE)
     info = pc.inspect_checkpoint(case.checkpoint)
     assert info.weights == ("ema", "raw")
     assert info.layout == "ema_denoiser."

@@ -61,13 +61,13 @@ def test_sizes_that_it_can_take(family, params, sizes):
 
 def test_a_size_is_checked_before_the_network_runs(calls):
     model = pc.build_model("pixelhdm", HDM, device="cpu")
-    made = calls(model)
+    network_calls = calls(model)
     text = pc.text_condition(model, torch.ones(1, 5, 16))
     with pytest.raises(ValueError, match="at most 24 x 16"):
         pc.sample(model, text, size=(20, 12))
     with pytest.raises(ValueError, match="at most 24 x 16"):
         pc.sample(model, text, noise=torch.zeros(1, 3, 20, 12))
-    assert not made
+    assert not network_calls
 
 
 TEXT, MASK, POOLED = (2, 5, 16), (2, 5), (2, 16)

@@ -1,7 +1,5 @@
 """Sizes and names of the network, and what stays in float32 whatever the weights are."""
 
-import json
-
 import pytest
 import torch
 
@@ -20,9 +18,8 @@ LOW = [torch.bfloat16, torch.float16]
         ("PixelDiT-XL", "xl", 797_383_203),
     ],
 )
-def test_keys_and_parameter_counts_are_the_published_ones(preset, name, count, request):
-    path = request.config.rootpath / "tests" / "golden" / "keys" / f"keys-pixeldit-{name}-c2i.json"
-    expected = json.loads(path.read_text(encoding="utf-8"))
+def test_keys_and_parameter_counts_are_the_published_ones(published_keys, preset, name, count):
+    expected = published_keys(f"pixeldit-{name}-c2i")
     model = pc.build_model("pixeldit", preset)
     state = {key: list(value.shape) for key, value in model.network.state_dict().items()}
     assert state == expected["keys"]
@@ -110,15 +107,15 @@ def test_time_may_be_a_number_or_a_tensor(tiny):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"num_groups": 5}, "hidden_size 24 does not divide into 5 heads"),
         ({"pixel_hidden_size": 6}, "pixel_hidden_size is 6"),
         ({"pixel_depth": 0}, "pixel_depth is 0"),
     ],
 )
-def test_sizes_that_no_network_can_have(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_params_that_no_network_can_have(change, message):
+    with pytest.raises(ValueError, match=message):
         pc.PixelDiTParams(**{"hidden_size": 24, "num_groups": 2, "patch_depth": 1, "pixel_depth": 1, **change})
 
 

@@ -31,15 +31,15 @@ SOLVED = 5e-6  # states that a solver makes of recorded outputs: some roundings 
 
 def settings(case):
     """The recorded sampler settings in the words of `pc.sample`."""
-    told = dict(case.case["sampler_settings"])
-    solver = SOLVERS[case.case["sampler"]] + ("_exact" if told.pop("exact_henu", False) else "")
+    recorded = dict(case.case["sampler_settings"])
+    solver = SOLVERS[case.case["sampler"]] + ("_exact" if recorded.pop("exact_henu", False) else "")
     return {
-        "steps": told.pop("num_steps"),
+        "steps": recorded.pop("num_steps"),
         "solver": solver,
-        "cfg": told.pop("guidance"),
-        "timeshift": told.pop("timeshift"),
-        "cfg_interval": (told.pop("guidance_interval_min"), told.pop("guidance_interval_max")),
-        **told,  # last_step, where it was set
+        "cfg": recorded.pop("guidance"),
+        "timeshift": recorded.pop("timeshift"),
+        "cfg_interval": (recorded.pop("guidance_interval_min"), recorded.pop("guidance_interval_max")),
+        **recorded,  # last_step, where it was set
     }
 
 
@@ -62,14 +62,14 @@ def recorded_states(case):
     solver = settings(case)["solver"]
     if not solver.startswith("heun"):
         return states[:-1]
-    found, last = [], len(times) - 2
+    inputs, last = [], len(times) - 2
     for i in range(last + 1):
         if i == 0 or solver == "heun_exact":
-            found.append(states[i])
-        slope = slopes[len(found) - 1]  # of this state, or the one kept from the step before
+            inputs.append(states[i])
+        slope = slopes[len(inputs) - 1]  # of this state, or the one kept from the step before
         if i < last:
-            found.append(states[i] + slope * (times[i + 1] - times[i]))
-    return torch.stack(found)
+            inputs.append(states[i] + slope * (times[i + 1] - times[i]))
+    return torch.stack(inputs)
 
 
 def check_calls(calls, case, count):
@@ -131,7 +131,7 @@ def test_every_solver_on_the_reference_s_own_outputs(golden, name):
 
 
 def run(model, case, noise):
-    """The result, the states and the slopes of record, and the times of a run."""
+    """The result, the states, the velocities used for the steps, and the times of a run."""
     steps = []
     final = pc.sample(
         model,
@@ -150,7 +150,7 @@ def test_published_run(golden, calls, name):
     case = golden(name)
     outputs, how = case.outputs, settings(case)
     model = pc.load_checkpoint(case.checkpoint, weights="ema")
-    made = calls(model)
+    network_calls = calls(model)
     final, states, slopes, times = run(model, case, case.inputs["noise"])
     of_states, of_slopes = tolerances(name)
     grid = pc.time_grid(model, how["steps"], how["timeshift"], how.get("last_step"))
@@ -159,7 +159,7 @@ def test_published_run(golden, calls, name):
     close(case.inputs["noise"], outputs["x_traj"][0], 0)
     close(states, outputs["x_traj"][1:], of_states)
     close(slopes, outputs["v_traj"], of_slopes)
-    check_calls(made, case, len(final))
+    check_calls(network_calls, case, len(final))
     close(final, outputs["final"], of_states)
     check_pixels(model, final, case)
 
@@ -180,7 +180,7 @@ def test_sensitivity(golden, name):
 def test_published_run_through_the_sigma_domain(golden, calls, name):
     case = golden(name)
     model = pc.load_checkpoint(case.checkpoint)
-    made = calls(model)
+    network_calls = calls(model)
     how = settings(case)
     sigmas = 1 - pc.time_grid(model, how["steps"], how["timeshift"])  # float32, as a SIGMAS in ComfyUI
     final = pc.sample(
@@ -192,7 +192,7 @@ def test_published_run_through_the_sigma_domain(golden, calls, name):
         cfg=how["cfg"],
         cfg_interval=how["cfg_interval"],
     )
-    check_calls(made, case, len(final))
+    check_calls(network_calls, case, len(final))
     close(final, case.outputs["final"], tolerances(name)[0])
     check_pixels(model, final, case)
 
@@ -209,7 +209,7 @@ def test_solvers_alone_are_the_same(golden, name):
     close(pc.SOLVERS[how["solver"]](velocity, case.inputs["noise"], times), case.outputs["final"], tolerances(name)[0])
 
 
-def test_both_rules_are_the_same_for_the_official_models(golden):
+def test_both_conventions_are_the_same_for_the_official_models(golden):
     case = golden("c2i_sample_flowdpm_ts2")
     model = pc.load_checkpoint(case.checkpoint)
     runs = [

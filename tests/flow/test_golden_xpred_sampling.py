@@ -1,21 +1,17 @@
-"""The x-prediction networks as families: files, published runs and pictures against the reference's data."""
-
-import dataclasses
+"""The x-prediction networks' sampling against recorded runs, and both conventions."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sensitivity import allowed, check_measured, moved
-from xpred_cases import FILES, case_params, find, preset_params, weights_of
+from xpred_cases import FILES, case_params, family_of, find, weights_of
 
 import pixeldit_core as pc
-from pixeldit_core.families.xpred.network import network_class
 from pixeldit_core.flow.convention import Convention
 
 pytestmark = pytest.mark.golden
 
-KINDS = ("dit", "mmdit", "pixeldit", "mmpixeldit")
 # What a start moved by 1e-6 changes, largest over the trajectory, for each run of a case: from `test_sensitivity`, the
 # largest of AVX-512, AVX2 and plain kernels. `sensitivity.py` says what follows from it.
 MEASURED = {
@@ -38,70 +34,65 @@ MEASURED = {
 STEP = 2e-5  # a step from a recorded state, guided threefold; 4e-6 is the most that any processor differed
 
 
-def family_of(params):
-    network = network_class(params)
-    return next(family for family in pc.FAMILIES.values() if family.network is network)
-
-
-def built(found):
-    """The model of a case without a file: its weights follow from a settings."""
-    params = case_params(found.case)
+def built(case):
+    """The model of a case without a file: its weights follow from its settings."""
+    params = case_params(case.case)
     model = pc.build_model(family_of(params).name, params, device="cpu")
-    model.network.load_state_dict(weights_of(found))
+    model.network.load_state_dict(weights_of(case))
     return model
 
 
 def settings_of(test):
-    told = test["settings"]
+    recorded = test["settings"]
     return {
-        "steps": told["steps"],
-        "cfg": told["cfg_scale"],
-        "timeshift": told["shift"],
-        "cfg_interval": tuple(told["cfg_interval"]),
-        "solver": told["solver"],
+        "steps": recorded["steps"],
+        "cfg": recorded["cfg_scale"],
+        "timeshift": recorded["shift"],
+        "cfg_interval": tuple(recorded["cfg_interval"]),
+        "solver": recorded["solver"],
         "convention": "reference",
     }
 
 
-def trajectory(model, found, test, change=lambda noise: noise):
+def trajectory(model, case, test, change=lambda noise: noise):
     """Every state of a published run, from the recorded noise or a `change` of it."""
-    noise = change(found.inputs[test["inputs"]["noise"]])
+    noise = change(case.inputs[test["inputs"]["noise"]])
     states = [noise]
-    condition, settings = asked(model, found, test)
+    condition, settings = condition_and_settings(model, case, test)
     final = pc.sample(
         model, condition, noise=noise, on_step=lambda i, t, x, v: states.append(x.clone()), **settings
     )  # fmt: skip
     return final, torch.stack(states)
 
 
-def asked(model, found, test):
+def condition_and_settings(model, case, test):
     """The labels and settings of a run."""
     labels = test["inputs"].get("y")
     if labels:
-        return found.inputs[labels], settings_of(test)
-    count = len(found.inputs[test["inputs"]["noise"]])
+        return case.inputs[labels], settings_of(test)
+    count = len(case.inputs[test["inputs"]["noise"]])
     return pc.null_condition(model, count), settings_of(test) | {"cfg": 1.0}  # nothing to guide to
 
 
-def model_of(found, test):
+def model_of(case, test):
     """The model of a run."""
-    weights = "ema" if test.get("weights") == "ema" and found.case.get("checkpoint", {}).get("has_ema") else "raw"
-    return pc.load_checkpoint(found.checkpoint, weights=weights) if found.checkpoint else built(found)
+    weights = "ema" if test.get("weights") == "ema" and case.case.get("checkpoint", {}).get("has_ema") else "raw"
+    return pc.load_checkpoint(case.checkpoint, weights=weights) if case.checkpoint else built(case)
 
 
-def runs_of(found):
+def runs_of(case):
     """Each recorded run with what it was measured to amplify a difference to."""
-    tests = [test for test in found.case["tests"] if test["kind"] in ("sample", "sample_script")]
-    return zip(tests, MEASURED[found.folder.name], strict=True)
+    tests = [test for test in case.case["tests"] if test["kind"] in ("sample", "sample_script")]
+    return zip(tests, MEASURED[case.folder.name], strict=True)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_step_on_the_reference_s_own_trajectory(name):
     """Outputs of these runs are not recorded: a step from each recorded state to the next holds them."""
-    found = find(name)
-    for test, _ in runs_of(found):
-        model, states = model_of(found, test), found.outputs[test["outputs"]["traj"]]
-        condition, settings = asked(model, found, test)
+    case = find(name)
+    for test, _ in runs_of(case):
+        model, states = model_of(case, test), case.outputs[test["outputs"]["traj"]]
+        condition, settings = condition_and_settings(model, case, test)
         times = pc.time_grid(model, settings.pop("steps"), settings["timeshift"], convention="reference")
         assert len(states) == len(times)
         for i in range(len(states) - 1):
@@ -111,44 +102,44 @@ def test_every_step_on_the_reference_s_own_trajectory(name):
 
 @pytest.mark.parametrize("name", [name for name in MEASURED if not name.startswith("cli")])
 def test_published_trajectories(name):
-    found = find(name)
-    for test, measured in runs_of(found):
-        final, states = trajectory(model_of(found, test), found, test)
+    case = find(name)
+    for test, measured in runs_of(case):
+        final, states = trajectory(model_of(case, test), case, test)
         tolerance = allowed(measured, test.get("suggested_atol", 1e-4))
         expected = {"traj": states, "final": final}
         assert set(test["outputs"]) <= set(expected)
         for what, key in test["outputs"].items():
-            assert (expected[what] - found.outputs[key]).abs().max() <= tolerance, test["name"]
+            assert (expected[what] - case.outputs[key]).abs().max() <= tolerance, test["name"]
 
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_sensitivity(name):
     """The numbers that the tolerances of whole trajectories follow from."""
-    found = find(name)
-    for test, measured in runs_of(found):
-        model = model_of(found, test)
-        _, here = trajectory(model, found, test)
-        there = [trajectory(model, found, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
+    case = find(name)
+    for test, measured in runs_of(case):
+        model = model_of(case, test)
+        _, here = trajectory(model, case, test)
+        there = [trajectory(model, case, test, lambda noise, seed=seed: moved(noise, seed))[1] for seed in range(3)]
         check_measured(max((states - here).abs().max().item() for states in there), measured)
 
 
 def test_grids_of_the_published_run():
     """Times, divisors and guided steps of every row, and the states of a network that answers 0."""
-    found = find("grid-table")
+    case = find("grid-table")
     convention = pc.FAMILIES["xpred_dit"].reference
-    assert len(found.case["rows"]) > 20
-    for row in found.case["rows"]:
+    assert len(case.case["rows"]) > 20
+    for row in case.case["rows"]:
         tag, interval, cfg, shift = row["tag"], tuple(row["cfg_interval"]), row["cfg_scale"], row["shift"]
         times = convention.grid(row["steps"], shift).tolist()
-        clock = [convention.network_time(t, shift) for t in times[:-1]]
-        values = {key: found.outputs[f"{tag}.{key}"] for key in ("t_val", "t_shifted", "divisor", "cfg")}
+        network_times = [convention.network_time(t, shift) for t in times[:-1]]
+        values = {key: case.outputs[f"{tag}.{key}"] for key in ("t_val", "t_shifted", "divisor", "cfg")}
         assert times[:-1] == values["t_val"].tolist()
-        assert clock == pytest.approx(values["t_shifted"].tolist(), abs=1e-15)
-        assert [max(1 - t, convention.min_noise_level) for t in clock] == pytest.approx(
+        assert network_times == pytest.approx(values["t_shifted"].tolist(), abs=1e-15)
+        assert [max(1 - t, convention.min_noise_level) for t in network_times] == pytest.approx(
             values["divisor"].tolist(), abs=1e-15
         )
         assert [convention.guided(t, interval, cfg) for t in times[:-1]] == values["cfg"].bool().tolist()
-        trajectory = found.outputs[f"{tag}.traj_zero_model"]
+        trajectory = case.outputs[f"{tag}.traj_zero_model"]
         states = [trajectory[0]]
         velocity = convention.velocity(lambda x, t, condition: -x / (1 - t), shift)
         pc.SOLVERS["euler"](
@@ -161,162 +152,44 @@ def test_grids_of_the_published_run():
 
 
 def torchvision_grid(pixels, columns):
-    """[B, H, W, C] uint8 in a grid with a border of two black pixels; a single picture has none."""
+    """[B, H, W, C] uint8 in a grid with a border of two black pixels; a single image has none."""
     if len(pixels) == 1:
         return pixels[0].expand(-1, -1, 3).numpy()
     count, height, width, _ = pixels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
     grid = np.zeros((rows * (height + 2) + 2, columns * (width + 2) + 2, 3), dtype=np.uint8)
-    for index, picture in enumerate(pixels):
+    for index, image in enumerate(pixels):
         row, column = divmod(index, columns)
         top, left = 2 + row * (height + 2), 2 + column * (width + 2)
-        grid[top : top + height, left : left + width] = picture.numpy()
+        grid[top : top + height, left : left + width] = image.numpy()
     return grid
 
 
 @pytest.mark.parametrize("name", ["cli-dit-mnist-7", "cli-mmpixeldit-mnist-gif"])
-def test_pictures_of_the_authors_command_line(name):
-    found = find(name)
-    model, test = built(found), found.case["tests"][0]
-    final, states = trajectory(model, found, test)
+def test_images_of_the_authors_command_line(name):
+    case = find(name)
+    model, test = built(case), case.case["tests"][0]
+    final, states = trajectory(model, case, test)
     count = len(final)
     columns = 10 if count == 100 else int(count**0.5)
     # 1e-4 was suggested. With AVX2 the run of 100 images ends 4.9e-5 from the reference, as its sensitivity of 5.7e-5
     # lets expect: hence twice that.
     tolerance = allowed(*MEASURED[name], 2e-4)
-    assert (final - found.outputs["final_normalised"]).abs().max() <= tolerance
+    assert (final - case.outputs["final_normalised"]).abs().max() <= tolerance
     display = (final * 0.5 + 0.5).clamp(0, 1)
-    assert (display - found.outputs["final_display"]).abs().max() <= tolerance / 2
-    picture = np.asarray(Image.open(found.folder / "ref_generated_samples.png"), dtype=np.int16)
-    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "reference"), columns) - picture).max() <= 1
-    movie = found.folder / "ref_sampling_process.gif"
-    if movie.exists():
-        frames = Image.open(movie)
+    assert (display - case.outputs["final_display"]).abs().max() <= tolerance / 2
+    recorded = np.asarray(Image.open(case.folder / "ref_generated_samples.png"), dtype=np.int16)
+    assert np.abs(torchvision_grid(pc.to_uint8(model, final, "reference"), columns) - recorded).max() <= 1
+    animation = case.folder / "ref_sampling_process.gif"
+    if animation.exists():
+        frames = Image.open(animation)
         assert frames.n_frames == len(states)
         for index, state in enumerate(states):
             frames.seek(index)
             theirs = np.asarray(frames.convert("RGB"), dtype=np.int16)
             ours = torchvision_grid(pc.to_uint8(model, state, "reference"), columns)
             assert np.abs(ours - theirs).mean() < 2  # a palette of 256 colors lies between
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_tell_everything(name, tmp_path):
-    found = find(name)
-    case = found.case
-    info = pc.inspect_checkpoint(found.checkpoint)
-    params = case_params(case)
-    assert info.family == family_of(params).name and info.refused is None
-    assert set(info.weights) == ({"ema", "raw"} if case["checkpoint"]["has_ema"] else {"raw"})
-    same = {field.name for field in dataclasses.fields(params)}
-    assert {key: getattr(info.params, key) for key in same} == {
-        key: getattr(params, key) or {"pixel_mlp_hidden_dim": None}.get(key, getattr(params, key)) for key in same
-    }
-    model = pc.load_checkpoint(found.checkpoint)
-    assert model.spec.settings_for(None).size == model.spec.default_size == (params.image_size,) * 2
-    assert model.spec.trained_sizes == ((params.image_size,) * 2,)
-    if info.params.num_classes == 10 and case["dataset_config"]["name"] == "mnist":
-        assert [names[0] for names in info.class_names] == list("0123456789")
-    for form in ("canonical", "comfyui"):
-        again = pc.load_checkpoint(pc.save_checkpoint(found.checkpoint, tmp_path / f"{form}.safetensors", form))
-        assert again.params == model.params and again.class_names == model.class_names
-        state = again.network.state_dict()
-        assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
-
-
-def test_networks_of_the_reference_s_names():
-    """Whatever a network was called, tensors tell which it is: patch 16 under a plain name of the later revision."""
-    case, seen = find("name-table").case, 0
-    for row in (*case["models_R1_scripts_path"], *case["models_R2"]):
-        if "error" in row:
-            continue
-        kind = row["class"].lower()
-        params = preset_params(f"{'legacy-' if row['patch'] == 16 else ''}{kind}-tiny-4", row["dataset"])
-        model = pc.build_model(f"xpred_{kind}", params)
-        shapes = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
-        assert sum(weight.numel() for weight in model.network.parameters()) == row["param_count"]
-        told = model.family.params_from(shapes) | model.family.default_params(shapes)
-        assert model.family.params(**told) == dataclasses.replace(
-            params, image_mean=model.family.params(**told).image_mean
-        )
-        if (preset := pc.VARIANTS.get(f"{kind}-tiny/4-{row['dataset']}")) and row["patch"] == 4:
-            made = pc.build_model(preset.family, preset.params).network.state_dict()
-            assert {key: tuple(value.shape) for key, value in made.items()} == shapes
-        seen += 1
-    assert seen == 31
-
-
-def edited(tmp_path, name, **changes):
-    """A case's file with other values in its configuration."""
-    stored = torch.load(find(name).checkpoint, weights_only=True)
-    for part, values in changes.items():
-        stored["config"][part] = {**stored["config"].get(part, {}), **values}
-    path = tmp_path / "edited.pt"
-    torch.save(stored, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    "name, changes, words",
-    [
-        ("dit-r1", {"model": {"dim": 999}}, "the config inside of it says dim = 999, its tensors say"),
-        ("dit-r1", {"model": {"depth": 9}}, "the config inside of it says depth = 9"),
-        ("pixeldit-r1", {"model": {"pit_dim": 99}}, "says pixel_dim = 99"),
-        ("mmdit-r1", {"model": {"num_registers": 9}}, "says num_registers = 9"),
-        ("mmpixeldit-r1", {"model": {"compress_ratio": 3}}, "says compress_ratio = 3"),
-        ("dit-r1", {"model": {"qk_norm": "layernorm"}}, "qk_norm = 'layernorm'"),
-        ("dit-r1", {"model": {"mlp_ratio": "wide"}}, "not readable"),
-        ("dit-r1", {"model": {"mlp_ratio": 1e400}}, "not readable"),
-        ("dit-r1", {"dataset": {"in_channels": 4}}, "says in_channels = 4"),
-        ("dit-r1", {"dataset": {"normalize_std": [0.0, 0.5, 0.5]}}, "image_std"),
-        ("dit-r1", {"dataset": {"normalize_mean": "gray"}}, "image_mean"),
-        ("dit-r1", {"dataset": {"image_size": 400}}, "pos_embedding is"),
-        ("dit-r1", {"dataset": {"image_size": "big"}}, "image_size"),
-    ],
-)
-def test_a_configuration_that_contradicts_its_tensors_is_an_error(tmp_path, name, changes, words):
-    path = edited(tmp_path, name, **changes)
-    with pytest.raises(ValueError, match="edited.pt") as caught:
-        pc.load_checkpoint(path)
-    assert words in str(caught.value)
-
-
-def test_heads_that_nothing_tells_are_asked_for(tmp_path):
-    stored = torch.load(find("dit-r1-layernorm-noape").checkpoint, weights_only=True)
-    heads = stored["config"].pop("model")
-    weights = {
-        key: value for key, value in stored["model_state_dict"].items() if "attn." not in key or "_norm." not in key
-    }
-    torch.save({"model_state_dict": weights}, tmp_path / "bare.pt")
-    with pytest.raises(ValueError, match="bare.pt: heads and dim_head of this .* cannot be determined"):
-        pc.load_checkpoint(tmp_path / "bare.pt")
-    told = {name: heads[name] for name in ("heads", "dim_head")}
-    model = pc.load_checkpoint(tmp_path / "bare.pt", params=told | {"image_size": 16})
-    assert (model.params.heads, model.params.dim_head, model.params.image_size) == (*told.values(), 16)
-
-
-def test_mean_and_spread_are_the_file_s_own(tmp_path):
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    model = pc.load_checkpoint(edited(tmp_path, "dit-r1", dataset={"normalize_mean": mean, "normalize_std": std}))
-    assert model.params.image_mean == tuple(mean) and model.params.image_std == tuple(std)
-    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    state = pc.from_image(model, pixels)
-    assert state.amax() < 2.7 and torch.equal(pc.to_uint8(model, state), pixels)
-
-
-def test_memory_in_terms_of_the_official_networks():
-    """Measured at 256 x 256, batch 2, float32: 253 MiB with a pixel path, 53 without; factor 1 holds 157."""
-    told = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
-    assert 1.6 < told["mmpixeldit-tiny/4-cifar10"] == told["pixeldit-tiny/4-cifar10"] < 2.2
-    assert {value for name, value in told.items() if "pixeldit-tiny" not in name} == {1.0}
-
-
-def test_grey_in_from_rgb():
-    model = pc.build_model("xpred_dit", "dit-tiny/4-mnist")
-    picture = Image.new("RGB", (28, 28), (255, 0, 0))
-    state = pc.from_image(model, picture)
-    assert state.shape == (1, 1, 28, 28) and pc.to_uint8(model, state).unique().tolist() == [76]
 
 
 class Perfect:
@@ -348,7 +221,7 @@ def test_the_correct_trajectory_ends_on_the_image_where_the_published_one_does_n
         assert left["reference"] == pytest.approx(0.09, abs=0.01)
 
 
-def test_the_rules_differ_only_where_the_authors_program_is_wrong():
+def test_the_conventions_differ_only_where_the_authors_program_is_wrong():
     for family in pc.FAMILIES.values():
         assert (
             isinstance(family.convention("standard"), Convention) and family.convention("standard").min_noise_level == 0
@@ -360,11 +233,11 @@ def test_the_rules_differ_only_where_the_authors_program_is_wrong():
 
 
 def test_sizes_other_than_the_trained_one():
-    found = find("pixeldit-r1")
-    model = pc.load_checkpoint(found.checkpoint)
+    case = find("pixeldit-r1")
+    model = pc.load_checkpoint(case.checkpoint)
     ratio = model.params.compress_ratio
     size = (model.params.image_size + ratio, model.params.image_size + 3 * ratio)
-    picture = pc.sample(model, pc.class_condition(model, [0, 1]), size=size, steps=2)
-    assert picture.shape == (2, model.params.in_channels, *size)
+    images = pc.sample(model, pc.class_condition(model, [0, 1]), size=size, steps=2)
+    assert images.shape == (2, model.params.in_channels, *size)
     with pytest.raises(ValueError, match="nearest that does"):
         pc.sample(model, pc.class_condition(model, [0]), size=(size[0] + 1, size[1]), steps=2)

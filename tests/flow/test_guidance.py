@@ -37,7 +37,7 @@ RUNS = ("standard", "rescaled", "interval", "interval_rescaled", "perplexity", "
 
 
 def named(entry):
-    """A strategy of the reference; its interval is half open, ours is not: told by the time here."""
+    """A strategy of the reference; its interval is half open, ours is not: decided by the time here."""
     strategy = pc.cfg_function(
         entry["guidance_scale"], rescale=entry.get("rescale_factor", 0.0), temperature=entry.get("temperature")
     )
@@ -48,23 +48,24 @@ def named(entry):
     return strategy if inside else lambda v_cond, v_null, t: v_cond
 
 
-def test_every_function_of_the_reference(golden):
-    case = find(golden, "20_cfg_functions")
+@pytest.mark.golden
+def test_every_function_of_the_reference():
+    case = find("20_cfg_functions")
     v_cond, v_null = case.inputs["x_cond"], case.inputs["x_uncond"]
     assert {entry["key"] for entry in case.case["strategies"]} == set(case.outputs)
+    tolerance = case.case["recommended_tolerance"]["rel_l2"]
     for entry in case.case["strategies"]:
-        found = named(entry)(v_cond, v_null, entry.get("t", 0.5))
-        assert relative_l2(found, case.outputs[entry["key"]]) < case.case["recommended_tolerance"]["rel_l2"], entry[
-            "key"
-        ]
+        guided = named(entry)(v_cond, v_null, entry.get("t", 0.5))
+        assert relative_l2(guided, case.outputs[entry["key"]]) < tolerance, entry["key"]
 
 
-def test_every_schedule_of_the_reference(golden):
-    case = find(golden, "20_cfg_functions").case
-    told = case["scheduler"]
-    assert set(told["t_to_scale"]) == set(CURVES)
-    for kind, pairs in told["t_to_scale"].items():
-        scale = pc.cfg_schedule(kind, told["max_scale"], told["min_scale"])
+@pytest.mark.golden
+def test_every_schedule_of_the_reference():
+    case = find("20_cfg_functions").case
+    scheduler = case["scheduler"]
+    assert set(scheduler["t_to_scale"]) == set(CURVES)
+    for kind, pairs in scheduler["t_to_scale"].items():
+        scale = pc.cfg_schedule(kind, scheduler["max_scale"], scheduler["min_scale"])
         for t, expected in pairs:
             assert scale(t) == pytest.approx(expected, rel=1e-12)
     sequence = case["guidance_scale_sequence"]
@@ -82,16 +83,17 @@ def conditions(inputs):
     )
 
 
-def test_one_call_of_the_network(golden):
+@pytest.mark.golden
+def test_one_call_of_the_network():
     """The reference's wrapper gives the null branch the mask and the pooled vector of the text; `apart` does not."""
-    case = find(golden, "21_cfg_wrapper")
+    case = find("21_cfg_wrapper")
     network = load(case)
     (text, mask, pooled), (null_text, null_mask, null_pooled) = conditions(case.inputs)
     x, time = case.inputs["x_t"], case.inputs["t"]
     v_cond, v_null = network(x, time, text, mask, pooled), network(x, time, null_text, mask, pooled)
     apart = network(x, time, null_text, null_mask, null_pooled)
     scale, limits = case.case["guidance_scale"], case.case["scheduler"]
-    found = {
+    results = {
         "standard": pc.cfg_function(scale)(v_cond, v_null, 0.0),
         "rescaled": pc.cfg_function(scale, rescale=case.case["rescale_factor"])(v_cond, v_null, 0.0),
         "perplexity": pc.cfg_function(scale, temperature=1.0)(v_cond, v_null, 0.0),
@@ -100,45 +102,46 @@ def test_one_call_of_the_network(golden):
     }
     for kind in ("linear", "cosine", "quadratic"):
         scheduled = pc.cfg_function(pc.cfg_schedule(kind, limits["max_scale"], limits["min_scale"]))
-        found[f"sched_{kind}"] = scheduled(v_cond, v_null, time[0].item())
-    assert set(found) == set(case.outputs)
-    for key, value in found.items():
+        results[f"sched_{kind}"] = scheduled(v_cond, v_null, time[0].item())
+    assert set(results) == set(case.outputs)
+    for key, value in results.items():
         assert relative_l2(value, case.outputs[key]) < case.case["recommended_tolerance"]["rel_l2"], key
 
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", TRAJECTORIES)
-def test_trajectories(golden, name, run):
-    case = find(golden, name)
+@pytest.mark.golden
+def test_trajectories(name, run):
+    case = find(name)
     network = load(case)
-    told, scale = case.case, case.case["guidance_scale"]
-    limits = told["schedule_cosine"]
+    settings, scale = case.case, case.case["guidance_scale"]
+    limits = settings["schedule_cosine"]
     cfg = {
-        "perplexity": pc.cfg_function(scale, temperature=told["perplexity_temperature"]),
+        "perplexity": pc.cfg_function(scale, temperature=settings["perplexity_temperature"]),
         "schedule_cosine": pc.cfg_function(pc.cfg_schedule("cosine", limits["max_scale"], limits["min_scale"])),
-    }.get(run, pc.cfg_function(scale, rescale=told["rescale_factor"] if run.endswith("rescaled") else 0.0))
-    steps, eps = told["sampler"]["num_steps"], told["sampler"]["t_eps"]
+    }.get(run, pc.cfg_function(scale, rescale=settings["rescale_factor"] if run.endswith("rescaled") else 0.0))
+    steps, eps = settings["sampler"]["num_steps"], settings["sampler"]["t_eps"]
     times = torch.linspace(eps, 1 - eps, steps + 1)
     # no time of these grids lies on a limit, where the reference's half open interval and ours differ
-    interval = tuple(told["interval"]) if run.startswith("interval") else (0.0, 1.0)
+    interval = tuple(settings["interval"]) if run.startswith("interval") else (0.0, 1.0)
 
     def velocity(x, t, condition):
         return network(x, torch.full((len(x),), t), *condition)
 
     start, expected = case.inputs["z_0"], case.outputs[f"trajectory_{run}"]
-    solve = {"euler": euler, "heun": heun_exact}[told["sampler"]["method"]]
+    solve = {"euler": euler, "heun": heun_exact}[settings["sampler"]["method"]]
     guided = guided_velocity(*condition_velocities(velocity, *conditions(case.inputs)), cfg, interval)
     assert torch.equal(start, expected[0]) and len(expected) == steps + 1
     for i in range(steps):  # outputs are not recorded: a step from each recorded state to the next holds them
         assert relative_l2(solve(guided, expected[i], times[i : i + 2]), expected[i + 1]) < 2e-5
 
     def states(start):
-        found = []
-        solve(guided, start, times, lambda i, t, x, v: found.append(x.clone()))
-        return torch.stack(found)
+        reached = []
+        solve(guided, start, times, lambda i, t, x, v: reached.append(x.clone()))
+        return torch.stack(reached)
 
     here = states(start)
-    tolerance = allowed(MEASURED[name][run], told["recommended_tolerance"]["rel_l2"])
+    tolerance = allowed(MEASURED[name][run], settings["recommended_tolerance"]["rel_l2"])
     for state, reference in zip(here, expected[1:], strict=True):
         assert relative_l2(state, reference) < tolerance
     check_measured(max(relative_l2(states(moved(start, seed)), here) for seed in range(2)), MEASURED[name][run])
@@ -190,7 +193,7 @@ def test_perplexity_weakens_what_is_far_apart():
     torch.testing.assert_close(guided, v_cond * 2.0 / (1.0 + math.exp(4.0)))
 
 
-def test_schedules_end_exactly_where_told():
+def test_schedules_end_exactly_at_their_limits():
     for kind in CURVES:
         scale = pc.cfg_schedule(kind, 5.0)
         assert scale(0.0) == 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import json
 import pickletools
 import random
@@ -177,7 +178,7 @@ def operations(dice: random.Random, content: bytes) -> bytes:
 
 def disorder(dice: random.Random, pickled: bytes) -> bytes:
     places = [place for _, _, place in pickletools.genops(pickled)] + [len(pickled)]
-    pieces = [pickled[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [pickled[start:end] for start, end in itertools.pairwise(places)]
     for _ in range(dice.choice((1, 1, 2, 4, 16))):
         at, other = dice.randrange(len(pieces)), dice.randrange(len(pieces))
         code, kind = pieces[at][:1], dice.randrange(7)

@@ -36,11 +36,11 @@ def find_hosts() -> list[Host]:
         if ROOT.parent.name == "custom_nodes":
             candidates.append(ROOT.parent.parent)
         candidates += [Path.home() / "ComfyUI", Path.home() / "comfy" / "ComfyUI"]
-    hosts = []
-    for path in dict.fromkeys(path.resolve() for path in candidates):
-        if (path / "main.py").is_file() and (path / "comfy").is_dir() and (python := _find_python(path)):
-            hosts.append(Host(path, python))
-    return hosts
+    return [
+        Host(path, python)
+        for path in dict.fromkeys(path.resolve() for path in candidates)
+        if (path / "main.py").is_file() and (path / "comfy").is_dir() and (python := _find_python(path))
+    ]
 
 
 def _find_python(path: Path) -> Path | None:

@@ -44,7 +44,7 @@ def test_groups_of_rows_change_neither_output_nor_gradients(network, monkeypatch
     assert_same(groups, whole)
 
 
-def test_the_way_for_gpus_and_compilers_gives_the_same(network, monkeypatch):
+def test_the_path_for_gpus_and_compilers_gives_the_same(network, monkeypatch):
     eager = run(network)
     for module in (chunking, rope):
         monkeypatch.setattr(module, "runs_eagerly_on_cpu", lambda x: False)

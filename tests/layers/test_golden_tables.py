@@ -47,7 +47,7 @@ def test_sincos_2d(golden):
 def test_time_features(golden):
     case = golden("tables_time_embedding")
     close(time_features(case.inputs["t_c2i"]), case.outputs["emb_c2i"], 1e-6)
-    # angles of up to 1000 are known to 6e-5 in float32, and the last bit of exp differs between processors
+    # angles of up to 1000 are exact to 6e-5 in float32, and the last bit of exp differs between processors
     close(time_features(case.inputs["t_t2i"]), case.outputs["emb_t2i"], 1e-4)
 
 

@@ -1,16 +1,15 @@
 """The digits: the same for the same seed, with MNIST's proportions, and separable by a plain classifier."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from digits import HANDS, draw_digits, main
+from helpers import MODELS
 from PIL import Image
 
 import pixeldit_core as pc
 
-MODEL = Path(__file__).parents[2] / "models" / "xpred-digits-28.safetensors"
+MODEL = MODELS / "xpred-digits-28.safetensors"
 
 
 @pytest.fixture(scope="module")

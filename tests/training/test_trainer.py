@@ -2,15 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 
 from pixeldit_core.training import trainer
 from pixeldit_core.training.trainer import TrainingSettings, build_optimizers, learning_rate_at, split_parameters, train
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_learning_rate_rises_and_falls():

@@ -1,50 +1,24 @@
-"""The command line, end to end on a tiny checkpoint."""
+"""`sample`: images, settings, and mistakes in one readable line."""
 
-import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import file_names
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.cli import main
 from pixeldit_core.cli import sample as cli_sample
 from pixeldit_core.cli.options import parse_seeds, parse_size
 
-ROOT = Path(__file__).parents[2]
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def command(*arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pixeldit_core", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
 
 def test_sample_writes_an_image_for_every_class_and_seed(tiny_file, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["sample", str(tiny_file), "--classes", "3, tabby cat, 5", "--seeds", "0-1,9", "--out", str(out)]) == 0
-    assert files(out) == sorted(["contact-sheet.png", *(f"{c}_{s}.png" for c in (3, 2, 5) for s in (0, 1, 9))])
+    assert file_names(out) == sorted(["contact-sheet.png", *(f"{c}_{s}.png" for c in (3, 2, 5) for s in (0, 1, 9))])
     printed = capsys.readouterr().out
     assert (
         "9 images" in printed
@@ -63,7 +37,7 @@ def test_sample_writes_an_image_for_every_class_and_seed(tiny_file, tmp_path, ca
 
 def test_sample_takes_every_class_of_a_small_model_and_the_settings_of_the_file(tiny_file, tmp_path):
     assert main(["sample", str(tiny_file), "--out", str(tmp_path / "out")]) == 0
-    assert len(files(tmp_path / "out")) == 12 + 1
+    assert len(file_names(tmp_path / "out")) == 12 + 1
 
 
 def test_options_override_single_values_of_settings(tiny_file, tmp_path, capsys):
@@ -141,7 +115,7 @@ def test_an_image_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(ti
         (out / "mine.txt").write_text("stays")
         assert main(["sample", str(tiny_file), "--seeds", "0-1", "--batch-size", size, "--out", str(out)]) == 0
         assert (out / "mine.txt").read_text() == "stays"
-    names = [name for name in files(tmp_path / "one") if name.endswith(".png")]
+    names = [name for name in file_names(tmp_path / "one") if name.endswith(".png")]
     assert len(names) == 24 + 1
     for name in names:
         one, five = (np.asarray(Image.open(tmp_path / folder / name)) for folder in ("one", "five"))
@@ -167,12 +141,12 @@ def test_an_image_does_not_depend_on_the_batch_and_is_replaced_by_a_later_run(ti
 )
 def test_mistakes_are_one_readable_line(tiny_file, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    before = files(tmp_path)
+    before = file_names(tmp_path)
     assert main(["sample", *(text.format(file=tiny_file) for text in arguments)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
-    assert files(tmp_path) == before
+    assert file_names(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -209,7 +183,7 @@ def test_weights_that_are_not_finite_are_reported_and_nothing_is_written(tiny, t
     assert main(["sample", str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("not finite") == 1 and "nan.safetensors" in error
-    assert files(tmp_path / "out") == []
+    assert file_names(tmp_path / "out") == []
 
 
 def test_too_little_memory_is_one_readable_line(tiny_file, tmp_path, capsys):
@@ -224,138 +198,10 @@ def test_seeds_and_sizes():
     assert parse_size("64") == (64, 64)
 
 
-def test_inspect_shows_files_as_text_and_json(tiny_file, tmp_path, capsys):
-    text = tmp_path / "notes.ckpt"
-    text.write_text("These are not weights at all.")
-    assert main(["inspect", str(tiny_file)]) == 0
-    printed = capsys.readouterr().out
-    assert (
-        "44,775" in printed
-        and "12: circle, square, tabby" in printed
-        and "4 steps, ab2" in printed
-        and "float32" in printed
-    )
-    assert main(["inspect", "--json", str(tiny_file), str(text)]) == 1
-    good, bad = json.loads(capsys.readouterr().out)
-    assert good["family"] == "pixeldit" and good["refused"] is None and good["parameters"] == 44775
-    assert good["params"]["hidden_size"] == 24 and good["class_names"][2] == "tabby" and good["settings"]["steps"] == 4
-    assert "notes.ckpt is not a checkpoint" in bad["refused"]
-
-
-def test_convert_writes_every_layout_and_precision(tiny_file, tmp_path, capsys):
-    original = load_file(tiny_file)
-    for dtype, kind in {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}.items():
-        target = tmp_path / f"{dtype}.safetensors"
-        arguments = ["convert", str(tiny_file), str(target), "--layout", "comfyui", "--dtype", dtype]
-        assert main(arguments) == 0
-        written = load_file(target)
-        assert set(written) == {f"model.diffusion_model.{key}" for key in original}
-        for key, value in original.items():
-            assert torch.equal(written[f"model.diffusion_model.{key}"], value.to(kind))
-    assert "44,775" in capsys.readouterr().out
-    info = pc.inspect_checkpoint(target)
-    assert info.class_names[2] == ("tabby", "tabby cat") and info.settings.steps == 4
-
-
-def test_text_to_image_is_inspected_and_converted_but_not_sampled(tiny_t2i, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    path = pc.save_checkpoint(tiny_t2i(), tmp_path / "text.safetensors")
-    count = sum(parameter.numel() for parameter in tiny_t2i().network.parameters())
-    assert main(["sample", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: text.safetensors is PixelDiT, text-to-image") and error.count("\n") == 1
-    assert "text_condition" in error and files(tmp_path) == ["text.safetensors"]
-    assert main(["inspect", str(path)]) == 0
-    printed = capsys.readouterr().out
-    assert "PixelDiT, text-to-image" in printed and f"{count:,}" in printed and "txt_max_length 6" in printed
-    assert main(["inspect", "--json", str(path)]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["family"] == "pixeldit_t2i" and found["parameters"] == count and found["class_names"] is None
-    assert main(["convert", str(path), str(tmp_path / "comfy.safetensors"), "--layout", "comfyui"]) == 0
-    written = load_file(tmp_path / "comfy.safetensors")
-    assert all(key.startswith("core.") for key in written)
-    assert "core.pixel_blocks.0.adaLN_modulation_msa.weight" in written
-
-
 def test_a_size_far_from_the_trained_one_is_reported(tiny_file, tmp_path, capsys):
     for size, reported in {"16x16": False, "32x16": True}.items():
         assert main(["sample", str(tiny_file), "--classes", "1", "--size", size, "--out", str(tmp_path / size)]) == 0
         assert ("is far from every size that the model was trained on" in capsys.readouterr().out) == reported
-
-
-def test_convert_chooses_weights(tiny, tmp_path, capsys):
-    raw, ema = (tiny(seed=seed).network.state_dict() for seed in (1, 2))
-    source = tmp_path / "both.safetensors"
-    save_file({f"denoiser.{k}": v for k, v in raw.items()} | {f"ema_denoiser.{k}": v for k, v in ema.items()}, source)
-    for choice, expected in {"auto": ema, "ema": ema, "raw": raw}.items():
-        target = tmp_path / f"{choice}.safetensors"
-        assert main(["convert", str(source), str(target), "--weights", choice]) == 0
-        assert all(torch.equal(value, expected[key]) for key, value in load_file(target).items())
-
-
-def test_convert_merges_loras(tiny, tiny_file, tmp_path):
-    name = "pixel_blocks.0.mlp.fc1"
-    state = tiny().network.state_dict()
-    rows, columns = state[f"{name}.weight"].shape
-    pair = {f"{name}.lora_B.weight": torch.ones(rows, 1), f"{name}.lora_A.weight": torch.ones(1, columns)}
-    lora = tmp_path / "one=two.safetensors"
-    save_file(pair, lora)
-    for option, strength in ((f"{lora}", 1.0), (f"{lora}=0.5", 0.5), (f"{lora}=-2", -2.0)):
-        target = tmp_path / "merged.safetensors"
-        assert main(["convert", str(tiny_file), str(target), "--lora", option, "--force"]) == 0
-        found = load_file(target)
-        assert torch.allclose(found[f"{name}.weight"], state[f"{name}.weight"] + strength)
-        assert torch.equal(found["s_embedder.proj.weight"], state["s_embedder.proj.weight"])
-
-
-def test_convert_does_not_replace_without_force(tiny_file, tmp_path, capsys):
-    target = tmp_path / "there.safetensors"
-    target.write_bytes(b"precious")
-    assert main(["convert", str(tiny_file), str(target)]) == 2
-    assert "--force" in capsys.readouterr().err and target.read_bytes() == b"precious"
-    assert main(["convert", str(tiny_file), str(target), "--force"]) == 0
-    assert pc.inspect_checkpoint(target).family == "pixeldit"
-    assert main(["convert", str(tiny_file), str(tiny_file), "--force"]) == 2
-    assert "is the source itself" in capsys.readouterr().err
-    assert main(["convert", str(tiny_file), str(tmp_path / "there.ckpt")]) == 2
-    assert "only .safetensors is written" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["inspect", "--help"], ["convert", "--help"]])
-def test_help_has_examples(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 0
-    assert "examples:\n  python -m pixeldit_core " in capsys.readouterr().out
-
-
-def test_as_a_program_errors_have_no_traceback(tmp_path):
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"")
-    process = command("sample", broken, "--out", tmp_path / "out")
-    output, error = process.communicate(timeout=120)
-    assert process.returncode == 2 and output == ""
-    assert error == "error: broken.safetensors is empty. The download probably stopped: get the file again.\n"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
-def test_ctrl_c_leaves_whole_files_only(tiny_file, tmp_path):
-    out = tmp_path / "out"
-    arguments = ("sample", tiny_file, "--seeds", "0-999", "--batch-size", "1", "--steps", "50", "--out", out)
-    # as in a terminal: a background job, which these tests may be, ignores SIGINT, and so do its children
-    process = command(*arguments, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    deadline = time.monotonic() + 120
-    while not (out.exists() and len(files(out)) > 2):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in error and "of 12000 images are finished" in error
-    made = files(out)
-    assert made and not any(name.endswith(".part") for name in made) and "contact-sheet.png" not in made
-    for name in made:
-        Image.open(out / name).load()
 
 
 def test_the_bundled_model_is_the_default_and_its_absence_is_reported(tmp_path, monkeypatch, capsys):
@@ -366,14 +212,3 @@ def test_the_bundled_model_is_the_default_and_its_absence_is_reported(tmp_path, 
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "bundled model not found at" in error and "pass a checkpoint" in error
-
-
-def test_progress_is_shown_on_a_terminal(tiny_file, tmp_path, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert main(["sample", str(tiny_file), "--classes", "0-3", "--batch-size", "2", "--out", str(tmp_path)]) == 0
-    assert "0.0/4 images" in terminal.getvalue()
