@@ -1,6 +1,8 @@
 """What a fresh clone starts from: both ways of setting up agree, and ComfyUI keeps its packages."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from helpers import ROOT
@@ -60,3 +62,10 @@ def test_comfyui_serves_the_templates_from_workflows():
     """It takes the first of these names that exists, so no other folder may have one that comes before."""
     names = ("example_workflows", "example", "examples", "workflow", "workflows")
     assert next(name for name in names if (ROOT / name).exists()) == "workflows"
+
+
+@pytest.mark.skipif(shutil.which("comfy") is None, reason="comfy-cli is not installed")
+def test_the_registry_accepts_the_pack():
+    command = ["comfy", "--skip-prompt", "--no-enable-telemetry", "node", "validate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
