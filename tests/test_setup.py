@@ -68,4 +68,5 @@ def test_comfyui_serves_the_templates_from_workflows():
 def test_the_registry_accepts_the_pack():
     command = ["comfy", "--skip-prompt", "--no-enable-telemetry", "node", "validate"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert done.returncode == 0 and "passed" in output, output
