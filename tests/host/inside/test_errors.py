@@ -200,7 +200,7 @@ def test_a_small_latent_of_another_kind_is_explained():
 
 
 def test_put_reuses_a_name():
-    """A file replaced under its name is loaded anew: the loader's fingerprint follows the file."""
+    """A file replaced under its name is loaded again: the loader's fingerprint follows the file."""
     from kit import node
 
     kind = node("PixelDiTLoader")
