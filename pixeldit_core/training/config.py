@@ -1,0 +1,165 @@
+"""One training run as data: the sections of a recipe (recipes/*.yaml) and their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network, and what it starts from."""
+
+    family: str | None = None  #                     with `variant` or `params`; None = that of `start`
+    variant: str | None = None  #                    a published architecture, such as PixelDiT-XL
+    params: dict[str, Any] = field(default_factory=dict)  # of the family, over the variant's
+    class_names: tuple[str, ...] | None = None  #    None = those of the data, or of `start`
+    start: str | None = None  #                      a checkpoint to fine-tune; None = initial weights as published
+    weights: Literal["auto", "ema", "raw"] = "auto"  # of that checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketConfig:
+    """Aspect buckets: sizes with about the same number of pixels (spec: pixelhdm, 12)."""
+
+    min_side: int = 256
+    max_side: int = 1024
+    max_aspect: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The images, and what each is conditioned on."""
+
+    kind: Literal["folder", "captions", "mnist", "cifar10", "webdataset"] = "folder"
+    path: str = ""
+    size: tuple[int, int] | None = None  #           height, width; None = the model's trained size
+    buckets: BucketConfig | None = None  #           several sizes in place of one
+    crop: Literal["center", "random"] = "center"
+    flip: bool = False  #                            mirror half of the images
+    drop_last: bool = True  #                        leave out the last batch of an epoch if it is short
+    text_states: str | None = None  #                folder that `encode` wrote, for families of text
+    default_caption: str | None = None  #            of images without one; None = an error before the run
+    workers: int = 2  #                              processes that read images, for each process that trains
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepaConfig:
+    """Alignment of patch tokens with the features of a frozen encoder (REPA, arXiv 2410.06940; iREPA)."""
+
+    encoder: str = ""  #                             a folder or hub name for transformers, or "timm:NAME"
+    block: int = 8  #                                whose output is aligned, counted from 1
+    weight: float = 0.5
+    projector: Literal["mlp", "conv"] = "mlp"  #     conv: iREPA, with spatially normalized features
+    hidden_size: int | None = None  #                of the MLP; None = the width of the network
+    similarity: Literal["cosine_distance", "negative_cosine"] = "cosine_distance"
+    resample: Literal["student", "larger"] = "student"  # which grid gives way if the token counts differ
+    until: int | None = None  #                      optimizer step after which it ends; None = never
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyConfig:
+    """DCT-weighted loss of the velocity (spec: pixelhdm, 11)."""
+
+    weight: float = 1.0
+    quality: int = 90  #                             of the JPEG tables that weigh frequencies, 1 to 100
+    ycbcr: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The loss."""
+
+    times: Literal["logit_normal", "uniform", "integer"] = "logit_normal"  # integer: text-to-image's table of 1000
+    time_mean: float = 0.0  #                        of the normal numbers: below 0, more times near the noise
+    time_std: float = 1.0
+    timeshift: float = 1.0
+    min_noise_level: float | None = 0.05  #          lower bound of 1 - t in the loss of image predictions; None = none
+    dropout: float = 0.1  #                          of labels or captions, for classifier-free guidance
+    repa: RepaConfig | None = None
+    frequency: FrequencyConfig | None = None
+    gamma_penalty: float = 0.0  #                    weight of the squared scales of PixelHDM's pixel blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer and its learning rate."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the blocks, AdamW for the rest
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.95  #                        of Muon
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: int = 0  #                               steps of linear warm-up
+    decay: float = 1.0  #                            share of the run, at its end, in which cosine or linear falls
+    min_learning_rate: float = 0.0
+    max_grad_norm: float | None = 1.0  #             None = no clipping
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """Moving averages of the weights; the first decay is the one that checkpoints and samples use."""
+
+    decays: tuple[float, ...] = (0.9999,)
+    power: tuple[float, ...] = ()  #                 relative widths (arXiv 2312.02696, 3), such as 0.05 and 0.1
+    snapshot_every: int = 0  #                       steps between snapshots of the power averages; 0 = with checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Train low-rank updates in place of the weights (peft)."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()  #                 ends of module names; () = all matrices of the blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """The sample sheet; None = the model's own settings."""
+
+    every: int = 500  #                              optimizer steps; 0 = never
+    count: int = 16
+    steps: int | None = None
+    cfg: float | None = None
+    classes: tuple[int, ...] = ()  #                 () = spread over all
+    captions: tuple[str, ...] = ()  #                of text_states; () = the first ones
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How long and how the run computes."""
+
+    steps: int = 1000  #                             optimizer steps
+    batch_size: int = 64  #                          images per optimizer step, over all processes
+    micro_batch: int | None = None  #                images per forward of a process; None = its whole share
+    precision: Literal["bf16", "fp32"] = "fp32"  #   of the autocast; weights and optimizer stay float32
+    compile: Literal["none", "blocks", "whole"] = "none"
+    activation_checkpointing: bool = False
+    seed: int = 0
+    threads: int | None = None  #                    of the CPU; None = torch's choice
+    log_every: int = 50
+    save_every: int = 1000  #                        steps between checkpoints
+    keep: int = 2  #                                 checkpoints to keep
+    max_skipped: int = 10  #                         steps in a row with a non-finite loss or gradient, then stop
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run."""
+
+    title: str = ""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+    lora: LoraConfig | None = None
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    settings: dict[str, Any] | None = None  #        SamplingSettings to store in checkpoints; None = the family's
+    engine: EngineConfig = field(default_factory=EngineConfig)
