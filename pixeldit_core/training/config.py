@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+
+class Section:
+    """What all sections share: pydantic, which reads recipes, refuses keys that they do not have."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The network, and what it starts from."""
 
     family: str | None = None  #                     with `variant` or `params`; None = that of `start`
@@ -19,7 +25,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BucketConfig:
+class BucketConfig(Section):
     """Aspect buckets: sizes with about the same number of pixels (spec: pixelhdm, 12)."""
 
     min_side: int = 256
@@ -28,7 +34,7 @@ class BucketConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Section):
     """The images, and what each is conditioned on."""
 
     kind: Literal["folder", "captions", "mnist", "cifar10", "webdataset"] = "folder"
@@ -44,7 +50,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepaConfig:
+class RepaConfig(Section):
     """Alignment of patch tokens with the features of a frozen encoder (REPA, arXiv 2410.06940; iREPA)."""
 
     encoder: str = ""  #                             a folder or hub name for transformers, or "timm:NAME"
@@ -58,7 +64,7 @@ class RepaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyConfig:
+class FrequencyConfig(Section):
     """DCT-weighted loss of the velocity (spec: pixelhdm, 11)."""
 
     weight: float = 1.0
@@ -67,7 +73,7 @@ class FrequencyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Section):
     """The loss."""
 
     times: Literal["logit_normal", "uniform", "integer"] = "logit_normal"  # integer: text-to-image's table of 1000
@@ -82,7 +88,7 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Section):
     """The optimizer and its learning rate."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the blocks, AdamW for the rest
@@ -99,7 +105,7 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageConfig:
+class AverageConfig(Section):
     """Moving averages of the weights; the first decay is the one that checkpoints and samples use."""
 
     decays: tuple[float, ...] = (0.9999,)
@@ -108,7 +114,7 @@ class AverageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(Section):
     """Train low-rank updates in place of the weights (peft)."""
 
     rank: int = 16
@@ -118,7 +124,7 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class SampleConfig(Section):
     """The sample sheet; None = the model's own settings."""
 
     every: int = 500  #                              optimizer steps; 0 = never
@@ -131,7 +137,7 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(Section):
     """How long and how the run computes."""
 
     steps: int = 1000  #                             optimizer steps
@@ -150,7 +156,7 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Section):
     """One run."""
 
     title: str = ""
