@@ -151,6 +151,7 @@ class EngineConfig(Section):
     log_every: int = 50
     save_every: int = 1000  #                        steps between checkpoints
     keep: int = 2  #                                 checkpoints to keep
+    save_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the model files; training states are float32
     max_skipped: int = 10  #                         steps in a row with a non-finite loss or gradient, then stop
     tensorboard: bool = False
 

@@ -99,9 +99,9 @@ def _nearest(key: str) -> str:
     known = list(_keys(TrainConfig))
     section, _, name = key.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == section]
-    for candidates in (siblings, known):
+    for candidates, cutoff in ((siblings, 0.6), (known, 0.8)):
         by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
-        for match in difflib.get_close_matches(name, by_name, 1, 0.6):
+        for match in difflib.get_close_matches(name, by_name, 1, cutoff):
             return f'; the nearest is "{by_name[match]}"'
     return f"; there are {', '.join(siblings)}" if siblings else ""
 
