@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ import pixeldit_core as pc
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
+TRAIN_PACKAGES = {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"}  # of the extra
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
 # inside the core: a room, and the rooms that it may import
@@ -37,7 +39,7 @@ ROOMS = {
     "images": {*_MODEL},
     "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
-    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints"},
+    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training"},
     "__main__": {"cli"},
 }
 
@@ -74,7 +76,8 @@ def test_the_core_imports_only_its_packages_and_allowed_rooms(path):
     for level, name in imports(path):
         top = name.split(".")[0]
         if level == 0:
-            assert top in STDLIB | CORE_PACKAGES, f"{path.name} imports {name}"
+            extras = TRAIN_PACKAGES if room == "training" else set()
+            assert top in STDLIB | CORE_PACKAGES | extras, f"{path.name} imports {name}"
             continue
         target = resolve(path, level, name)
         assert target.is_relative_to(CORE), f"{path.name} imports {name} from outside of the core"
@@ -106,6 +109,11 @@ def test_only_nodes_host_imports_comfyui(path):
         assert target.is_relative_to(NODES)
         if inside:
             assert target.is_relative_to(NODES / "host"), f"nodes/host ({path.name}) imports {name} of nodes"
+
+
+def test_only_the_engine_knows_accelerate():
+    known = re.compile(r"(import|from|require\()\W*accelerate")
+    assert [path.name for path in FILES[CORE] if known.search(path.read_text(encoding="utf-8"))] == ["engine.py"]
 
 
 def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():

@@ -1,14 +1,15 @@
-"""The command line: sample, inspect, convert."""
+"""The command line: sample, inspect, convert, train."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
 import torch
 
-from . import convert, inspect, sample
+from . import convert, inspect, sample, train
 
 _DESCRIPTION = "PixelDiT: image generation in pixel space, without a VAE."
 _EXAMPLES = """\
@@ -39,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m pixeldit_core", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=HelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (sample, inspect, convert):
+    for module in (sample, inspect, convert, train):
         module.add_command(commands, formatter_class=HelpFormatter)
-    options = parser.parse_args(argv)
+    options, rest = parser.parse_known_args(argv)
+    if rest and not (hasattr(options, "overrides") and all(re.fullmatch(r"\w[\w.]*=.*", text) for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse ends a list of positional arguments at the first option
+        options.overrides += rest
     try:
         return options.run(options)
     except KeyboardInterrupt as interrupt:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 log = logging.getLogger(__name__)
 
+_ONE_WISH = 3.0  # seconds: launchers pass on a Ctrl-C that the terminal has sent to every process already
+
 
 class Interrupts:
-    """While active, the first Ctrl-C or SIGTERM sets `asked`; a second Ctrl-C interrupts at once."""
+    """While active, the first Ctrl-C or SIGTERM sets `asked`; a second Ctrl-C, some seconds later, interrupts at once."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self._since = 0.0
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -28,11 +32,11 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]  # as signal.signal returned it
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
         if self.asked is None:
-            log.warning("%s: stopping after this step; the run can be resumed.", signal.Signals(number).name)
-        self.asked = signal.Signals(number)
+            self.asked, self._since = signal.Signals(number), time.monotonic()
+            log.warning("%s: stopping after this step; the run can be resumed.", self.asked.name)
+        elif number == signal.SIGINT and time.monotonic() - self._since > _ONE_WISH:
+            raise KeyboardInterrupt
 
 
 def leave_to_main_process(worker: int = 0) -> None:

@@ -62,6 +62,11 @@ class RunFolder:
         """The newest average of a LoRA, for the LoRA node."""
         return self.path / "lora.safetensors"
 
+    @property
+    def raw_lora(self) -> Path:
+        """Its newest weights themselves."""
+        return self.path / "lora-raw.safetensors"
+
     def sample_sheet(self, step: int) -> Path:
         """Images of one step."""
         return self.path / "samples" / f"{step_name(step)}.png"

@@ -1,0 +1,63 @@
+"""`train`: from a recipe to a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """\
+examples:
+  python -m pixeldit_core train recipes/toy-digits.yaml
+      handwritten digits from drawn ones, in some minutes on a CPU, into runs/toy-digits
+  python -m pixeldit_core train recipes/my-images.yaml data.path=photos engine.steps=20000 --out runs/photos
+  python -m pixeldit_core train --resume runs/photos
+      go on where a run stopped
+  accelerate launch --num_processes 8 -m pixeldit_core train recipes/imagenet256-xl.yaml data.path=/data/imagenet/train
+  python -m pixeldit_core train recipes/imagenet256-xl.yaml --dry-run
+      network, parameters, memory and the work of a step, without training
+
+Each setting of a recipe can be overridden with key=value; docs/training.md lists them.
+"""
+
+
+def add_command(commands: Any, **options: Any) -> None:
+    """Add `train` to the command line."""
+    parser = commands.add_parser(
+        "train",
+        help="train or fine-tune a network on images",
+        description="Trains the network of a recipe and writes checkpoints that sample and ComfyUI load.",
+        epilog=_EXAMPLES,
+        **options,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE", help="a YAML file, such as those in recipes/")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the recipe's")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the run (default: runs/NAME OF THE RECIPE)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run of this folder")
+    parser.add_argument("--dry-run", action="store_true", help="print what the run would be, and end")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # it names every file that it saves
+    try:
+        from ..training.command import describe, resume, start
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    overrides = list(options.overrides)
+    if options.recipe is not None and (options.resume is not None and "=" in str(options.recipe)):
+        overrides.insert(0, str(options.recipe))  # the first override of a resumed run
+        options.recipe = None
+    if (options.recipe is None) == (options.resume is None):
+        raise ValueError("name either a recipe to start, or a run to go on with: --resume RUN.")
+    if options.dry_run:
+        sys.stdout.write(describe(options.recipe or options.resume / "recipe.yaml", overrides))
+    elif options.resume is not None:
+        sys.stdout.write(resume(options.resume, overrides))
+    else:
+        sys.stdout.write(start(options.recipe, overrides, options.out))
+    return 0

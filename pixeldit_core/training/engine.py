@@ -1,0 +1,235 @@
+"""One optimizer step over any number of processes, and its state in files. The only user of accelerate.
+
+A step sees its global batch as rows with weights: a process gets an equal share of them, in micro-batches, and each row
+counts once, whatever the split. So gradients do not depend on processes, accumulation or a short last batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import TrainConfig
+from .data.batch import Loaded
+from .draws import Draws
+from .ema import Averages
+from .extras import require
+from .loss import Batch, Loss
+from .optim import build_optimizers
+from .run_folder import RunFolder
+from .schedule import learning_rate_at
+
+log = logging.getLogger(__name__)
+
+MakeBatch = Callable[[Loaded, torch.device], tuple[Batch, Draws]]
+_AVERAGES, _STATE = "averages.safetensors", "state.json"
+
+
+class StepResult(NamedTuple):
+    """What a step did, the same in every process."""
+
+    loss: float
+    parts: dict[str, float]  # of the loss
+    grad_norm: float  #        before clipping
+    skipped: bool  #           for the loss or a gradient was not finite
+    stop: bool  #              a process was asked to stop
+
+
+class Engine:
+    """Trains one `Loss`: forward, backward, optimizers, averages, and saving all of them."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        accelerate = require("accelerate")
+        unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.config = config
+        self.accelerator = accelerate.Accelerator(
+            mixed_precision="bf16" if config.engine.precision == "bf16" else "no",
+            kwargs_handlers=[unused] if _may_leave_out_parameters(config) else [],
+        )
+        self.micro_batch = config.engine.micro_batch
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process."""
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        """Of this process, from 0."""
+        return self.accelerator.process_index
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the run."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.accelerator.is_main_process
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are split over the processes (FSDP)."""
+        return self.accelerator.distributed_type == require("accelerate").DistributedType.FSDP
+
+    def prepare(self, loss: Loss, make_batch: MakeBatch) -> None:
+        """Move to the device, wrap for several processes; builds optimizers and averages.
+
+        Raises:
+            ValueError: Muon with sharded weights.
+        """
+        if self.is_sharded and self.config.optim.optimizer == "muon":
+            raise ValueError("Muon needs whole matrices, and FSDP shards them: choose optim.optimizer=adamw, or DDP.")
+        optimizers = build_optimizers(loss, self.config.optim)
+        wrapped, *prepared = self.accelerator.prepare(loss, *optimizers)
+        self.loss, self.optimizers, self.make_batch = wrapped, prepared, make_batch
+        self.module: Loss = self.accelerator.unwrap_model(wrapped)
+        self.averages = Averages(self.weights(), self.config.average)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The raw weights of the network, by canonical name; shares of them if sharded."""
+        return self.module.weights()
+
+    # one step
+
+    def step(self, loaded: Loaded, step: int, stop: Callable[[], bool] = lambda: False) -> StepResult:
+        """The optimizer step number `step`, from 0, on this process's share of the global batch.
+
+        `stop` is asked in the end, and the processes agree on it. Out of memory, a process that trains alone halves its micro-batches and repeats the step; the batch stays whole.
+
+        Raises:
+            torch.OutOfMemoryError: with several processes, or a micro-batch of one image.
+        """
+        while True:
+            try:
+                sums = self._gradients(loaded, step)
+                break
+            except RuntimeError as error:
+                self._after_out_of_memory(error, len(loaded.seeds))
+        parameters = [p for p in self.loss.parameters() if p.requires_grad]
+        limit = self.config.optim.max_grad_norm
+        norm = self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        names = list(sums)
+        flags = torch.tensor([float(stop())], device=self.device)
+        totals = self.accelerator.reduce(torch.cat([torch.stack([*sums.values()]), flags]), "sum")
+        *values, stops, grad_norm = torch.cat([totals, _whole(norm).reshape(1).to(totals)]).tolist()
+        total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+        finite = math.isfinite(total) and math.isfinite(grad_norm)
+        if finite:
+            self._update(step)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        return StepResult(total, dict(zip(names, values, strict=True)), grad_norm, not finite, stops > 0)
+
+    def _gradients(self, loaded: Loaded, step: int) -> dict[str, Tensor]:
+        """Backward of the whole share; this process's part of each part of the loss."""
+        self.loss.train()
+        images = self.accelerator.reduce(loaded.weights.sum().to(self.device), "sum")
+        sums: dict[str, Tensor] = {}
+        share = loaded.split(self.micro_batch or len(loaded.seeds))
+        for number, rows in enumerate(share):
+            last = number == len(share) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.loss):
+                batch, draws = self.make_batch(rows, self.device)
+                parts = {
+                    name: (value * batch.weight).sum() / images for name, value in self.loss(batch, draws, step).items()
+                }
+                # gradients are averaged over processes, and each has divided by the images of all
+                self.accelerator.backward(torch.stack([*parts.values()]).sum() * self.world_size)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value.detach().float()
+        return sums
+
+    def _update(self, step: int) -> None:
+        rate = learning_rate_at(step, self.config.optim, self.config.engine.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.averages.update(self.weights(), step + 1)
+
+    def _after_out_of_memory(self, error: RuntimeError, rows: int) -> None:
+        """Halve the micro-batch, or raise the error again."""
+        memory = require("accelerate.utils.memory")
+        size = min(self.micro_batch or rows, rows)
+        if not memory.should_reduce_batch_size(error) or self.world_size > 1 or size == 1:
+            raise error
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        memory.clear_device_cache(garbage_collection=True)
+        self.micro_batch = math.ceil(size / 2)
+        log.warning(
+            "out of memory with micro-batches of %d images: going on with %d; the batch stays at %d.",
+            size, self.micro_batch, self.config.engine.batch_size,
+        )  # fmt: skip
+
+    # files
+
+    def save(self, run: RunFolder, step: int, notes: dict[str, Any]) -> None:
+        """Write the state after `step` steps: complete or not there."""
+        part = run.part(step)
+        if self.is_main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(part))
+        averages = self.whole(self.averages.state_dict())
+        if self.is_main:
+            save_file(averages, part / _AVERAGES)
+            state = {"step": step, "micro_batch": self.micro_batch, "processes": self.world_size, **notes}
+            (part / _STATE).write_text(json.dumps(state), "utf-8")
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            run.complete(step, self.config.engine.keep)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Continue from a saved state; its notes.
+
+        Raises:
+            ValueError: it is of another network.
+        """
+        try:
+            self.accelerator.load_state(str(folder))
+            with safe_open(folder / _AVERAGES, "pt") as file:
+                self.averages.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            state = json.loads((folder / _STATE).read_text("utf-8"))
+        except (RuntimeError, KeyError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{folder} does not fit this run ({reason}). Resume with the recipe of its run."
+            ) from error
+        self.micro_batch = state["micro_batch"] if self.micro_batch is None else self.micro_batch
+        return state
+
+    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors on the CPU, gathered from all processes if sharded; every process must call it."""
+        return {name: _whole(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The precision of the run, for sampling."""
+        with self.accelerator.autocast():
+            yield
+
+
+def _whole(tensor: Any) -> Tensor:
+    """A sharded tensor as a whole one."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else torch.as_tensor(tensor)
+
+
+def _may_leave_out_parameters(config: TrainConfig) -> bool:
+    """Whether a step may use only some parameters, which DDP must know."""
+    return config.objective.repa is not None and config.objective.repa.until is not None

@@ -1,0 +1,60 @@
+"""Files that a run makes of its weights: models, snapshots and sample sheets. Every process calls these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..checkpoints.save import write
+from ..dtypes import DTYPES
+from ..model import Model, build_model
+from .engine import Engine
+from .lora import write_lora
+from .power_ema import write_snapshot
+from .run_folder import RunFolder
+from .setup import Setup
+from .sheet import WithWeights, sample_sheet
+
+
+def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
+    """The newest average and the raw weights, each in a file of its own."""
+    average = engine.whole(engine.averages.main)
+    raw = engine.whole(engine.weights())
+    if not engine.is_main:
+        return
+    dtype = DTYPES[setup.config.engine.save_dtype]
+    decays = setup.config.average.decays
+    kinds: list[tuple[Any, ...]] = [(raw, run.raw_model, {"weights": "raw"})]
+    if decays:
+        kinds.append((average, run.model, {"weights": "ema", "decay": decays[0]}))
+    for tensors, path, about in kinds:
+        origin = {"step": step, "recipe": setup.config.title, **about}
+        if setup.config.lora is not None:
+            write_lora(setup.model, tensors, run.lora if path == run.model else run.raw_lora, setup.config, origin)
+        else:
+            write(setup.model.spec, tensors, path, dtype=dtype, origin=origin)
+
+
+def write_snapshots(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
+    """One file of each power-function average, to reconstruct averages of other lengths from."""
+    for length, tensors in engine.averages.power.items():
+        whole = engine.whole(tensors)
+        if engine.is_main:
+            write_snapshot(setup.model.spec, whole, run.snapshots, step, length)
+
+
+def write_sheet(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
+    """Samples of the average."""
+    tensors = engine.whole(engine.averages.main)
+    if not engine.is_main:
+        return
+    on_device = {name: tensor.to(engine.device) for name, tensor in tensors.items()}
+    if setup.config.lora is None:
+        network = build_model(setup.model.family, setup.model.params).network.eval()
+    else:
+        network = engine.module.network
+    model = Model(setup.model.spec, WithWeights(network, on_device))
+    with engine.autocast():
+        sheet = sample_sheet(model, setup.config.sample, setup.texts, setup.size)
+    path = run.sample_sheet(step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

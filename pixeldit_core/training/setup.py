@@ -1,0 +1,84 @@
+"""Everything that a run needs, checked before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from ..model import Model
+from ..sampling import check_size
+from ..settings import SamplingSettings
+from ..sizes import Size
+from .blocks import apply_engine_config
+from .config import TrainConfig
+from .data.batch import ImageData
+from .data.open import open_data, read_class_names
+from .data.order import GlobalBatchSampler
+from .data.text_states import TextStates, open_text_states
+from .loss import Loss
+from .lora import add_lora
+from .start import start_model
+from .teacher import load_teacher
+
+
+@dataclass
+class Setup:
+    """A run whose model and data are open and fit together."""
+
+    config: TrainConfig  # with the class names of the data
+    model: Model
+    data: ImageData
+    texts: TextStates | None
+    size: Size
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the float32 weights."""
+        return sum(4 * parameter.numel() for parameter in self.model.network.parameters())
+
+    def order(self, rank: int, world_size: int) -> GlobalBatchSampler:
+        """The order of the images, as one process sees it."""
+        engine = self.config.engine
+        return GlobalBatchSampler(
+            self.data.sizes(), engine.batch_size, engine.seed, drop_last=self.config.data.drop_last,
+            rank=rank, world_size=world_size,
+        )  # fmt: skip
+
+    def build_loss(self, device: torch.device) -> Loss:
+        """The network with its loss, as the engine wraps it."""
+        repa = self.config.objective.repa
+        teacher = load_teacher(repa.encoder, device) if repa is not None else None
+        if self.config.lora is not None:
+            add_lora(self.model, self.config.lora)
+        loss = Loss(self.model, self.config.objective, teacher)
+        apply_engine_config(self.model.network, self.config.engine)
+        return loss
+
+
+def set_up(config: TrainConfig) -> Setup:
+    """Open the model and the data of a recipe.
+
+    Raises:
+        ValueError: something about them is missing, or they do not fit together.
+    """
+    class_names = config.model.class_names or read_class_names(config.data)
+    torch.manual_seed(config.engine.seed)
+    model = start_model(config.model, class_names, config.engine.seed)
+    model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
+    if model.class_names is not None:
+        names = tuple(entry[0] for entry in model.class_names)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=names))
+    size = config.data.size or model.spec.trained_sizes[0]
+    check_size(model.spec, *size)
+    data = open_data(config.data, model, size)
+    texts = None
+    if model.family.condition == "text":
+        texts = open_text_states(config.data, model, data)
+    return Setup(config, model, data, texts, size)
+
+
+def _settings(config: TrainConfig, model: Model) -> SamplingSettings | None:
+    """Sampling settings of the checkpoints: the recipe's, or those of the start."""
+    return model.settings if config.settings is None else SamplingSettings.from_dict(config.settings)

@@ -1,0 +1,58 @@
+"""Run by test_two_processes.py under torchrun: gradients of one step, and runs that stop and go on.
+
+torchrun --nproc-per-node 2 two_processes.py IMAGES OUT
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+import torch
+from training_runs import config_of, gradients_of, train
+
+from pixeldit_core.training import engine
+
+
+def stop_one_process(step):
+    """A signal for one of the processes in this step; the other must stop with it."""
+    original = engine.Engine.step
+
+    def wrapped(self, loaded, current, stop):
+        if current == step - 1 and self.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, loaded, current, stop)
+
+    engine.Engine.step = wrapped
+    return original
+
+
+def main():
+    torch.set_num_threads(1)
+    images, out = Path(sys.argv[1]), Path(sys.argv[2])
+    for name, sections in CASES.items():
+        gradients, rank = gradients_of(config_of(images, **sections), STEPS[name])
+        if rank == 0:
+            torch.save(gradients, out / f"{name}.pt")
+    train(config_of(images), out / "whole")
+    original = stop_one_process(37)
+    try:
+        train(config_of(images), out / "stopped")
+    except KeyboardInterrupt as stopped:
+        assert "after step 37" in str(stopped)
+    engine.Engine.step = original
+    train(config_of(images), out / "stopped", resume=True)
+
+
+_ENGINE = {"steps": 60, "batch_size": 8, "seed": 5}
+CASES = {
+    "plain": {"engine": _ENGINE},
+    "accumulated": {"engine": _ENGINE | {"micro_batch": 3}},
+    "short": {"engine": _ENGINE | {"batch_size": 14, "micro_batch": 2}, "data": {"drop_last": False}},
+}
+STEPS = {"plain": 0, "accumulated": 3, "short": 4}  # 60 = 4 * 14 + 4; a short batch is the last of an epoch
+
+if __name__ == "__main__":
+    main()
