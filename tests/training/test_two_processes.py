@@ -1,5 +1,6 @@
 """Two processes: the gradients of one with the same global batch, and the same run after a stop."""
 
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,8 @@ def two(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     script = ROOT / "tests" / "training" / "two_processes.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PATH": "/usr/bin:/bin"}
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths}
     run = subprocess.run([*launcher, script, images, out], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     return out

@@ -3,12 +3,11 @@
 torchrun --nproc-per-node 2 two_processes.py IMAGES OUT
 """
 
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 import torch
 from training_runs import config_of, gradients_of, train
@@ -38,10 +37,8 @@ def main():
             torch.save(gradients, out / f"{name}.pt")
     train(config_of(images), out / "whole")
     original = stop_one_process(37)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         train(config_of(images), out / "stopped")
-    except KeyboardInterrupt as stopped:
-        assert "after step 37" in str(stopped)
     engine.Engine.step = original
     train(config_of(images), out / "stopped", resume=True)
 

@@ -1,7 +1,7 @@
 """An independent classifier: a small CNN trained on an image folder that classifies a model's samples.
 
 python toy_data/drawings.py data/classifier --count 14400 --seed 5000000
-python -m pixeldit_core.training.classifier models/pixeldit-drawings-64.safetensors --data data/classifier
+python toy_data/classifier.py models/pixeldit-drawings-64.safetensors --data data/classifier
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints.load import load_checkpoint
-from ..conditions import class_condition
-from ..images import to_uint8
-from ..model import Model
-from ..sampling import sample
-from .image_folder import read_image_folder
+import pixeldit_core as pc
 
 log = logging.getLogger(__name__)
 
 _SEED = 5_000_000
 _HELD_OUT = 6  # one image in so many
 _WIDTHS = (24, 48, 96, 128)
+
+
+def read_images(folder: Path, names: Sequence[str], channels: int) -> tuple[Tensor, Tensor]:
+    """All images FOLDER/<class>/*.png of one size: uint8 [N, H, W, C], and their labels [N]."""
+    files = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).glob("*.png"))]
+    if not files:
+        raise ValueError(f"{folder} has no images {names[0]}/*.png. Make some, for example with toy_data/drawings.py.")
+    pixels = [np.array(Image.open(path).convert("RGB" if channels == 3 else "L")) for path, _ in files]
+    images = torch.from_numpy(np.stack(pixels))
+    return images.view(*images.shape[:3], channels), torch.tensor([label for _, label in files])
 
 
 def to_input(images: Tensor) -> Tensor:
@@ -100,13 +107,13 @@ def accuracy(matrix: Tensor) -> float:
     return (matrix.trace() / matrix.sum()).item()
 
 
-def sample_images(model: Model, count: int, batch_size: int = 50, **settings: Any) -> tuple[Tensor, Tensor]:
+def sample_images(model: pc.Model, count: int, batch_size: int = 50, **settings: Any) -> tuple[Tensor, Tensor]:
     """Samples uint8 [count, H, W, C] and labels: class i modulo K with seed i; settings (steps, cfg) go to `sample`."""
     labels = torch.arange(count) % model.params.num_classes
     images = []
     for seeds in torch.arange(count).split(batch_size):
-        condition = class_condition(model, labels[seeds].tolist())
-        images.append(to_uint8(model, sample(model, condition, seeds=seeds.tolist(), **settings)))
+        condition = pc.class_condition(model, labels[seeds].tolist())
+        images.append(pc.to_uint8(model, pc.sample(model, condition, seeds=seeds.tolist(), **settings)))
         log.info("%d of %d samples", seeds[-1] + 1, count)
     return torch.cat(images), labels
 
@@ -114,7 +121,6 @@ def sample_images(model: Model, count: int, batch_size: int = 50, **settings: An
 def main(argv: Sequence[str] | None = None) -> None:
     """Train the classifier, test it on held-out images and let it classify a checkpoint's samples."""
     parser = argparse.ArgumentParser(
-        prog="python -m pixeldit_core.training.classifier",
         description="Trains a small CNN on an image folder that the model was not trained on, and reports how many of "
         "the model's samples it assigns to the class that was asked for.",
     )
@@ -124,11 +130,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the checkpoint's)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model = load_checkpoint(options.checkpoint)
+    model = pc.load_checkpoint(options.checkpoint)
     if not model.class_names:
         raise ValueError(f"{options.checkpoint} has no class names to look for in the image folder.")
     names = [entry[0] for entry in model.class_names]
-    images, labels = read_image_folder(options.data, names, model.params.in_channels)
+    images, labels = read_images(options.data, names, model.params.in_channels)
     held_out = torch.arange(len(images)) % _HELD_OUT == 0
     classifier = train_classifier(images[~held_out], labels[~held_out], len(names))
     held = confusion_matrix(labels[held_out], classifier.predict(images[held_out]), len(names))
