@@ -119,9 +119,10 @@ def test_a_full_disk_leaves_the_state_before(images, whole, tmp_path, monkeypatc
         original(tensors, path)
 
     config = config_of(images, engine=_ENGINE)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(engine_module, "save_file", full)
-        train(config, tmp_path)
+        with pytest.raises(OSError, match="No space left"):
+            train(config, tmp_path)
     run = RunFolder(tmp_path)
     assert run.steps() == [4]
     train(config, tmp_path, resume=True)

@@ -62,9 +62,10 @@ def test_a_run_learns_and_writes_what_the_loader_opens(whole):
 @pytest.mark.parametrize("step", [37, 10, 7])  # in the middle of epochs of 7 steps, and at the end of one
 def test_a_stopped_and_resumed_run_is_the_same_bit_for_bit(images, whole, tmp_path, monkeypatch, step):
     config = config_of(images)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=f"stopped after step {step} of 60"):
+    with monkeypatch.context() as patch:
         stop_after(patch, step)
-        train(config, tmp_path)
+        with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step} of 60"):
+            train(config, tmp_path)
     run = RunFolder(tmp_path)
     assert run.steps() == [step]
     train(config, tmp_path, resume=True)
