@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..images import from_image
 from ..model import Model
-from .objective import drop_labels, flow_matching_loss, logit_normal_times
+from .objective import drop_condition, logit_normal_times, noisy, squared_error
 
 OnStep = Callable[[int, float, AveragedModel], None]
 
@@ -121,7 +121,8 @@ def _objective(model: Model, settings: TrainingSettings) -> Callable[..., Tensor
             return model.network(*arguments)
 
     def loss_of(image: Tensor, noise: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return flow_matching_loss(network, path, image, noise, t, label)
+        x, target = noisy(path, image, noise, t)
+        return squared_error(path.velocity(network(x, path.network_time(t), label).to(x), x, t), target).mean()
 
     return torch.compile(loss_of) if settings.compile else loss_of
 
@@ -136,5 +137,6 @@ def _batches(model: Model, images: Tensor, labels: Tensor, settings: TrainingSet
                 image = torch.where(torch.rand(size, 1, 1, 1) < 0.5, image.flip(3), image)
             normal = settings.time_mean + settings.time_std * torch.randn(size)
             t = logit_normal_times(normal, settings.timeshift)
-            label = drop_labels(labels[index], torch.rand(size), settings.label_dropout, model.params.num_classes)
+            null = torch.tensor([model.params.num_classes])
+            (label,) = drop_condition((labels[index],), (null,), torch.rand(size) < settings.label_dropout)
             yield image, torch.randn_like(image), t, label
