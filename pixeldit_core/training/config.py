@@ -54,6 +54,7 @@ class RepaConfig(Section):
     """Alignment of patch tokens with the features of a frozen encoder (REPA, arXiv 2410.06940; iREPA)."""
 
     encoder: str = ""  #                             a folder or hub name for transformers, or "timm:NAME"
+    encoder_size: int | None = None  #               side of the square images it sees; None = a patch for each patch
     block: int = 8  #                                whose output is aligned, counted from 1
     weight: float = 0.5
     projector: Literal["mlp", "conv"] = "mlp"  #     conv: iREPA, with spatially normalized features
