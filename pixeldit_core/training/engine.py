@@ -51,11 +51,11 @@ class Engine:
 
     def __init__(self, config: TrainConfig) -> None:
         accelerate = require("accelerate")
-        unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
+        self._ddp = accelerate.DistributedDataParallelKwargs()
         self.config = config
         self.accelerator = accelerate.Accelerator(
             mixed_precision="bf16" if config.engine.precision == "bf16" else "no",
-            kwargs_handlers=[unused] if _may_leave_out_parameters(config) else [],
+            kwargs_handlers=[self._ddp],
         )
         self.micro_batch = config.engine.micro_batch
 
@@ -92,6 +92,7 @@ class Engine:
         """
         if self.is_sharded and self.config.optim.optimizer == "muon":
             raise ValueError("Muon needs whole matrices, and FSDP shards them: choose optim.optimizer=adamw, or DDP.")
+        self._ddp.find_unused_parameters = loss.may_leave_out_parameters
         optimizers = build_optimizers(loss, self.config.optim)
         wrapped, *prepared = self.accelerator.prepare(loss, *optimizers)
         self.loss, self.optimizers, self.make_batch = wrapped, prepared, make_batch
@@ -229,7 +230,3 @@ def _whole(tensor: Any) -> Tensor:
     """A sharded tensor as a whole one."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else torch.as_tensor(tensor)
 
-
-def _may_leave_out_parameters(config: TrainConfig) -> bool:
-    """Whether a step may use only some parameters, which DDP must know."""
-    return config.objective.repa is not None and config.objective.repa.until is not None

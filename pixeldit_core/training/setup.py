@@ -50,6 +50,7 @@ class Setup:
         """The network with its loss, as the engine wraps it."""
         repa = self.config.objective.repa
         teacher = load_teacher(repa.encoder, device) if repa is not None else None
+        self.model.network.requires_grad_(True)
         if self.config.lora is not None:
             add_lora(self.model, self.config.lora)
         loss = Loss(self.model, self.config.objective, teacher)

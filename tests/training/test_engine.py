@@ -30,7 +30,7 @@ def whole(images, tmp_path_factory):
 def change_loss(monkeypatch, change):
     """Pass each result of the loss through `change(parts, batch, step)`."""
     original = Loss.forward
-    monkeypatch.setattr(Loss, "forward", lambda self, batch, draws, step: change(original, self, batch, draws, step))
+    monkeypatch.setattr(Loss, "forward", lambda self, batch, draws, step=0: change(original, self, batch, draws, step))
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])
