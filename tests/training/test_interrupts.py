@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM."""
 
-import os
 import signal
 
 import pytest
@@ -14,16 +13,16 @@ def test_a_signal_asks_to_stop_and_handlers_return(number):
     former = signal.getsignal(number)
     with Interrupts() as active:
         assert active.asked is None
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert active.asked == number
     assert signal.getsignal(number) is former
 
 
 def test_a_second_interrupt_is_immediate_but_an_echo_of_the_first_is_not(monkeypatch):
     with Interrupts() as asked:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)  # as launchers do
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # as launchers do
         assert asked.asked == signal.SIGINT
         monkeypatch.setattr(interrupts, "_ONE_WISH", 0.0)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)

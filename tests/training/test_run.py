@@ -1,7 +1,6 @@
 """Runs from their first step to their last: what they write, and that stopping anywhere changes nothing."""
 
 import csv
-import os
 import signal
 
 import pytest
@@ -38,7 +37,7 @@ def stop_after(monkeypatch, step, number=signal.SIGTERM):
 
     def wrapped(self, loaded, current, stop):
         if current == step - 1:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return original(self, loaded, current, stop)
 
     monkeypatch.setattr(engine.Engine, "step", wrapped)

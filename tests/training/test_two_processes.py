@@ -12,6 +12,8 @@ from training_runs import config_of, gradients_of, notes_of, same_state, state_o
 
 from pixeldit_core.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which torch lacks on Windows")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):

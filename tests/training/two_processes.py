@@ -4,7 +4,6 @@ torchrun --nproc-per-node 2 two_processes.py IMAGES OUT
 """
 
 import contextlib
-import os
 import signal
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ def stop_one_process(step):
 
     def wrapped(self, loaded, current, stop):
         if current == step - 1 and self.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return original(self, loaded, current, stop)
 
     engine.Engine.step = wrapped
