@@ -97,6 +97,7 @@ class OptimConfig(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    decay_norms: bool = False  #                     weight decay for norms, biases and tables as well
     momentum: float = 0.95  #                        of Muon
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup: int = 0  #                               steps of linear warm-up
