@@ -52,7 +52,7 @@ def frequency_loss(predicted: Tensor, target: Tensor, config: FrequencyConfig) -
         difference = to_ycbcr(difference)
     blocks = (math.ceil(height / BLOCK), math.ceil(width / BLOCK))
     tables = [jpeg_weights(config.quality, chroma=ycbcr and channel > 0) for channel in range(difference.shape[1])]
-    weights = torch.stack(tables).repeat(1, *blocks)[:, :height, :width].to(difference)
+    weights = torch.stack(tables).to(difference).repeat(1, *blocks)[:, :height, :width]
     return config.weight * (weights * block_dct(difference).square()).flatten(1).mean(1)
 
 

@@ -7,6 +7,7 @@ Pure functions; random numbers are arguments, so that a test or a golden case ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,7 @@ def integer_times(
     return 1 - sigmas, network_times
 
 
+@lru_cache
 def integer_table(timeshift: float = 1.0) -> tuple[Tensor, Tensor]:
     """Shares of noise from 0 to almost 1, float32 [1000], and 1000 times them, truncated to int64 [1000].
 
