@@ -108,7 +108,8 @@ class Engine:
     def step(self, loaded: Loaded, step: int, stop: Callable[[], bool] = lambda: False) -> StepResult:
         """The optimizer step number `step`, from 0, on this process's share of the global batch.
 
-        `stop` is asked in the end, and the processes agree on it. Out of memory, a process that trains alone halves its micro-batches and repeats the step; the batch stays whole.
+        `stop` is asked in the end, and the processes agree on it. Out of memory, a process that trains alone halves its
+        micro-batches and repeats the step; the batch stays whole.
 
         Raises:
             torch.OutOfMemoryError: with several processes, or a micro-batch of one image.
@@ -205,7 +206,7 @@ class Engine:
         try:
             self.accelerator.load_state(str(folder))
             with safe_open(folder / _AVERAGES, "pt") as file:
-                self.averages.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+                self.averages.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
             state = json.loads((folder / _STATE).read_text("utf-8"))
         except (RuntimeError, KeyError, OSError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -229,4 +230,3 @@ class Engine:
 def _whole(tensor: Any) -> Tensor:
     """A sharded tensor as a whole one."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else torch.as_tensor(tensor)
-

@@ -14,7 +14,7 @@ _ONE_WISH = 3.0  # seconds: launchers pass on a Ctrl-C that the terminal has sen
 
 
 class Interrupts:
-    """While active, the first Ctrl-C or SIGTERM sets `asked`; a second Ctrl-C, some seconds later, interrupts at once."""
+    """While active, the first Ctrl-C or SIGTERM sets `asked`; a second Ctrl-C, some seconds later, interrupts."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None

@@ -34,7 +34,7 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[Optimizer]:
         momentum=config.momentum,
         adjust_lr_fn="match_rms_adamw",
     )
-    return [muon, _adamw(others, config)]
+    return [muon, _adamw(others, config)] if others else [muon]
 
 
 def split_parameters(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[Named, Named]:

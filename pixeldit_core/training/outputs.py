@@ -9,10 +9,10 @@ from ..dtypes import DTYPES
 from ..model import Model, build_model
 from .engine import Engine
 from .lora import write_lora
-from .power_ema import write_snapshot
 from .run_folder import RunFolder
 from .setup import Setup
 from .sheet import WithWeights, sample_sheet
+from .snapshots import write_snapshot
 
 
 def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:

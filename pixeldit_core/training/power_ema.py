@@ -1,8 +1,8 @@
 """Power-function averages, and averages of any length from snapshots of them (Karras et al., arXiv 2312.02696, 3).
 
-The average of profile gamma weighs the weights of time tau by tau^gamma; its length is the relative standard deviation of
-that profile. A snapshot is such an average at one time. Any profile is close to a sum of the snapshots' profiles, and the
-average that belongs to it to the same sum of the snapshots.
+The average of profile gamma weighs the weights of time tau by tau^gamma; its length is the relative standard deviation
+of that profile. A snapshot is such an average at one time. Any profile is close to a sum of the snapshots' profiles,
+and the average that belongs to it to the same sum of the snapshots.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ def inner_product(time_a: float, gamma_a: float, time_b: float, gamma_b: float) 
     return scale * (early / time_a) ** gamma_a * (early / time_b) ** gamma_b * early / (time_a * time_b)
 
 
-def solve_weights(
-    times: Sequence[float], gammas: Sequence[float], time: float, gamma: float
-) -> list[float]:
-    """Weights of snapshots (time and gamma of each) whose sum is closest to another profile, by least squares."""
-    products = np.array(
-        [
-            [inner_product(a, gamma_a, b, gamma_b) for b, gamma_b in zip(times, gammas, strict=True)]
-            for a, gamma_a in zip(times, gammas, strict=True)
-        ]
-    )
-    target = np.array([inner_product(a, gamma_a, time, gamma) for a, gamma_a in zip(times, gammas, strict=True)])
-    return np.linalg.lstsq(products, target, rcond=None)[0].tolist()
+def fit(times: Sequence[float], gammas: Sequence[float], time: float, gamma: float) -> tuple[list[float], float]:
+    """Weights of snapshots (time and gamma of each) whose sum of profiles is closest to another profile.
+
+    Returns:
+        the weights, by least squares, and the error of the sum: root mean square, relative to the profile.
+    """
+    pairs = list(zip(times, gammas, strict=True))
+    products = np.array([[inner_product(*a, *b) for b in pairs] for a in pairs])
+    target = np.array([inner_product(*a, time, gamma) for a in pairs])
+    weights = np.linalg.lstsq(products, target, rcond=None)[0]
+    square = inner_product(time, gamma, time, gamma)
+    left = square - 2 * weights @ target + weights @ products @ weights
+    return weights.tolist(), math.sqrt(max(left, 0.0) / square)

@@ -17,8 +17,8 @@ from .data.batch import ImageData
 from .data.open import open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .data.text_states import TextStates, open_text_states
-from .loss import Loss
 from .lora import add_lora
+from .loss import Loss
 from .start import start_model
 from .teacher import load_teacher
 
@@ -49,7 +49,7 @@ class Setup:
     def build_loss(self, device: torch.device) -> Loss:
         """The network with its loss, as the engine wraps it."""
         repa = self.config.objective.repa
-        teacher = load_teacher(repa.encoder, device) if repa is not None else None
+        teacher = load_teacher(repa.encoder, device, repa.encoder_size) if repa is not None else None
         self.model.network.requires_grad_(True)
         if self.config.lora is not None:
             add_lora(self.model, self.config.lora)

@@ -1,0 +1,164 @@
+"""Averages of the weights, and averages of any length from snapshots."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from training_runs import config_of, train, write_images
+
+import pixeldit_core as pc
+from pixeldit_core.checkpoints.save import write
+from pixeldit_core.cli import main
+from pixeldit_core.training.config import AverageConfig
+from pixeldit_core.training.ema import Averages
+from pixeldit_core.training.power_ema import beta, fit, gamma_of, inner_product, length_of
+from pixeldit_core.training.snapshots import find_snapshots, reconstruct, write_snapshot
+
+STEPS = 4000
+
+
+@pytest.fixture(scope="module")
+def weight():
+    """One weight after each step: a random walk on a curve."""
+    generator = np.random.default_rng(0)
+    return 0.05 * generator.normal(size=STEPS).cumsum() + np.log1p(np.arange(STEPS))
+
+
+def tracked(weight, length):
+    """Its power-function average after each step."""
+    gamma, average, seen = gamma_of(length), weight[0], []
+    for step, value in enumerate(weight, 1):
+        average += (value - average) * (1 - beta(gamma, step))
+        seen.append(average)
+    return np.array(seen)
+
+
+def test_lengths_and_exponents_are_the_papers():
+    assert gamma_of(0.05) == pytest.approx(16.97, abs=0.005)  # table in section 3
+    assert gamma_of(0.10) == pytest.approx(6.94, abs=0.005)
+    for length in (0.01, 0.05, 0.1, 0.25):
+        assert length_of(gamma_of(length)) == pytest.approx(length, rel=1e-9)
+    for length in (0, -0.1, 0.28, 0.5, math.nan):
+        with pytest.raises(ValueError, match="above 0 and below 0.28"):
+            gamma_of(length)
+
+
+def test_an_average_weighs_steps_by_the_power_of_their_time(weight):
+    gamma = gamma_of(0.1)
+    share = np.arange(1, STEPS + 1) ** (gamma + 1)
+    share = np.diff(share, prepend=0) / share[-1]  # the integral of the profile over each step
+    assert tracked(weight, 0.1)[-1] == pytest.approx((share * weight).sum(), rel=1e-9)
+
+
+def test_inner_products_are_integrals():
+    time = np.linspace(0, 1, 2_000_001)[1:]
+    for a, gamma_a, b, gamma_b in ((1.0, 6.94, 0.6, 16.97), (0.5, 3.0, 0.5, 3.0), (0.3, 20.0, 0.9, 1.0)):
+        profile_a = np.where(time <= a, (gamma_a + 1) * (time / a) ** gamma_a / a, 0)
+        profile_b = np.where(time <= b, (gamma_b + 1) * (time / b) ** gamma_b / b, 0)
+        assert inner_product(a, gamma_a, b, gamma_b) == pytest.approx((profile_a * profile_b).mean(), rel=1e-4)
+    assert math.isfinite(inner_product(1e7, 500.0, 2e7, 300.0))
+
+
+@pytest.mark.parametrize(
+    "every, length, error", [(100, 0.07, 1e-3), (100, 0.15, 1e-3), (250, 0.07, 2e-3), (250, 0.15, 5e-3)]
+)
+def test_snapshots_of_two_lengths_make_any_other(weight, every, length, error):
+    steps = list(range(every, STEPS + 1, every))
+    short, long = tracked(weight, 0.05), tracked(weight, 0.1)
+    shares, left = fit(steps * 2, [gamma_of(0.05)] * len(steps) + [gamma_of(0.1)] * len(steps), STEPS, gamma_of(length))
+    made = np.dot(shares, [series[step - 1] for series in (short, long) for step in steps])
+    assert abs(made - tracked(weight, length)[-1]) < error
+    assert left < 0.01 and sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_too_few_snapshots_are_told_by_the_error_of_the_profile():
+    assert fit([500, 1000], [gamma_of(0.1)] * 2, 1000, gamma_of(0.2))[1] > 0.1
+    assert fit([1000], [gamma_of(0.1)], 1000, gamma_of(0.1))[1] < 1e-6
+
+
+def test_averages_are_float32_copies_that_follow_floats_and_copy_integers():
+    weights = {"a": torch.ones(3, dtype=torch.bfloat16), "count": torch.tensor(1)}
+    averages = Averages(weights, AverageConfig(decays=(0.5, 0.9), power=(0.1,)))
+    assert averages.main["a"].dtype == torch.float32
+    for step in (1, 2):
+        weights = {"a": torch.full((3,), 3.0, dtype=torch.bfloat16), "count": torch.tensor(5 * step)}
+        averages.update(weights, step)
+    assert averages.main["a"].tolist() == [2.5] * 3 and averages.main["count"] == 10
+    torch.testing.assert_close(averages.decays[0.9]["a"], torch.full((3,), 1 + 2 * (1 - 0.81)))
+    assert averages.power[0.1]["a"].tolist() == [3.0] * 3  # step 1 forgets the initial weights
+    assert all(not name.startswith("a") for name in averages.state_dict())
+
+
+def test_states_are_strict():
+    weights = {"a": torch.ones(2)}
+    first, second = (Averages(weights, AverageConfig(decays=(0.5,), power=(0.05,))) for _ in range(2))
+    first.update({"a": torch.full((2,), 9.0)}, 3)
+    second.load_state_dict({name: tensor.clone() for name, tensor in first.state_dict().items()})
+    assert torch.equal(second.main["a"], first.main["a"]) and torch.equal(
+        second.power[0.05]["a"], first.power[0.05]["a"]
+    )
+    with pytest.raises(KeyError, match="missing or unknown"):
+        second.load_state_dict(Averages(weights, AverageConfig(decays=(0.9,))).state_dict())
+    other = Averages({"a": torch.ones(3)}, AverageConfig(decays=(0.5,), power=(0.05,)))
+    with pytest.raises(RuntimeError):
+        second.load_state_dict(other.state_dict())
+
+
+def test_no_average_at_all_is_possible_only_with_power_ones():
+    assert Averages({"a": torch.ones(1)}, AverageConfig(decays=(), power=(0.1,))).main["a"].item() == 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that keeps snapshots of three lengths, of which one is for comparison."""
+    folder = tmp_path_factory.mktemp("averages")
+    images = write_images(folder / "images")
+    power = {"decays": [0.9], "power": [0.05, 0.1, 0.15], "snapshot_every": 5}
+    return train(config_of(images, average=power), folder / "run")
+
+
+def test_a_run_s_snapshots_make_checkpoints_of_other_lengths(run, tmp_path):
+    snapshots = find_snapshots(run.snapshots)
+    assert len(snapshots) == 3 * 12 and {snapshot.length for snapshot in snapshots} == {0.05, 0.1, 0.15}
+    only = tmp_path / "snapshots"
+    only.mkdir()
+    for snapshot in snapshots:
+        if snapshot.length < 0.12:
+            (only / snapshot.path.name).write_bytes(snapshot.path.read_bytes())
+    made = reconstruct(only, 0.15, tmp_path / "made.safetensors")
+    direct = pc.load_checkpoint(run.snapshots / "step-000060-0.150.safetensors").network.state_dict()
+    raw = pc.load_checkpoint(run.raw_model).network.state_dict()
+    model = pc.load_checkpoint(made.path)
+    off = sum((tensor - direct[name]).square().sum() for name, tensor in model.network.state_dict().items()).sqrt()
+    apart = sum((tensor - direct[name]).square().sum() for name, tensor in raw.items()).sqrt()
+    assert off < 0.02 * apart
+    assert model.class_names == (("gray",), ("light",), ("white",)) and made.count == 24
+
+
+def test_the_command_makes_a_checkpoint_and_names_what_is_wrong(run, tmp_path, capsys):
+    assert main(["ema", str(run.path), "--length", "0.1", "--step", "30", "--dtype", "fp16"]) == 0
+    out = capsys.readouterr().out
+    assert "model-ema-0.100.safetensors" in out and "at step 30" in out
+    assert pc.inspect_checkpoint(run.path / "model-ema-0.100.safetensors").dtype == torch.float16
+    for arguments, message in (
+        ([str(run.path), "--length", "0.4"], "above 0 and below 0.28"),
+        ([str(run.path), "--length", "0.1", "--step", "32"], "no snapshots of step 32; the nearest is 30"),
+        ([str(tmp_path), "--length", "0.1"], "average.power"),
+    ):
+        assert main(["ema", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_snapshots_that_do_not_belong_together_are_refused(tiny, tmp_path):
+    model = tiny()
+    tensors = model.network.state_dict()
+    write_snapshot(model.spec, tensors, tmp_path, 5, 0.1)
+    damaged = write_snapshot(model.spec, tensors, tmp_path, 10, 0.1)
+    damaged.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"step-000010-0.100.safetensors"):
+        reconstruct(tmp_path, 0.1, tmp_path / "out.safetensors")
+    other = pc.build_model("pixeldit", pc.PixelDiTParams(16, 2, 1, 1, patch_size=8, pixel_hidden_size=4), device="cpu")
+    write(other.spec, {k: torch.zeros_like(v) for k, v in other.network.state_dict().items()}, damaged)
+    with pytest.raises(ValueError, match="is of another network"):
+        reconstruct(tmp_path, 0.1, tmp_path / "out.safetensors")

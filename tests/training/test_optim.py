@@ -1,0 +1,105 @@
+"""Optimizers and learning rates."""
+
+import math
+
+import pytest
+import torch
+from helpers import find_golden
+
+import pixeldit_core as pc
+from pixeldit_core.training.config import OptimConfig
+from pixeldit_core.training.initialize import initialize
+from pixeldit_core.training.optim import build_optimizers, split_parameters
+from pixeldit_core.training.schedule import learning_rate_at
+
+
+@pytest.fixture
+def network():
+    params = pc.PixelDiTParams(24, 2, 1, 1, patch_size=8, pixel_hidden_size=4, num_classes=12)
+    model = pc.build_model("pixeldit", params, device="cpu")
+    initialize(model)
+    return model.network.requires_grad_(True)
+
+
+def test_the_bundled_models_rate_rises_and_falls():
+    config = OptimConfig(learning_rate=1.0, warmup=10, schedule="linear", decay=0.4)
+    rates = [learning_rate_at(step, config, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9:61] == [1.0] * 52
+    assert rates[80] == pytest.approx(0.5) and rates[100] == 0
+
+
+def test_a_cosine_falls_to_its_lowest_rate_and_a_constant_does_not():
+    config = OptimConfig(learning_rate=1e-3, schedule="cosine", min_learning_rate=1e-4)
+    rates = [learning_rate_at(step, config, 10) for step in range(11)]
+    assert rates[0] == 1e-3 and rates[5] == pytest.approx(5.5e-4) and rates[10] == pytest.approx(1e-4)
+    assert {learning_rate_at(step, OptimConfig(learning_rate=2.0), 10) for step in range(10)} == {2.0}
+    assert learning_rate_at(0, OptimConfig(learning_rate=2.0, warmup=4), 10) == 0.5
+
+
+@pytest.mark.golden
+def test_cosines_are_those_of_the_reference_program():
+    """Without its quirks: a first step that is not warmed up, and a rise after the end."""
+    cases = find_golden("60_schedules", "pixelhdm").case["lr"]
+    for warmup, case in ((4, cases[0]), (0, cases[1])):
+        spec, expected = case["spec"], case["lr_used_at_each_optimizer_step"]
+        assert (spec["lr_scheduler"], spec["warmup_steps"]) == ("cosine", warmup)
+        config = OptimConfig(learning_rate=1e-3, schedule="cosine", min_learning_rate=spec["min_lr"])
+        found = [learning_rate_at(step, config, 10 - warmup) for step in range(11 - warmup)]
+        assert found == pytest.approx(expected[warmup:11], abs=1e-12)
+
+
+def test_only_matrices_of_blocks_are_muons(network):
+    matrices, others = split_parameters(network.named_parameters())
+    assert len(matrices) == 6 + 7 and all(p.ndim == 2 for _, p in matrices)
+    assert len(matrices) + len(others) == len(list(network.parameters()))
+    muon, adamw = build_optimizers(network, OptimConfig(optimizer="muon"))
+    assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, torch.optim.AdamW)
+
+
+def test_weight_decay_is_for_matrices_unless_asked_for_everything(network):
+    (adamw,) = build_optimizers(network, OptimConfig(weight_decay=0.01))
+    names = {id(p): name for name, p in network.named_parameters()}
+    kept = {names[id(p)] for p in adamw.param_groups[1]["params"]}
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.01, 0.0]
+    assert all("embed" in name or "norm" in name or name.endswith("bias") for name in kept) and kept
+    (adamw,) = build_optimizers(network, OptimConfig(weight_decay=0.01, decay_norms=True))
+    assert len(adamw.param_groups) == 1 and len(adamw.param_groups[0]["params"]) == len(names)
+
+
+def test_parameters_that_are_not_trained_have_no_optimizer(network):
+    network.requires_grad_(False)
+    network.final_layer.linear.weight.requires_grad_(True)
+    (adamw,) = build_optimizers(network, OptimConfig())
+    assert sum(len(group["params"]) for group in adamw.param_groups) == 1
+
+
+def test_an_older_torch_is_refused_by_its_version(network, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ImportError, match="Muon needs torch 2.9"):
+        build_optimizers(network, OptimConfig(optimizer="muon"))
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8)])
+def test_muon_takes_nesterov_steps_of_adamws_size(shape):
+    """Momentum, five Newton-Schulz iterations (arXiv 2502.16982), and a size that does not depend on the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    module = torch.nn.Module()
+    module.blocks = torch.nn.ModuleList([torch.nn.Linear(shape[1], shape[0], bias=False)])
+    weight = module.blocks[0].weight
+    muon = build_optimizers(module, OptimConfig(optimizer="muon", learning_rate=0.1))[0]
+    average, expected = torch.zeros(shape).double(), weight.detach().double().clone()
+    for _ in range(3):
+        weight.grad = torch.randn(shape, generator=generator)
+        gradient = weight.grad.double()
+        average.lerp_(gradient, 0.05)
+        x = gradient.lerp(average, 0.95)
+        x = x / x.norm()
+        for _ in range(5):
+            gram = x @ x.mT
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        expected -= 0.1 * 0.2 * math.sqrt(max(shape)) * x
+        before = weight.detach().clone()
+        muon.step()
+        size = (weight.detach() - before).square().mean().sqrt()
+        assert 0.1 < size / 0.1 < 0.25
+    assert (weight.detach() - expected).norm() < 0.02 * (3 * size * weight.numel() ** 0.5)
