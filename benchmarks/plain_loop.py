@@ -1,4 +1,4 @@
-"""The training step as a plain PyTorch loop, to compare with: benchmarks/train.py --against benchmarks/plain_loop.py."""
+"""A training step as a plain PyTorch loop: benchmarks/train.py --against benchmarks/plain_loop.py."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
     python benchmarks/train.py --variant PixelDiT-XL --batch 128 --micro-batch 32 --compile blocks
 
 fraction: (3 x the floating-point operations of a forward / time of a step) over (operations / time of a large matrix
-product of the same dtype). outside: share of a step that is neither forward nor backward: reading images, drawing noise,
-clipping, optimizer, average. Both loops take steps by turns in one process. Only ratios of one run mean something.
+product of the same dtype). outside: share of a step that is neither forward nor backward: reading images, drawing
+noise, clipping, optimizer, average. The loops take steps by turns in one process. Only ratios of one run mean anything.
 """
 
 from __future__ import annotations

@@ -114,6 +114,12 @@ class AverageConfig(Section):
     power: tuple[float, ...] = ()  #                 relative widths (arXiv 2312.02696, 3), such as 0.05 and 0.1
     snapshot_every: int = 0  #                       steps between snapshots of the power averages; 0 = with checkpoints
 
+    def __post_init__(self) -> None:
+        if not self.decays and not self.power:
+            raise ValueError("name at least one average, such as decays: [0.9999]")
+        if not all(0 <= decay < 1 for decay in self.decays) or not all(0 < length < 0.28 for length in self.power):
+            raise ValueError("decays are at least 0 and below 1, lengths of power averages above 0 and below 0.28")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(Section):

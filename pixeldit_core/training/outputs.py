@@ -22,10 +22,11 @@ def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> Non
     if not engine.is_main:
         return
     dtype = DTYPES[setup.config.engine.save_dtype]
-    decays = setup.config.average.decays
-    kinds: list[tuple[Any, ...]] = [(raw, run.raw_model, {"weights": "raw"})]
-    if decays:
-        kinds.append((average, run.model, {"weights": "ema", "decay": decays[0]}))
+    average_name = {"decay": setup.config.average.decays[0]} if setup.config.average.decays else {}
+    kinds: list[tuple[Any, ...]] = [
+        (average, run.model, {"weights": "ema", **average_name}),
+        (raw, run.raw_model, {"weights": "raw"}),
+    ]
     for tensors, path, about in kinds:
         origin = {"step": step, "recipe": setup.config.title, **about}
         if setup.config.lora is not None:
