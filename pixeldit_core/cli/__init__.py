@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "stopped.", 130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last: packages for training only
         return _fail(f"error: {error}", 2)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):

@@ -44,10 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # it names every file that it saves
-    try:
-        from ..training.command import describe, resume, start
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    from ..training.command import describe, resume, start
+
     overrides = list(options.overrides)
     if options.recipe is not None and (options.resume is not None and "=" in str(options.recipe)):
         overrides.insert(0, str(options.recipe))  # the first override of a resumed run
