@@ -33,6 +33,7 @@ from .schedule import learning_rate_at
 log = logging.getLogger(__name__)
 
 MakeBatch = Callable[[Loaded, torch.device], tuple[Batch, Draws]]
+_ELSEWHERE = "Another process ran out of memory."
 _AVERAGES, _STATE = "averages.safetensors", "state.json"
 
 
@@ -58,6 +59,7 @@ class Engine:
             kwargs_handlers=[self._ddp],
         )
         self.micro_batch = config.engine.micro_batch
+        self._is_fitted = False
 
     @property
     def device(self) -> torch.device:
@@ -109,11 +111,14 @@ class Engine:
         """The optimizer step number `step`, from 0, on this process's share of the global batch.
 
         `stop` is asked in the end, and the processes agree on it. Out of memory, a process that trains alone halves its
-        micro-batches and repeats the step; the batch stays whole.
+        micro-batches and repeats the step; several agree on micro-batches that fit before their first step, for none
+        can repeat a step alone. The batch stays whole.
 
         Raises:
-            torch.OutOfMemoryError: with several processes, or a micro-batch of one image.
+            torch.OutOfMemoryError: with several processes, after their first step, or a micro-batch of one image.
         """
+        if self.world_size > 1 and not self.is_sharded and not self._is_fitted:
+            self._fit_micro_batch(loaded, step)
         while True:
             try:
                 sums = self._gradients(loaded, step)
@@ -154,6 +159,25 @@ class Engine:
                 sums[name] = sums.get(name, 0) + value.detach().float()
         return sums
 
+    def _fit_micro_batch(self, loaded: Loaded, step: int) -> None:
+        """Halve the micro-batch until it fits in every process; their gradients are not synchronized here."""
+        while True:
+            failure: RuntimeError | None = None
+            rows = loaded.split(self.micro_batch or len(loaded.seeds))[0]
+            try:
+                with self.accelerator.no_sync(self.loss):
+                    parts = self.loss(*self.make_batch(rows, self.device), step)
+                    self.accelerator.backward(torch.stack([*parts.values()]).sum())
+            except RuntimeError as error:
+                failure = error
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            failures = self.accelerator.reduce(torch.tensor(float(failure is not None), device=self.device), "sum")
+            if not failures.item():
+                break
+            self._halve(failure or torch.OutOfMemoryError(_ELSEWHERE), len(rows.seeds))
+        self._is_fitted = True
+
     def _update(self, step: int) -> None:
         rate = learning_rate_at(step, self.config.optim, self.config.engine.steps)
         for optimizer in self.optimizers:
@@ -164,12 +188,17 @@ class Engine:
 
     def _after_out_of_memory(self, error: RuntimeError, rows: int) -> None:
         """Halve the micro-batch, or raise the error again."""
-        memory = require("accelerate.utils.memory")
-        size = min(self.micro_batch or rows, rows)
-        if not memory.should_reduce_batch_size(error) or self.world_size > 1 or size == 1:
+        if self.world_size > 1:
             raise error
         for optimizer in self.optimizers:
             optimizer.zero_grad()
+        self._halve(error, min(self.micro_batch or rows, rows))
+
+    def _halve(self, error: RuntimeError, size: int) -> None:
+        """Micro-batches of half this size, if the error is about memory and they can be smaller."""
+        memory = require("accelerate.utils.memory")
+        if not memory.should_reduce_batch_size(error) or size == 1:
+            raise error
         memory.clear_device_cache(garbage_collection=True)
         self.micro_batch = math.ceil(size / 2)
         log.warning(

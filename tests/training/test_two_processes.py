@@ -54,10 +54,18 @@ def test_a_run_of_two_processes_that_one_stopped_goes_on_bit_for_bit(two):
 
 def test_one_process_goes_on_where_two_stopped(images, two, tmp_path):
     stopped = RunFolder(two / "stopped")
-    for step in (60,):
-        stopped.checkpoint(step).rename(tmp_path / "away")
+    stopped.checkpoint(60).rename(tmp_path / "away")
     again = train(config_of(images), stopped.path, resume=True)
     (tmp_path / "away").rename(tmp_path / "step-000060")
     expected, found = state_of(RunFolder(two / "whole"), 60), state_of(again, 60)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_processes_agree_on_micro_batches_that_fit_in_all(images, two, tmp_path):
+    little = RunFolder(two / "little")
+    assert notes_of(little, 5)["micro_batch"] == 2
+    alone = train(config_of(images, **CASES["plain"] | {"engine": CASES["plain"]["engine"] | {"steps": 5}}), tmp_path)
+    expected = state_of(alone, 5)
+    for name, tensor in state_of(little, 5).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)

@@ -12,6 +12,7 @@ import torch
 from training_runs import config_of, gradients_of, train
 
 from pixeldit_core.training import engine
+from pixeldit_core.training.loss import Loss
 
 
 def stop_one_process(step):
@@ -27,6 +28,20 @@ def stop_one_process(step):
     return original
 
 
+def run_with_little_memory(images, out):
+    """A run in which one of the processes has memory for two images only."""
+    original = Loss.forward
+
+    def limited(self, batch, draws, step=0):
+        if len(batch.image) > 2 and torch.distributed.get_rank() == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return original(self, batch, draws, step)
+
+    Loss.forward = limited
+    train(config_of(images, engine=_ENGINE | {"steps": 5}), out)
+    Loss.forward = original
+
+
 def main():
     torch.set_num_threads(1)
     images, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -34,6 +49,7 @@ def main():
         gradients, rank = gradients_of(config_of(images, **sections), STEPS[name])
         if rank == 0:
             torch.save(gradients, out / f"{name}.pt")
+    run_with_little_memory(images, out / "little")
     train(config_of(images), out / "whole")
     original = stop_one_process(37)
     with contextlib.suppress(KeyboardInterrupt):
