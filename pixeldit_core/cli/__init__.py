@@ -1,4 +1,4 @@
-"""The command line: sample, inspect, convert, train, ema."""
+"""The command line: sample, inspect, convert, train, ema, encode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import convert, ema, inspect, sample, train
+from . import convert, ema, encode, inspect, sample, train
 
 _DESCRIPTION = "PixelDiT: image generation in pixel space, without a VAE."
 _EXAMPLES = """\
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m pixeldit_core", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=HelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (sample, inspect, convert, train, ema):
+    for module in (sample, inspect, convert, train, ema, encode):
         module.add_command(commands, formatter_class=HelpFormatter)
     options, rest = parser.parse_known_args(argv)
     if rest and not (hasattr(options, "overrides") and all(re.fullmatch(r"\w[\w.]*=.*", text) for text in rest)):
