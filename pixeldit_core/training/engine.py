@@ -32,6 +32,7 @@ from .schedule import learning_rate_at
 
 log = logging.getLogger(__name__)
 
+Ahead = Callable[[], Loaded | None]
 MakeBatch = Callable[[Loaded, torch.device], tuple[Batch, Draws]]
 _ELSEWHERE = "Another process ran out of memory."
 _AVERAGES, _STATE = "averages.safetensors", "state.json"
@@ -60,6 +61,7 @@ class Engine:
         )
         self.micro_batch = config.engine.micro_batch
         self._is_fitted = False
+        self._ahead: tuple[Tensor, tuple[Batch, Draws]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -107,8 +109,12 @@ class Engine:
 
     # one step
 
-    def step(self, loaded: Loaded, step: int, stop: Callable[[], bool] = lambda: False) -> StepResult:
+    def step(
+        self, loaded: Loaded, step: int, stop: Callable[[], bool] = lambda: False, ahead: Ahead = lambda: None
+    ) -> StepResult:
         """The optimizer step number `step`, from 0, on this process's share of the global batch.
+
+        `ahead` gives the share of the next step; it is called, and put on the device, while this one computes.
 
         `stop` is asked in the end, and the processes agree on it. Out of memory, a process that trains alone halves its
         micro-batches and repeats the step; several agree on micro-batches that fit before their first step, for none
@@ -131,6 +137,7 @@ class Engine:
         names = list(sums)
         flags = torch.tensor([float(stop())], device=self.device)
         totals = self.accelerator.reduce(torch.cat([torch.stack([*sums.values()]), flags]), "sum")
+        self._prepare_ahead(ahead())
         *values, stops, grad_norm = torch.cat([totals, _whole(norm).reshape(1).to(totals)]).tolist()
         total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
         finite = math.isfinite(total) and math.isfinite(grad_norm)
@@ -149,7 +156,7 @@ class Engine:
         for number, rows in enumerate(share):
             last = number == len(share) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.loss):
-                batch, draws = self.make_batch(rows, self.device)
+                batch, draws = self._take_ahead(rows, number) or self.make_batch(rows, self.device)
                 parts = {
                     name: (value * batch.weight).sum() / images for name, value in self.loss(batch, draws, step).items()
                 }
@@ -158,6 +165,19 @@ class Engine:
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
         return sums
+
+    def _prepare_ahead(self, loaded: Loaded | None) -> None:
+        """The first micro-batch of the next step."""
+        if loaded is not None:
+            rows = loaded.split(self.micro_batch or len(loaded.seeds))[0]
+            self._ahead = rows.seeds, self.make_batch(rows, self.device)
+
+    def _take_ahead(self, rows: Loaded, number: int) -> tuple[Batch, Draws] | None:
+        """What was prepared for these rows, if anything was."""
+        if number or self._ahead is None or not torch.equal(self._ahead[0], rows.seeds):
+            return None
+        (_, made), self._ahead = self._ahead, None
+        return made
 
     def _fit_micro_batch(self, loaded: Loaded, step: int) -> None:
         """Halve the micro-batch until it fits in every process; their gradients are not synchronized here."""

@@ -31,6 +31,10 @@ class Interrupts:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # as signal.signal returned it
 
+    def is_asked(self) -> bool:
+        """Whether to stop."""
+        return self.asked is not None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:
             self.asked, self._since = signal.Signals(number), time.monotonic()

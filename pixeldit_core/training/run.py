@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,8 +56,10 @@ class Run:
             self.monitor = Monitor(self.folder, self.config.engine, self.config.title, self.step)
         try:
             with Interrupts() as interrupts:
-                for loaded in self._batches():
-                    result = self.engine.step(loaded, self.step, lambda: interrupts.asked is not None)
+                batches = _Lookahead(self._batches())
+                for loaded in batches:
+                    stop = interrupts.is_asked
+                    result = self.engine.step(loaded, self.step, stop, batches.peek)
                     self.step += 1
                     self._after(loaded, result)
                     if result.stop and self.step < self.config.engine.steps:
@@ -153,6 +156,23 @@ class Run:
                     self.engine.world_size, state["processes"],
                 )  # fmt: skip
         return step
+
+
+class _Lookahead:
+    """An iterator of which the next item can be seen before it is taken."""
+
+    def __init__(self, items: Iterator[Loaded]) -> None:
+        self._items, self._seen = items, deque[Loaded | None]()
+
+    def __iter__(self) -> Iterator[Loaded]:
+        while (item := self._seen.popleft() if self._seen else next(self._items, None)) is not None:
+            yield item
+
+    def peek(self) -> Loaded | None:
+        """The next item, or None at the end."""
+        if not self._seen:
+            self._seen.append(next(self._items, None))
+        return self._seen[0]
 
 
 class _Shares:

@@ -52,7 +52,7 @@ def sample_sheet(model: Model, config: SampleConfig, texts: TextStates | None, s
     condition, null = sheet_condition(model, config, texts)
     seeds = [config.seed + index for index in range(_rows(condition))]
     x = sample(model, condition, null, seeds=seeds, size=size, steps=config.steps, cfg=config.cfg)
-    scale = max(1, 64 // size[0])
+    scale = max(1, 96 // size[0])
     return contact_sheet(to_uint8(model, x), scale=scale)
 
 

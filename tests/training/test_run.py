@@ -35,10 +35,10 @@ def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Send this process a signal during a step."""
     original = engine.Engine.step
 
-    def wrapped(self, loaded, current, stop):
+    def wrapped(self, loaded, current, stop, ahead):
         if current == step - 1:
             signal.raise_signal(number)
-        return original(self, loaded, current, stop)
+        return original(self, loaded, current, stop, ahead)
 
     monkeypatch.setattr(engine.Engine, "step", wrapped)
 

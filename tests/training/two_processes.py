@@ -19,10 +19,10 @@ def stop_one_process(step):
     """A signal for one of the processes in this step; the other must stop with it."""
     original = engine.Engine.step
 
-    def wrapped(self, loaded, current, stop):
+    def wrapped(self, loaded, current, stop, ahead):
         if current == step - 1 and self.rank == 1:
             signal.raise_signal(signal.SIGTERM)
-        return original(self, loaded, current, stop)
+        return original(self, loaded, current, stop, ahead)
 
     engine.Engine.step = wrapped
     return original
