@@ -1,6 +1,7 @@
 """`encode`: captions of a data set, once."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -189,3 +190,10 @@ def test_errors_of_the_command(photos, qwen, tmp_path, capsys, change, options, 
     change(photos)
     assert run(photos, qwen, tmp_path / "states", "--device", "cpu", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_package_says_what_to_install(photos, qwen, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert run(photos, qwen, tmp_path / "states", "--device", "cpu") == 2
+    assert 'pip install -e ".[train]"' in capsys.readouterr().err
+    assert not (tmp_path / "states").exists()
