@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from ..dtypes import dtype_name
 from ..families import find_family
 from .data.text_shards import Index, StatesInfo, read_index, shard_path, unindexed, write_index, write_shard
 from .text_encoder import TextEncoder, TextState, load_text_encoder
-
-log = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # captions of a file
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
@@ -44,9 +40,9 @@ def encode(
     encoder = load_text_encoder(
         name, find_family(family), instruction=instruction, max_tokens=max_tokens, device=device, dtype=dtype
     )
-    info = StatesInfo(family, Path(name).name, dtype_name(dtype), encoder.width, encoder.max_tokens, instruction)
+    info = StatesInfo(family, name, dtype_name(dtype), encoder.width, encoder.max_tokens, instruction)
     encoded = encode_captions(encoder, captions, folder, info, batch_size=batch_size)
-    return f"{folder}: states of {len(captions)} captions and of the empty one, {encoded} of them encoded now.\n"
+    return f"{folder}: states of {len({'', *captions})} captions, the empty one included; {encoded} encoded now.\n"
 
 
 def collect_captions(sources: Sequence[Path], default: str | None) -> list[str]:
@@ -109,7 +105,8 @@ def encode_captions(
     An interrupt keeps what is encoded.
 
     Raises:
-        ValueError: the folder has states of another encoder, or that were made in another way.
+        ValueError: the folder has states of another encoder, or that were made in another way; states that are not
+            finite, as fp16 gives with Gemma-2.
     """
     index = _open_folder(folder, info)
     missing = [caption for caption in dict.fromkeys(("", *captions)) if caption not in index]
@@ -134,9 +131,7 @@ def encode_captions(
 def _open_folder(folder: Path, info: StatesInfo) -> Index:
     """The index of a folder, with all of its complete shards."""
     index = read_index(folder)
-    if index is not None and index.info != info:
-        pairs = ((name, getattr(index.info, name), value) for name, value in dataclasses.asdict(info).items())
-        different = "; ".join(f"{name} {old!r}, not {new!r}" for name, old, new in pairs if old != new)
+    if index is not None and (different := index.info.differences(info)):
         raise ValueError(f"{folder} has other text states ({different}). Choose an empty folder.")
     index = index or Index(info, {})
     index.places |= unindexed(folder, index)
@@ -153,6 +148,11 @@ class _Shard:
         self.states: list[TextState] = []
 
     def add(self, caption: str, state: TextState) -> None:
+        """Raises ValueError for states that are not finite."""
+        if not all(part is None or part.isfinite().all() for part in state):
+            raise ValueError(
+                f'the text encoder returned numbers that are not finite for "{caption}": use --dtype bf16.'
+            )
         self.captions.append(caption)
         self.states.append(TextState(state.embeds.cpu(), None if state.pooled is None else state.pooled.cpu()))
 

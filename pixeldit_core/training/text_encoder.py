@@ -99,14 +99,11 @@ def masked_states(model: Any, ids: list[list[int]], pad: int) -> list[TextState]
 
     The padding of training is left out: causal attention and the mask keep it from changing anything.
     """
-    length = max(map(len, ids))
-    states = _states(model, [row or [pad] for row in ids], length, pad) if length else []
-    rows = zip(ids, states, strict=True) if length else ((row, None) for row in ids)
+    tokens = [row or [pad] for row in ids]
+    states = _states(model, tokens, max(map(len, tokens)), pad)
     return [
-        TextState(state[: len(row)], state[len(row) - 1])
-        if row and state is not None
-        else _no_text(null_state(model, pad))
-        for row, state in rows
+        TextState(state[: len(row)], state[len(row) - 1]) if row else _no_text(null_state(model, pad))
+        for row, state in zip(ids, states, strict=True)
     ]
 
 

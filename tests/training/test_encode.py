@@ -1,6 +1,8 @@
 """`encode`: captions of a data set, once."""
 
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 import tiny_encoders
@@ -12,7 +14,7 @@ from pixeldit_core.cli import main
 from pixeldit_core.families import find_family
 from pixeldit_core.training.data.text_shards import StatesInfo, read_index, read_states
 from pixeldit_core.training.encode import collect_captions, encode_captions
-from pixeldit_core.training.text_encoder import load_text_encoder
+from pixeldit_core.training.text_encoder import TextState, load_text_encoder
 
 CAPTIONS = ["a red square", "a blue circle", "green circle on white", "blue", "a red square", "low quality"]
 
@@ -113,9 +115,33 @@ def test_a_killed_process_keeps_its_complete_shards(encoder, tmp_path):
 
 def test_states_of_another_encoder_are_not_mixed(encoder, tmp_path):
     encode_captions(encoder, CAPTIONS[:1], tmp_path, INFO)
-    other = StatesInfo("pixelhdm", "other", "float32", 16, 511)
+    other = replace(INFO, encoder="other")
     with pytest.raises(ValueError, match=r"has other text states \(encoder 'tiny-qwen', not 'other'\)"):
         encode_captions(encoder, CAPTIONS, tmp_path, other)
+
+
+def test_the_place_of_an_encoder_does_not_matter(encoder, tmp_path):
+    encode_captions(encoder, CAPTIONS, tmp_path, INFO)
+    assert encode_captions(encoder, CAPTIONS, tmp_path, replace(INFO, encoder="models/tiny-qwen")) == 0
+
+
+def test_states_that_are_not_finite_are_an_error(encoder, tmp_path):
+    def broken(captions):
+        return [TextState(state.embeds, state.pooled * torch.inf) for state in encoder(captions)]
+
+    with pytest.raises(ValueError, match="not finite"):
+        encode_captions(broken, CAPTIONS, tmp_path, INFO)
+    assert file_names(tmp_path) == ["index.json"]
+
+
+def test_an_index_that_is_lost_is_made_again(encoder, tmp_path):
+    encode_captions(encoder, CAPTIONS, tmp_path, INFO, shard_size=2)
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(ValueError, match=r"states-00000\.safetensors has other text states \(encoder"):
+        encode_captions(encoder, CAPTIONS, tmp_path, replace(INFO, encoder="other"))
+    (tmp_path / "index.json").unlink(missing_ok=True)
+    assert encode_captions(encoder, CAPTIONS, tmp_path, INFO, shard_size=2) == 0
+    check(tmp_path, encoder, set(CAPTIONS))
 
 
 def test_captions_come_from_images_and_lines(photos, tmp_path):
@@ -136,15 +162,15 @@ def run(photos, qwen, out, *options, family="pixelhdm"):
 def test_the_command(photos, qwen, tmp_path, capsys):
     out = tmp_path / "states"
     assert run(photos, qwen, out, "--device", "cpu") == 0
-    assert "states of 5 captions and of the empty one, 6 of them encoded now" in capsys.readouterr().out
+    assert "states of 6 captions, the empty one included; 6 encoded now" in capsys.readouterr().out
     index = json.loads((out / "index.json").read_text("utf-8"))
     expected = {
-        "family": "pixelhdm", "encoder": "tiny-qwen", "dtype": "bfloat16", "width": 16, "max_tokens": 511,
+        "family": "pixelhdm", "encoder": str(qwen), "dtype": "bfloat16", "width": 16, "max_tokens": 511,
         "instruction": "", "version": 1,
     }  # fmt: skip
     assert {name: value for name, value in index.items() if name != "captions"} == expected
     assert run(photos, qwen, out, "--device", "cpu") == 0
-    assert "0 of them encoded now" in capsys.readouterr().out
+    assert "0 encoded now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -164,3 +190,10 @@ def test_errors_of_the_command(photos, qwen, tmp_path, capsys, change, options, 
     change(photos)
     assert run(photos, qwen, tmp_path / "states", "--device", "cpu", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_package_says_what_to_install(photos, qwen, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert run(photos, qwen, tmp_path / "states", "--device", "cpu") == 2
+    assert 'pip install -e ".[train]"' in capsys.readouterr().err
+    assert not (tmp_path / "states").exists()

@@ -7,8 +7,10 @@ import tiny_encoders
 import torch
 from factories import fill, tiny_t2i_model
 from helpers import close
+from PIL import Image
 
 import pixeldit_core as pc
+from pixeldit_core.cli import main
 from pixeldit_core.training.config import DataConfig, ObjectiveConfig
 from pixeldit_core.training.data.text_shards import StatesInfo, shard_path
 from pixeldit_core.training.data.text_states import open_text_states
@@ -121,6 +123,31 @@ def test_losses_of_encoded_captions_are_finite(opened, family, dropout):
 
 
 @BOTH
+def test_from_captioned_images_to_losses(family, tmp_path):
+    photos, is_t2i = tmp_path / "photos", family == "pixeldit_t2i"
+    photos.mkdir()
+    for number, caption in enumerate(CAPTIONS):
+        Image.new("RGB", (16, 16), (40 * number, 0, 99)).save(photos / f"{number}.png")
+        (photos / f"{number}.txt").write_text(caption, encoding="utf-8")
+    write, width = (tiny_encoders.write_gemma, 12) if is_t2i else (tiny_encoders.write_qwen, 16)
+    (tmp_path / "instruction.txt").write_text(tiny_encoders.INSTRUCTION + "\n", encoding="utf-8")
+    options = ["--instruction", str(tmp_path / "instruction.txt"), "--max-tokens", "6"] if is_t2i else []
+    command = ["encode", str(photos), "--encoder", str(write(tmp_path / "encoder", width)), "--family", family]
+    assert main([*command, "--out", str(tmp_path / "states"), "--device", "cpu", *options]) == 0
+
+    model = model_of(family)
+    states = open_text_states(DataConfig(text_states=str(tmp_path / "states")), model, Data())
+    assert states.index.info.instruction == (tiny_encoders.INSTRUCTION if is_t2i else "")
+    model.network.requires_grad_(True)
+    images = [pc.from_image(model, Image.open(path)) for path in sorted(photos.glob("*.png"))]
+    batch = Batch(torch.cat(images), states.batch(CAPTIONS), states.null, torch.ones(6))
+    parts = Loss(model, ObjectiveConfig(dropout=0.5))(batch, draw(torch.arange(6), (3, 16, 16), torch.device("cpu")))
+    assert parts["flow"].shape == (6,) and parts["flow"].isfinite().all()
+    parts["flow"].sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.network.parameters())
+
+
+@BOTH
 def test_a_dropped_caption_is_the_empty_one(opened, family):
     states, model = opened(family)
     image, draws = torch.zeros(2, 3, 16, 16), draw(torch.arange(2), (3, 16, 16), torch.device("cpu"))
@@ -156,7 +183,7 @@ def test_states_that_do_not_fit_are_an_error_before_the_run(folders, tmp_path):
         open_text_states(t2i, tiny_t2i_model(replace(params, txt_embed_dim=8)), Data())
     with pytest.raises(ValueError, match=r"texts of 6 tokens, and the model reads 9.*--max-tokens 9"):
         open_text_states(t2i, tiny_t2i_model(replace(params, txt_max_length=9)), Data())
-    with pytest.raises(ValueError, match="data.text_states is not set.*encode photos"):
+    with pytest.raises(ValueError, match="data.text_states is not set.*encode photos.*--instruction FILE"):
         open_text_states(replace(t2i, text_states=None), tiny_t2i_model(), Data())
     with pytest.raises(ValueError, match="no index.json"):
         open_text_states(replace(t2i, text_states=str(tmp_path)), tiny_t2i_model(), Data())

@@ -27,12 +27,19 @@ class StatesInfo:
     """What the states of a folder are."""
 
     family: str
-    encoder: str  #         its name, without folders
+    encoder: str  #         a folder or hub name
     dtype: str
     width: int  #           C
     max_tokens: int  #      that captions were cut to
     instruction: str = ""  # before every caption that is not empty
     version: int = VERSION
+
+    def differences(self, other: StatesInfo) -> str:
+        """What another one has different, for messages; "" = nothing. The folders of an encoder do not matter."""
+        mine, others = (
+            dataclasses.asdict(dataclasses.replace(info, encoder=Path(info.encoder).name)) for info in (self, other)
+        )
+        return "; ".join(f"{name} {mine[name]!r}, not {others[name]!r}" for name in mine if mine[name] != others[name])
 
 
 class Place(NamedTuple):
@@ -146,8 +153,8 @@ def _read_places(path: Path, number: int, info: StatesInfo) -> dict[str, Place]:
         places = _places(number, about["captions"], about["lengths"])
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(_damaged(path, error)) from error
-    if found != info:
-        raise ValueError(f"{path} has other text states ({found}). Choose an empty folder.")
+    if different := found.differences(info):
+        raise ValueError(f"{path} has other text states ({different}). Choose an empty folder.")
     return places
 
 

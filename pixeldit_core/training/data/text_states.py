@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...families import Family, find_family
 from ...model import Model
 from ..config import DataConfig
 from .text_shards import Index, Place, StatesInfo, read_index, read_states, shard_path
@@ -68,10 +69,14 @@ class TextStates:
         """Raises ValueError, which says how to encode them, if captions have no states."""
         missing = [caption for caption in captions if caption not in self.index]
         if missing:
+            info = self.index.info
+            command = encode_command(
+                find_family(info.family), self.folder, encoder=info.encoder, instruction=info.instruction
+            )
             raise ValueError(
                 f"{len(missing)} of {len(captions)} captions have no text states in {self.folder} (first: "
                 f'"{missing[0]}"). Encode them; only what is missing is added: '
-                f"{encode_command(self.index.info.family, self.folder, self.index.info.encoder)}"
+                f"{command}"
             )
 
     def _place(self, caption: str) -> Place:
@@ -84,9 +89,14 @@ def _pad(embeds: Tensor, length: int) -> Tensor:
     return F.pad(embeds, (0, 0, 0, length - len(embeds)))
 
 
-def encode_command(family: str, folder: Path | str, encoder: str = "ENCODER", data: str = "DATA") -> str:
-    """The command that encodes the captions of a data set."""
-    return f"python -m pixeldit_core encode {data} --encoder {encoder} --family {family} --out {folder}"
+def encode_command(
+    family: Family, folder: Path | str, data: str = "DATA", encoder: str = "ENCODER", instruction: str | None = None
+) -> str:
+    """The command that encodes the captions of a data set. `instruction`: the text itself; None = not yet chosen."""
+    option = ""
+    if "mask" not in family.text_parts:
+        option = " --instruction none" if instruction == "" else " --instruction FILE"
+    return f"python -m pixeldit_core encode {data} --encoder {encoder} --family {family.name}{option} --out {folder}"
 
 
 def open_text_states(config: DataConfig, model: Model, data: HasCaptions) -> TextStates:
@@ -99,14 +109,14 @@ def open_text_states(config: DataConfig, model: Model, data: HasCaptions) -> Tex
     if config.text_states is None:
         raise ValueError(
             f"data.text_states is not set, and {family.title} trains on encoded captions. Encode them once, and set it "
-            f"to the folder: {encode_command(family.name, 'FOLDER', data=config.path or 'DATA')}"
+            f"to the folder: {encode_command(family, 'FOLDER', config.path or 'DATA')}"
         )
     folder = Path(config.text_states)
     index = read_index(folder)
     if index is None:
         raise ValueError(
             f"data.text_states is {folder}, which has no index.json. Encode the captions into it: "
-            f"{encode_command(family.name, folder, data=config.path or 'DATA')}"
+            f"{encode_command(family, folder, config.path or 'DATA')}"
         )
     _check_info(folder, index.info, model)
     states = TextStates(folder, index, tuple(dict.fromkeys(data.captions())), family.text_parts)
