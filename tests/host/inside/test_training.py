@@ -36,7 +36,7 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 
 def test_every_part_of_a_network_learns():
-    """All weights, norms and biases get a gradient, but for the end of text-to-image's text stream: it leads nowhere."""
+    """All weights, norms and biases; but for the end of text-to-image's text stream, which leads nowhere."""
     for name in ("class", "text", "pixelhdm", "mmdit-r1", "pixeldit-r2"):
         still = {key for key, value in train(subjects()[name](), steps=4).lora.items() if not value.any()}
         assert all(name == "text" and re.search(r"patch_blocks\.1\..*_y", key) for key in still), (name, still)
@@ -120,7 +120,7 @@ def recorded(subject, rows):
 def test_each_image_is_trained_with_its_own_class():
     rows = []
     subject = recorded(subjects()["class"](), rows)
-    several = sum((labels([index]) for index in (1, 2, 3, 4)), [])  # as Conditioning (Combine) joins them
+    several = [labels([index])[0] for index in (1, 2, 3, 4)]  # as Conditioning (Combine) joins them
     train(subject, target(subject, 4), several, steps=12)
     assert {len(row) for row in rows} == {1} and {row[0] for row in rows} == {1, 2, 3, 4}
     rows.clear()
