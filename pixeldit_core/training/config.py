@@ -31,6 +31,9 @@ class BucketConfig(Section):
     min_side: int = 256
     max_side: int = 1024
     max_aspect: float = 2.0
+    area: int | None = (
+        None  #                       in pixels: the model's own trained sizes of about it, in their place
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
