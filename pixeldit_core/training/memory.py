@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..families import build_network
+from ..families.record import Params
 from ..model import Model, build_model
 from ..sizes import Size
 from ..spec import ModelSpec
 from .config import LoraConfig, TrainConfig
 from .optim import Named, split_parameters
-from .saved_tensors import Saved, count_saved, flash_attention
+from .saved_tensors import Counts, count_saved, flash_attention
 
 TEXT_TOKENS = 77  # of a caption where a mask excludes padding; elsewhere the text is padded to its full length
 _WORKING_SHARE = 0.1  # of a GPU's memory, for what comes and goes within an operation
@@ -54,14 +57,14 @@ def estimate(spec: ModelSpec, config: TrainConfig, size: Size, *, processes: int
 
     Not counted: REPA's encoder and projector, and what CUDA itself takes. `engine.compile` needs less than this.
     """
-    model = build_model(spec.family, spec.params, device="meta", attention=flash_attention)
-    network = model.network.requires_grad_(True)
+    network = build_network(spec.family, spec.params)
     named = list(network.named_parameters())
     count = sum(parameter.numel() for _, parameter in named)
     state = count + sum(buffer.numel() for buffer in network.buffers())
     lora = 0 if config.lora is None else _lora_parameters(named, config.lora)
     trained = lora or count
-    activations, tables, saved = _activations(model, config, size)
+    small, large = _counts(spec.family.name, spec.params, size, config.engine.precision == "bf16")
+    first, second = (counts.bytes(config.engine.activation_checkpointing) for counts in (small, large))
     # the second forward is of the blocks, which are nearly all of it
     passes = 4 if config.engine.activation_checkpointing else 3
     return Estimate(
@@ -70,30 +73,28 @@ def estimate(spec: ModelSpec, config: TrainConfig, size: Size, *, processes: int
         weights=4 * (state + lora),
         gradients=4 * trained,
         optimizer=8 * lora if lora else _optimizer_bytes(named, config.optim.optimizer),
-        averages=4 * (state + lora) * (len(config.average.decays) + len(config.average.power)),
+        averages=4 * (lora or state) * (len(config.average.decays) + len(config.average.power)),
         buckets=4 * trained if processes > 1 else 0,
-        casts=saved.copies,
-        tables=tables,
-        activations=activations,
-        flops=passes * saved.flops // _BATCHES[0],
+        casts=small.copies,
+        tables=max(0, first - _BATCHES[0] * (second - first)),
+        activations=second - first,
+        flops=passes * small.flops // _BATCHES[0],
     )
 
 
 _BATCHES = (2, 3)  # sizes whose difference is one image; with one image, some copies are only views
 
 
-def _activations(model: Model, config: TrainConfig, size: Size) -> tuple[int, int, Saved]:
-    """Bytes of an image, and of all images together; and what the smaller batch saved."""
-    small, large = (_forward(model, config, size, batch) for batch in _BATCHES)
-    if config.engine.activation_checkpointing:
-        first, second = small.checkpointed_bytes, large.checkpointed_bytes
-    else:
-        first, second = small.all_bytes, large.all_bytes
-    return second - first, max(0, first - _BATCHES[0] * (second - first)), small
+@functools.lru_cache(maxsize=64)
+def _counts(family: str, params: Params, size: Size, bf16: bool) -> tuple[Counts, Counts]:
+    """Of forward passes of the network and its squared error, on two batches."""
+    model = build_model(family, params, device="meta", attention=flash_attention)
+    model.network.requires_grad_(True)
+    small, large = _BATCHES
+    return _count(model, size, small, bf16=bf16, flops=True), _count(model, size, large, bf16=bf16, flops=False)
 
 
-def _forward(model: Model, config: TrainConfig, size: Size, batch: int) -> Saved:
-    """A forward pass of the network and its squared error."""
+def _count(model: Model, size: Size, batch: int, **options: bool) -> Counts:
     with torch.device("meta"):
         x, t = torch.empty(batch, model.params.in_channels, *size), torch.empty(batch)
         condition = _condition(model.spec, batch)
@@ -102,7 +103,7 @@ def _forward(model: Model, config: TrainConfig, size: Size, batch: int) -> Saved
         predicted = model.family.velocity(model.network, model.params, x, t, condition)
         return (predicted.float() - x).square().flatten(1).mean(1)
 
-    return count_saved(model.network, loss, bf16=config.engine.precision == "bf16")
+    return count_saved(model.network, loss, **options)
 
 
 def _condition(spec: ModelSpec, batch: int) -> tuple[Tensor, ...]:

@@ -5,10 +5,10 @@ The rules of autocast are written out here, for autocast itself knows no "meta" 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,53 +69,65 @@ class Autocast(TorchFunctionMode):
         return self.copies[id(value)]
 
 
+class Counts(NamedTuple):
+    """Bytes that stay until the backward pass, without parameters; and the work of the forward pass."""
+
+    everything: int
+    checkpointed: int  # where blocks keep their inputs only, and one of them at a time, the largest, the rest
+    copies: int  #        of parameters in bfloat16, in neither of the two
+    flops: int
+
+    def bytes(self, checkpointing: bool) -> int:
+        """With activation checkpointing or without."""
+        return self.checkpointed if checkpointing else self.everything
+
+
+Tensors = dict[int, Tensor]  # by storage, so that each counts once; kept alive, for addresses are given out again
+
+
 @dataclass
-class Saved:
-    """Bytes that stay until the backward pass, each storage once, without parameters; and the forward's work."""
+class _Saved:
+    """Where tensors are kept."""
 
-    outside: dict[int, Tensor] = field(default_factory=dict)  #  of the blocks: by storage, kept alive for its address
-    inputs: dict[int, Tensor] = field(default_factory=dict)  #   of the blocks
-    blocks: list[dict[int, Tensor]] = field(default_factory=list)
-    copies: int = 0  #  bytes of bfloat16 parameters
-    flops: int = 0
+    outside: Tensors = field(default_factory=dict)
+    inputs: Tensors = field(default_factory=dict)  # of the blocks
+    blocks: list[Tensors] = field(default_factory=list)
 
-    @property
-    def all_bytes(self) -> int:
-        """Of everything."""
-        return _bytes(self.outside, *self.blocks)
+    def remove(self, keys: Iterable[int]) -> int:
+        """Leave out some storages; their bytes."""
+        removed: Tensors = {}
+        keys = set(keys)
+        for found in (self.outside, self.inputs, *self.blocks):
+            removed |= {key: found.pop(key) for key in found.keys() & keys}
+        return _bytes(removed)
 
-    @property
-    def checkpointed_bytes(self) -> int:
-        """Of the blocks' inputs and one block at a time, the largest."""
+    def count(self) -> tuple[int, int]:
+        """Bytes of everything, and with activation checkpointing."""
         kept = {**self.outside, **self.inputs}
-        return _bytes(kept) + max((_bytes(kept, block) - _bytes(kept) for block in self.blocks), default=0)
+        largest = max((_bytes({**kept, **block}) - _bytes(kept) for block in self.blocks), default=0)
+        return _bytes(self.outside, *self.blocks), _bytes(kept) + largest
 
 
-def count_saved(network: nn.Module, forward: Callable[[], Tensor], *, bf16: bool) -> Saved:
-    """Run `forward`, which calls the network, and count; the result has a graph of its own."""
-    saved, autocast = Saved(), Autocast()
+def count_saved(network: nn.Module, forward: Callable[[], Tensor], *, bf16: bool, flops: bool = True) -> Counts:
+    """Run `forward`, which calls the network, and count what its graph keeps; without `flops`, not its work."""
+    saved, autocast = _Saved(), Autocast()
     counter = FlopCounterMode(display=False, custom_mapping={_FLASH: _flash_flops})
     with ExitStack() as stack:
-        current = stack.enter_context(_recording(network, saved))
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(current, lambda tensor: tensor))
-        stack.enter_context(counter)
+        hook = stack.enter_context(_recording(network, saved))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(hook, lambda tensor: tensor))
+        if flops:
+            stack.enter_context(counter)
         if bf16:
             stack.enter_context(autocast)
         result = forward()
-    copies = {_storage(copy): copy for copy in autocast.copies.values()}
-    kept: set[int] = set()  # biases are copied, too, and not kept
-    for found in (saved.outside, saved.inputs, *saved.blocks):
-        kept |= copies.keys() & found.keys()
-        for key in {*copies, *map(_storage, network.parameters())} & found.keys():
-            del found[key]
-    saved.copies = _bytes({key: copies[key] for key in kept})
-    saved.flops = counter.get_total_flops()
+    saved.remove(map(_storage, network.parameters()))
+    copies = saved.remove(map(_storage, autocast.copies.values()))  # those of biases are not kept
     del result
-    return saved
+    return Counts(*saved.count(), copies, counter.get_total_flops())
 
 
 @contextmanager
-def _recording(network: nn.Module, saved: Saved) -> Iterator[Callable[[Tensor], Tensor]]:
+def _recording(network: nn.Module, saved: _Saved) -> Iterator[Callable[[Tensor], Tensor]]:
     """A hook that puts each tensor where it is saved: outside of the blocks, or inside of one."""
     places = [saved.outside]
 
@@ -147,8 +159,8 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _bytes(*groups: dict[int, Tensor]) -> int:
-    union: dict[int, Tensor] = {}
+def _bytes(*groups: Tensors) -> int:
+    union: Tensors = {}
     for group in groups:
         union |= group
     return sum(tensor.untyped_storage().nbytes() for tensor in union.values())
