@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.inspect import inspect_checkpoint
-from ..families import VARIANTS, find_family
-from ..model import build_model
+from ..families import VARIANTS, build_network, find_family
+from ..model import Model, build_model
 from ..sampling import check_size
 from ..sizes import Size
 from ..spec import ModelSpec
@@ -63,18 +63,19 @@ def planned_spec(config: ModelConfig) -> ModelSpec:
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:
     """Of the images; the largest of buckets."""
     if config.data.buckets is not None:
-        return (config.data.buckets.max_side,) * 2
+        side = config.data.buckets.max_side
+        return side, side
     return config.data.size or spec.trained_sizes[0]
 
 
 def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) -> dict[str, str]:
-    variant = f" {config.model.variant}" if config.model.variant else ""
+    variant = f", {config.model.variant}" if config.model.variant else ""
     trained = f", and {found.trained:,} of the LoRA, which alone are trained" if config.lora else ""
     buckets = "buckets up to " if config.data.buckets else ""
     return {
         "network": f"{spec.family.title}{variant}: {spec.family.summary(spec.params)}",
         "start": config.model.start or "initial weights",
-        "images": f"{buckets}{size[1]} x {size[0]} pixels, {spec.params.in_channels} channels",
+        "images": f"{buckets}{size[1]} x {size[0]} pixels, {_colors(spec.params.in_channels)}",
         "parameters": f"{found.parameters:,}{trained}",
     }
 
@@ -116,10 +117,13 @@ def _epochs(config: TrainConfig, spec: ModelSpec, size: Size) -> str:
     if not config.data.path or not (Path(config.data.path).exists() or config.data.kind == "webdataset"):
         return f"not known: data.path {config.data.path or 'is not set'}{' is not there' if config.data.path else ''}"
     try:
-        from .data.open import open_data
+        from .data.open import open_data, read_class_names
         from .data.order import GlobalBatchSampler
 
-        data = open_data(config.data, build_model(spec.family, spec.params), size)
+        names = config.model.class_names or read_class_names(config.data)
+        named = spec if names is None else dataclasses.replace(spec, class_names=tuple((name,) for name in names))
+        model = Model(named, build_network(spec.family, spec.params))
+        data = open_data(config.data, model, size)
         order = GlobalBatchSampler(
             data.sizes(), config.engine.batch_size, config.engine.seed, drop_last=config.data.drop_last
         )
@@ -137,25 +141,25 @@ def _work(config: TrainConfig, found: Estimate) -> dict[str, str]:
     step = found.flops * config.engine.batch_size
     seconds = step / RATE
     return {
-        "work": f"{found.flops / 1e12:.3g} TFLOP for each image, {step / 1e12:.3g} TFLOP for each step",
+        "work": f"{flop_text(found.flops)} for each image, {flop_text(step)} for each step",
         f"at {RATE / 1e12:.0f} TFLOP/s": f"{_duration(seconds)} for each step, "
         f"{_duration(seconds * config.engine.steps)} for the run",
     }
 
 
 def memory_table(variants: Iterable[tuple[str, int]]) -> str:
-    """Markdown with a row for each variant and side of its images: AdamW, one average, bf16."""
+    """Markdown with a row for each variant and side of its images: AdamW, one average, bf16.
+
+    Two numbers are without and with activation checkpointing.
+    """
     lines = [
-        "| network | images | parameters | fixed | for each image | with checkpointing | TFLOP for each image "
-        "| micro-batch on 24 GB | on 80 GB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | images | parameters | fixed | for each image | work for each image | images on 24 GB | on 80 GB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, side in variants:
         variant = VARIANTS[name]
         spec = build_model(variant.family, name).spec
-        plain, less = (
-            estimate(spec, TrainConfig(engine=_bf16(value)), (side, side)) for value in (False, True)
-        )
+        plain, less = (estimate(spec, TrainConfig(engine=_bf16(value)), (side, side)) for value in (False, True))
         batches = (
             " / ".join(f"{_count_text(each.largest_micro_batch(memory))}" for each in (plain, less)) for memory in GPUS
         )
@@ -164,9 +168,8 @@ def memory_table(variants: Iterable[tuple[str, int]]) -> str:
             f"{side} x {side}",
             f"{plain.parameters / 1e6:,.4g} M",
             byte_text(plain.fixed),
-            byte_text(plain.activations),
-            byte_text(less.activations),
-            f"{plain.flops / 1e12:.3g} / {less.flops / 1e12:.3g}",
+            f"{byte_text(plain.activations)} / {byte_text(less.activations)}",
+            f"{flop_text(plain.flops)} / {flop_text(less.flops)}",
             *batches,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -183,10 +186,24 @@ def _bf16(checkpointing: bool) -> EngineConfig:
 
 def byte_text(count: float) -> str:
     """A number of bytes with three digits, in units of 1000."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{_three_digits(count / size)} {unit}"
-    return f"{_three_digits(count / 1e3)} kB"
+    return _with_unit(count, ("TB", "GB", "MB", "kB"))
+
+
+def flop_text(count: float) -> str:
+    """A number of floating-point operations with three digits."""
+    return _with_unit(count, ("TFLOP", "GFLOP", "MFLOP", "kFLOP"))
+
+
+def _with_unit(count: float, units: tuple[str, ...]) -> str:
+    """The largest unit of which there is at least one; the units are 1e12 and down to 1e3."""
+    unit, size = next(
+        ((unit, size) for unit, size in zip(units, (1e12, 1e9, 1e6), strict=False) if count >= size), (units[-1], 1e3)
+    )
+    return f"{_three_digits(count / size)} {unit}"
+
+
+def _colors(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _three_digits(value: float) -> str:
