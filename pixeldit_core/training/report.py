@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints.inspect import inspect_checkpoint
 from ..families import VARIANTS, build_network, find_family
@@ -14,7 +12,10 @@ from ..sampling import check_size
 from ..sizes import Size
 from ..spec import ModelSpec
 from .config import EngineConfig, ModelConfig, TrainConfig
+from .data.open import find_buckets, open_data, read_class_names
+from .data.order import GlobalBatchSampler
 from .memory import Estimate, estimate
+from .start import find_params
 
 RATE = 400e12  # FLOP/s in bfloat16 that a large network sustains on a GPU of the H100 class
 GPUS = (24e9, 80e9)  # bytes of memory
@@ -45,27 +46,19 @@ def planned_spec(config: ModelConfig) -> ModelSpec:
         if info.spec is None:
             raise ValueError(f"model.start {config.start} cannot be trained: {info.refused}")
         return info.spec
-    if config.family is None:
-        raise ValueError("the recipe names no network: set model.family and model.variant, or model.start.")
+    if config.family is None or not (config.params or config.variant):
+        raise ValueError(
+            "the recipe does not say which network to train: set model.family and model.variant or model.params, or "
+            "model.start to a checkpoint."
+        )
     family = find_family(config.family)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.params.items()}
-    try:
-        if config.variant is None:
-            return build_model(family, family.params(**given)).spec
-        if config.variant in VARIANTS:
-            changed: Any = VARIANTS[config.variant].params
-            return build_model(family, dataclasses.replace(changed, **given)).spec
-        return build_model(family, config.variant).spec
-    except TypeError as error:
-        raise ValueError(f"model.params do not make a {family.title}: {error}.") from error
+    return ModelSpec(family, find_params(family, config))
 
 
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:
     """Of the images; the largest of buckets."""
-    if config.data.buckets is not None:
-        side = config.data.buckets.max_side
-        return side, side
-    return config.data.size or spec.trained_sizes[0]
+    buckets = find_buckets(config.data, spec)
+    return buckets[-1] if buckets else config.data.size or spec.trained_sizes[0]
 
 
 def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) -> dict[str, str]:
@@ -117,20 +110,14 @@ def _epochs(config: TrainConfig, spec: ModelSpec, size: Size) -> str:
     if not config.data.path or not (Path(config.data.path).exists() or config.data.kind == "webdataset"):
         return f"not known: data.path {config.data.path or 'is not set'}{' is not there' if config.data.path else ''}"
     try:
-        from .data.open import open_data, read_class_names
-        from .data.order import GlobalBatchSampler
-
-        names = config.model.class_names or read_class_names(config.data)
-        named = spec if names is None else dataclasses.replace(spec, class_names=tuple((name,) for name in names))
-        model = Model(named, build_network(spec.family, spec.params))
-        data = open_data(config.data, model, size, {name: index for index, name in enumerate(names or ())})
+        names = config.model.class_names or read_class_names(config.data) or ()
+        model = Model(spec, build_network(spec.family, spec.params))
+        data = open_data(config.data, model, size, {name: label for label, name in enumerate(names)})
         order = GlobalBatchSampler(
             data.sizes(), config.engine.batch_size, config.engine.seed, drop_last=config.data.drop_last
         )
     except (ValueError, OSError, ImportError) as error:
         return f"not known: {error}"
-    if not order.steps_per_epoch:
-        return f"not known: {len(data):,} images are fewer than a batch"
     return (
         f"{config.engine.steps / order.steps_per_epoch:.4g} of {len(data):,} images, {order.steps_per_epoch:,} steps "
         "each"

@@ -56,13 +56,18 @@ def _build(config: ModelConfig, seed: int) -> Model:
     if config.family not in FAMILIES:
         raise ValueError(f'model.family "{config.family}" is not known; there are {", ".join(FAMILIES)}.')
     family = FAMILIES[config.family]
-    model = build_model(family, _params(family, config), device="cpu", operations=TrainingOperations)
+    model = build_model(family, find_params(family, config), device="cpu", operations=TrainingOperations)
     torch.manual_seed(seed)
     initialize(model)
     return model
 
 
-def _params(family: Family, config: ModelConfig) -> Any:
+def find_params(family: Family, config: ModelConfig) -> Any:
+    """Sizes of a network that starts from initial weights: the variant's, and the recipe's over them.
+
+    Raises:
+        ValueError: an unknown variant or param, or one of the wrong type or missing.
+    """
     given = plain_params(family, config.params)
     if config.variant is None:
         try:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ...model import Model
 from ...sizes import Size
+from ...spec import ModelSpec
 from ..config import DataConfig
 from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist
 from .batch import ImageData
@@ -53,7 +54,7 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
         wanted = "captions or webdataset" if is_text else "folder, mnist, cifar10 or webdataset"
         raise ValueError(f"{model.family.title} needs data.kind {wanted}, not {config.kind}.")
     transform = Transform(model.params.in_channels, config.crop, config.flip, config.buckets is not None)
-    buckets = _buckets(config, model)
+    buckets = find_buckets(config, model.spec)
     path = Path(config.path)
     if config.kind == "folder":
         files = class_files(path, labels)
@@ -87,17 +88,21 @@ def _shards(
     return ShardData(shards, sizes, transform)
 
 
-def _buckets(config: DataConfig, model: Model) -> list[Size] | None:
-    """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule."""
+def find_buckets(config: DataConfig, spec: ModelSpec) -> list[Size] | None:
+    """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule.
+
+    Raises:
+        ValueError: there are none.
+    """
     if config.buckets is None:
         return None
     if config.buckets.area is None:
-        multiple = model.family.size_multiple(model.params)
+        multiple = spec.family.size_multiple(spec.params)
         return bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
     area = config.buckets.area
-    found = [size for size in model.family.trained_sizes(model.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
+    found = [size for size in spec.family.trained_sizes(spec.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
     if not found:
-        raise ValueError(f"data.buckets.area is {area}, and {model.family.title} has no trained sizes of that area.")
+        raise ValueError(f"data.buckets.area is {area}, and {spec.family.title} has no trained sizes of that area.")
     return sorted(found, key=lambda size: (size[0] * size[1], size[1]))
 
 
