@@ -36,23 +36,34 @@ def describe_run(config: TrainConfig) -> str:
 
 
 def planned_spec(config: ModelConfig) -> ModelSpec:
-    """The model of a recipe, without weights.
+    """The model of a recipe, without weights; as declared where the checkpoint to start from is not there yet.
 
     Raises:
-        ValueError: it names no network, an unknown one, or a checkpoint that is not there.
+        ValueError: it names no network, an unknown one, or only a checkpoint that is not there.
     """
-    if config.start is not None:
+    declared = config.family is not None and bool(config.params or config.variant)
+    if config.start is not None and not (declared and _is_missing(config.start)):
         info = inspect_checkpoint(config.start)
         if info.spec is None:
             raise ValueError(f"model.start {config.start} cannot be trained: {info.refused}")
         return info.spec
-    if config.family is None or not (config.params or config.variant):
+    if not declared:
         raise ValueError(
             "the recipe does not say which network to train: set model.family and model.variant or model.params, or "
             "model.start to a checkpoint."
         )
-    family = find_family(config.family)
+    family = find_family(config.family or "")
     return ModelSpec(family, find_params(family, config))
+
+
+def _is_missing(start: str) -> bool:
+    return not Path(start).exists()
+
+
+def _start(config: ModelConfig) -> str:
+    if config.start is None:
+        return "initial weights"
+    return f"{config.start}, which is not there yet" if _is_missing(config.start) else config.start
 
 
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:
@@ -67,7 +78,7 @@ def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) 
     buckets = "buckets up to " if config.data.buckets else ""
     return {
         "network": f"{spec.family.title}{variant}: {spec.family.summary(spec.params)}",
-        "start": config.model.start or "initial weights",
+        "start": _start(config.model),
         "images": f"{buckets}{size[1]} x {size[0]} pixels, {_colors(spec.params.in_channels)}",
         "parameters": f"{found.parameters:,}{trained}",
     }
