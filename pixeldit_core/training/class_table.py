@@ -25,8 +25,10 @@ def set_classes(model: Model, names: Sequence[str]) -> Model:
     from the mean of all rows. The null class stays last.
     """
     known = model.class_names
-    entries: Names = tuple(next((e for e in known or () if name in e), (name,)) for name in names)
     rows = row_sources(known, model.params.num_classes, names)
+    entries: Names = tuple(
+        (name,) if row is None or known is None else known[row] for name, row in zip(names, rows, strict=True)
+    )
     if rows == list(range(model.params.num_classes)):
         model.spec = dataclasses.replace(model.spec, class_names=entries)
         return model
@@ -46,7 +48,8 @@ def row_sources(known: Names | None, count: int, names: Sequence[str]) -> list[i
     if known is None:
         return [index if index < count else None for index in range(len(names))]
     index_of = {name: index for index, entry in reversed(list(enumerate(known))) for name in entry}
-    return [index_of.get(name) for name in names]
+    # two classes may share a name: then its place decides
+    return [i if i < count and name in known[i] else index_of.get(name) for i, name in enumerate(names)]
 
 
 def _select(table: Tensor, rows: Sequence[int | None]) -> Tensor:

@@ -11,8 +11,8 @@ from training_runs import config_of, state_of, train, write_images
 
 import pixeldit_core as pc
 from pixeldit_core.training.config import LoraConfig, ObjectiveConfig
-from pixeldit_core.training.loss import Loss
 from pixeldit_core.training.lora import add_lora, target_names, write_lora
+from pixeldit_core.training.loss import Loss
 
 NAMES = ("circle", "square", "tabby")  # of the twelve classes of the tiny model
 
@@ -97,7 +97,7 @@ def test_a_run_trains_pairs_only_and_goes_on_bit_for_bit(parts):
 
 
 def test_classes_that_the_start_does_not_have_need_a_full_fine_tune(parts, tmp_path):
-    folder, config, _ = parts
+    _, config, _ = parts
     images = write_images(tmp_path / "images", names=("circle", "unicorn"))
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(images)))
     with pytest.raises(ValueError, match=r"unicorn.*lora=null"):

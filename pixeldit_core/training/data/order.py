@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import Counter
@@ -102,7 +103,7 @@ class GlobalBatchSampler:
     def _order(self, generator: np.random.Generator) -> np.ndarray:
         if self._groups is None:
             return generator.permutation(len(self._sizes))
-        ends = np.cumsum(self._groups).tolist()
+        ends = list(itertools.accumulate(self._groups))
         shuffled = generator.permutation(len(ends)).tolist()
         windows = [shuffled[i : i + _WINDOW] for i in range(0, len(shuffled), _WINDOW)]
         spans = [np.concatenate([np.arange(ends[g] - self._groups[g], ends[g]) for g in window]) for window in windows]

@@ -94,14 +94,18 @@ def test_transparency_is_over_white():
     assert read_image(encoded(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize(
-    "mode, value, gray", [("1", 1, 255), ("L", 77, 77), ("CMYK", (0, 0, 0, 0), 255), ("I;16", 65535, 255)]
-)
-def test_any_mode_becomes_gray_or_rgb(mode, value, gray):
-    image = Image.new(mode, (3, 3), value)
-    for channels, mode in ((1, "L"), (3, "RGB")):
-        read = read_image(encoded(image, "TIFF"), channels)
-        assert read.mode == mode and np.array(read).reshape(-1)[0] == gray
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1", "I;16", "I"])
+def test_images_of_every_mode_are_read(mode, channels, draw):
+    levels = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
+    if mode.startswith("I"):
+        image = Image.fromarray(levels.astype(np.uint16 if mode == "I;16" else np.int32) * 257)
+    else:
+        image = Image.fromarray(levels).convert("RGB").convert(mode)
+    assert image.mode == mode
+    pixels = Transform(channels)(open_image(encoded(image, "TIFF")), draw())
+    assert pixels.shape == (channels, 8, 8) and pixels.dtype == torch.uint8
+    assert pixels[0, 0, 0] < 10 and pixels[0, 7, 7] > 245
 
 
 def test_sixteen_bits_are_scaled_not_cut():
