@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+Arrangement = Literal["random", "buffered_shuffle", "ascending", "descending"]
+
 
 class Section:
     """What all sections share: pydantic, which reads recipes, refuses keys that they do not have."""
@@ -31,6 +33,10 @@ class BucketConfig(Section):
     min_side: int = 256
     max_side: int = 1024
     max_aspect: float = 2.0
+    area: int | None = (
+        None  #                       in pixels: the model's own trained sizes of about it, in their place
+    )
+    arrangement: Arrangement = "random"  #           of the batches; buffered_shuffle: as PixelHDM's trainer does
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,8 +142,10 @@ class Loss(nn.Module):
             return alignment_loss(projected, grid, features, features_grid, config)
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's parameters and buffers by their names in files, whatever wraps its blocks."""
-        return {_file_name(name): tensor for name, tensor in _tensors(self.network)}
+        """What is trained, by its name in files: parameters and buffers, or the pairs of a LoRA alone."""
+        tensors = {_file_name(name): tensor for name, tensor in _tensors(self.network)}
+        pairs = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+        return pairs or tensors
 
     @property
     def may_leave_out_parameters(self) -> bool:

@@ -28,9 +28,9 @@ def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> Non
         (raw, run.raw_model, {"weights": "raw"}),
     ]
     for tensors, path, about in kinds:
-        origin = {"step": step, "recipe": setup.config.title, **about}
+        origin = {"step": step, "recipe": setup.config.title, **about, **setup.origin}
         if setup.config.lora is not None:
-            write_lora(setup.model, tensors, run.lora if path == run.model else run.raw_lora, setup.config, origin)
+            write_lora(tensors, run.lora if path == run.model else run.raw_lora, setup.config.lora, origin)
         else:
             write(setup.model.spec, tensors, path, dtype=dtype, origin=origin)
 
@@ -52,7 +52,7 @@ def write_sheet(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None
     if setup.config.lora is None:
         network = build_model(setup.model.family, setup.model.params).network.eval()
     else:
-        network = engine.module.network
+        network = engine.module.network.eval()  # until the next step
     model = Model(setup.model.spec, WithWeights(network, on_device))
     with engine.autocast():
         sheet = sample_sheet(model, setup.config.sample, setup.texts, setup.size)

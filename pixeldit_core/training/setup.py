@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..checkpoints.save import hashes
+from ..labels import find_class, imagenet_names
 from ..model import Model
 from ..sampling import check_size
 from ..settings import SamplingSettings
@@ -14,7 +20,7 @@ from ..sizes import Size
 from .blocks import apply_engine_config
 from .config import TrainConfig
 from .data.batch import ImageData
-from .data.open import open_data, read_class_names
+from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .data.text_states import TextStates, open_text_states
 from .lora import add_lora
@@ -33,6 +39,12 @@ class Setup:
     texts: TextStates | None
     size: Size
 
+    @functools.cached_property
+    def origin(self) -> dict[str, Any]:
+        """Where the weights come from, for the metadata of files."""
+        start = self.config.model.start
+        return {} if start is None or not Path(start).is_file() else {"start": hashes(Path(start))}
+
     @property
     def state_bytes(self) -> int:
         """Of the float32 weights."""
@@ -43,7 +55,8 @@ class Setup:
         engine = self.config.engine
         return GlobalBatchSampler(
             self.data.sizes(), engine.batch_size, engine.seed, drop_last=self.config.data.drop_last,
-            rank=rank, world_size=world_size,
+            rank=rank, world_size=world_size, groups=self.data.groups,
+            arrangement=self.config.data.buckets.arrangement if self.config.data.buckets else "random",
         )  # fmt: skip
 
     def build_loss(self, device: torch.device) -> Loss:
@@ -64,20 +77,41 @@ def set_up(config: TrainConfig) -> Setup:
     Raises:
         ValueError: something about them is missing, or they do not fit together.
     """
-    class_names = config.model.class_names or read_class_names(config.data)
-    torch.manual_seed(config.engine.seed)
-    model = start_model(config.model, class_names, config.engine.seed)
+    if config.lora is not None and config.average.power:
+        raise ValueError("average.power makes whole checkpoints, and a LoRA is none: set average.power=[].")
+    names = config.model.class_names or read_class_names(config.data)
+    shown = [entry[0] for entry in imagenet_names()] if names and are_imagenet(names) else names
+    model = start_model(config.model, None if config.lora else shown, config.engine.seed)
     model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
-    if model.class_names is not None:
-        names = tuple(entry[0] for entry in model.class_names)
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=names))
+    labels = (
+        _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}
+    )
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=names))
     size = config.data.size or model.spec.trained_sizes[0]
     check_size(model.spec, *size)
-    data = open_data(config.data, model, size)
+    data = open_data(config.data, model, size, labels)
     texts = None
     if model.family.condition == "text":
         texts = open_text_states(config.data, model, data)
+        texts.check(config.sample.captions)
     return Setup(config, model, data, texts, size)
+
+
+def _labels(model: Model, names: Sequence[str], shown: Sequence[str]) -> dict[str, int]:
+    """The class of the start that each class of the data is; a LoRA does not change the table of classes.
+
+    Raises:
+        ValueError: a class that the start does not have.
+    """
+    labels = {}
+    for name, text in zip(names, shown, strict=True):
+        try:
+            labels[name] = find_class(text, model.params.num_classes, model.class_names)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} A LoRA adds no classes: rename the folder, or fine-tune the whole network with lora=null."
+            ) from error
+    return labels
 
 
 def _settings(config: TrainConfig, model: Model) -> SamplingSettings | None:
