@@ -14,7 +14,7 @@ from ...sizes import Size
 from ...spec import ModelSpec
 from ...text import shorten_list
 from ..config import DataConfig
-from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist
+from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist, relabel
 from .batch import ImageData
 from .buckets import bucket_sizes, nearest_buckets
 from .captions import CaptionData, read_captions
@@ -74,7 +74,7 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
         shards, sizes = fit.shards(shards)
         return ShardData(shards, sizes, transform, config.default_caption)
     images, numbers = read_mnist(path) if config.kind == "mnist" else read_cifar10(path)
-    return ArrayData(images, numbers, [size] * len(images), transform)
+    return ArrayData(images, relabel(numbers, labels), [size] * len(images), transform)
 
 
 def _check_kind(config: DataConfig, model: Model) -> None:

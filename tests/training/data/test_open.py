@@ -97,6 +97,12 @@ def test_sets_as_published(tmp_path, classes, kind):
     data = open_data(recipe, classes, (32, 32), {})
     draw = GlobalBatchSampler(data.sizes(), 4, 0).batch(0)[0]
     assert data[draw].pixels.shape == (3, 32, 32)
+    turned = open_data(
+        recipe, classes, (32, 32), {name: 9 - label for label, name in enumerate(read_class_names(recipe))}
+    )
+    assert [turned.target(index)[0] for index in range(4)] == [9 - data.target(index)[0] for index in range(4)]
+    with pytest.raises(ValueError, match="10 classes, and model.class_names has 1 names"):
+        open_data(recipe, classes, (32, 32), {"a": 0})
     with pytest.raises(ValueError, match=f"{kind} has one: set data.size"):
         open_data(config(tmp_path, kind=kind, buckets=BUCKETS), classes, SIZE, {})
 
