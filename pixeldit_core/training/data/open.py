@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
 from ...model import Model
+from ...sampling import check_size
 from ...sizes import Size
 from ...spec import ModelSpec
 from ...text import shorten_list
@@ -100,7 +101,7 @@ class _Fit:
             return entries, [self.size] * len(entries)
         found = [header_size(file) for file, _ in entries]
         large = self._are_large([file for file, _ in entries], found)
-        return list(compress(entries, large)), nearest_buckets(compress(found, large), self.buckets)
+        return list(compress(entries, large)), self._nearest(compress(found, large))
 
     def shards(self, shards: Shards) -> tuple[Shards, list[Size]]:
         """Shards, and what each image becomes; without those that are too small."""
@@ -110,7 +111,11 @@ class _Fit:
         large = self._are_large([f"{path}/{sample.key}" for path, samples in shards for sample in samples], found)
         left = iter(large)
         kept = [(path, [sample for sample in samples if next(left)]) for path, samples in shards]
-        return kept, nearest_buckets(compress(found, large), self.buckets)
+        return kept, self._nearest(compress(found, large))
+
+    def _nearest(self, sizes: Iterable[Size]) -> list[Size]:
+        assert self.buckets is not None and self.config.buckets is not None
+        return nearest_buckets(sizes, self.buckets, by_aspect=self.config.buckets.area is not None)
 
     def _are_large(self, names: list[str], sizes: list[Size]) -> list[bool]:
         """Whether each image has the shortest side of a bucket; broken ones have, and are reported when they are read.
@@ -136,13 +141,16 @@ def find_buckets(config: DataConfig, spec: ModelSpec) -> Sequence[Size] | None:
     """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or the network cannot have one of these sizes.
     """
     if config.buckets is None:
         return None
     if config.buckets.area is None:
         multiple = spec.family.size_multiple(spec.params)
-        return bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        sizes = bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        for size in sizes:
+            check_size(spec, *size)
+        return sizes
     area = config.buckets.area
     found = [size for size in spec.family.trained_sizes(spec.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
     if not found:

@@ -14,6 +14,7 @@ from pixeldit_core.training.data.order import GlobalBatchSampler
 
 SIZE = (8, 16)
 BUCKETS = BucketConfig(min_side=16, max_side=32)
+BUCKETS_OF_96 = BucketConfig(min_side=32, max_side=96)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,22 @@ def test_captions_in_buckets(photos, texts, caplog):
 def test_buckets_of_a_model_s_trained_sizes(photos, texts):
     with pytest.raises(ValueError, match=r"data.buckets.area is 100, and PixelHDM.* has no trained sizes of that area"):
         open_data(config(photos, kind="captions", buckets=BucketConfig(area=100)), texts, SIZE, {})
+
+    for name, size in (("wide", (460, 300)), ("tall", (300, 460))):
+        Image.new("RGB", size).save(photos / f"{name}.png")
+    model = pc.build_model("pixeldit_t2i", "PixelDiT-T2I")
+    recipe = config(photos, kind="captions", buckets=BucketConfig(area=512**2), default_caption="")
+    data = open_data(recipe, model, SIZE, {})
+    sizes = {data.name(index)[len(str(photos)) + 1 :]: size for index, size in enumerate(data.sizes())}
+    assert set(sizes.values()) <= set(model.family.trained_sizes(model.params))
+    assert sizes["wide.png"][1] / sizes["wide.png"][0] == pytest.approx(46 / 30, rel=0.1)
+    assert sizes["tall.png"][0] / sizes["tall.png"][1] == pytest.approx(46 / 30, rel=0.1)
+
+
+def test_buckets_that_the_network_cannot_have_are_refused(photos):
+    model = pc.build_model("pixelhdm", pc.PixelHDMParams(mrope_img_max_height=4, mrope_img_max_width=4))
+    with pytest.raises(ValueError, match="size .* does not fit the model, which generates .* at most 64 x 64 pixels"):
+        open_data(config(photos, kind="captions", buckets=BUCKETS_OF_96, default_caption=""), model, SIZE, {})
 
 
 def test_images_that_are_too_small_for_buckets_are_refused(tmp_path, write_classes, classes):
