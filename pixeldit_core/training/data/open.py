@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ from .transforms import Transform
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_READERS = 16  # threads that read headers
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -37,7 +39,7 @@ def read_class_names(config: DataConfig) -> tuple[str, ...] | None:
         ValueError: a folder that is not there, or has no class folders.
     """
     if config.kind == "folder":
-        return tuple(class_folders(Path(config.path)))
+        return tuple(class_folders(_path(config)))
     return {"mnist": MNIST_NAMES, "cifar10": CIFAR10_NAMES}.get(config.kind)
 
 
@@ -59,7 +61,7 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
     _check_kind(config, model)
     fit = _Fit(config, model, size)
     transform = Transform(model.params.in_channels, config.crop, config.flip, fit.buckets is not None)
-    path = Path(config.path)
+    path = _path(config)
     if config.kind == "folder":
         files, sizes = fit.files(class_files(path, labels))
         return FolderData(files, sizes, transform)
@@ -76,6 +78,12 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
         return ShardData(shards, sizes, transform, config.default_caption)
     images, numbers = read_mnist(path) if config.kind == "mnist" else read_cifar10(path)
     return ArrayData(images, relabel(numbers, labels), [size] * len(images), transform)
+
+
+def _path(config: DataConfig) -> Path:
+    if not config.path:
+        raise ValueError("data.path is not set; name a folder of images.")
+    return Path(config.path)
 
 
 def _check_kind(config: DataConfig, model: Model) -> None:
@@ -99,7 +107,8 @@ class _Fit:
         """Files with their labels or captions, and what each becomes; without those that are too small."""
         if self.buckets is None:
             return entries, [self.size] * len(entries)
-        found = [header_size(file) for file, _ in entries]
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(header_size, (file for file, _ in entries)))
         large = self._are_large([file for file, _ in entries], found)
         return list(compress(entries, large)), self._nearest(compress(found, large))
 

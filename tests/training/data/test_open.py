@@ -155,3 +155,11 @@ def test_kinds_that_do_not_fit_the_model_are_refused(photos, classes, texts):
 def test_imagenet_is_recognized_by_its_folders():
     names = [f"n{number:08d}" for number in range(1000)]
     assert are_imagenet(names) and not are_imagenet(names[:-1]) and not are_imagenet([*names[:-1], "cat"])
+
+
+def test_a_path_that_is_not_set_is_not_the_current_folder(classes):
+    with pytest.raises(ValueError, match="data.path is not set; name a folder of images"):
+        read_class_names(DataConfig())
+    for kind in ("folder", "mnist", "cifar10", "webdataset"):
+        with pytest.raises(ValueError, match="data.path is not set"):
+            open_data(DataConfig(kind=kind), classes, SIZE, {})
