@@ -9,44 +9,108 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..families import build_network
 from ..labels import Names
 from ..model import Model, build_model
+from ..text import shorten_list
 from .operations import TrainingOperations
 
 log = logging.getLogger(__name__)
 
-TABLES = ("y_embedder.embedding_table.weight", "class_embed.weight", "class_registers")  # of the families of classes
+_SHOWN = 8  # names in a message
 
 
 def set_classes(model: Model, names: Sequence[str]) -> Model:
     """The model with these classes.
 
     A class keeps the row of the class of its name or, where the model has no names, of its number. A new class starts
-    from the mean of all rows. The null class stays last.
+    from the mean of all. The null class stays last.
+
+    Raises:
+        ValueError: a name that several classes of the model share.
     """
+    count = model.params.num_classes
     known = model.class_names
-    entries: Names = tuple(next((e for e in known or () if name in e), (name,)) for name in names)
-    rows = row_sources(known, model.params.num_classes, names)
-    if rows == list(range(model.params.num_classes)):
-        model.spec = dataclasses.replace(model.spec, class_names=entries)
-        return model
+    rows = find_rows(known, names) if known else _same_numbers(count, len(names))
     new = [name for name, row in zip(names, rows, strict=True) if row is None]
     if new:
-        log.info("new classes, from the mean of all: %s", ", ".join(new))
-    params = dataclasses.replace(model.params, num_classes=len(names))
-    other = build_model(model.family, params, device="cpu", operations=TrainingOperations)
-    state = {key: _select(value, rows) if key in TABLES else value for key, value in model.network.state_dict().items()}
+        log.info("%d new classes, from the mean of all: %s", len(new), shorten_list(new, _SHOWN))
+    entries = tuple(
+        (name,) if known is None or row is None or rows.count(row) > 1 else tuple(known[row])
+        for name, row in zip(names, rows, strict=True)
+    )
+    return take_rows(model, rows, entries)
+
+
+def set_class_count(model: Model, count: int) -> Model:
+    """The model with classes 0 to `count` - 1, which keep their rows; those beyond its own start from the mean."""
+    known, rows = model.class_names, _same_numbers(model.params.num_classes, count)
+    return take_rows(model, rows, known if count == model.params.num_classes else None)
+
+
+def find_rows(known: Names, names: Sequence[str]) -> list[int | None]:
+    """For each name the class that has it; None = none. Case does not matter, nor "_" in place of a space.
+
+    Raises:
+        ValueError: a name that several classes have.
+    """
+    first = _by_name((index, entry[:1]) for index, entry in enumerate(known))
+    every = _by_name(enumerate(known))
+    rows: list[int | None] = []
+    for name in names:
+        found = first.get(_plain(name), []) if len(first.get(_plain(name), [])) == 1 else every.get(_plain(name), [])
+        if len(found) > 1:
+            choices = ", ".join(f"{index}: {' / '.join(known[index])}" for index in found)
+            raise ValueError(
+                f'class "{name}" of the data is the name of several classes of model.start ({choices}): give it '
+                "another name of the one that you mean."
+            )
+        rows.append(found[0] if found else None)
+    return rows
+
+
+def take_rows(model: Model, rows: Sequence[int | None], names: Names | None) -> Model:
+    """The model with these classes: each one of its own by number, or None, which starts from the mean of all.
+
+    The null class stays last. The model itself if nothing but names changes.
+    """
+    if list(rows) == list(range(model.params.num_classes)):
+        model.spec = dataclasses.replace(model.spec, class_names=names)
+        return model
+    params = dataclasses.replace(model.params, num_classes=len(rows))
+    other = build_model(model.family, params, operations=TrainingOperations)
+    tables = class_tables(model)
+    state = {key: _select(value, rows) if key in tables else value for key, value in model.network.state_dict().items()}
     other.network.load_state_dict(state, assign=True)
-    other.spec = dataclasses.replace(model.spec, params=params, class_names=entries)
+    other.spec = dataclasses.replace(model.spec, params=params, class_names=names)
     return other
 
 
-def row_sources(known: Names | None, count: int, names: Sequence[str]) -> list[int | None]:
-    """For each of the new classes the row that it takes over; None = a new one."""
-    if known is None:
-        return [index if index < count else None for index in range(len(names))]
-    index_of = {name: index for index, entry in reversed(list(enumerate(known))) for name in entry}
-    return [index_of.get(name) for name in names]
+def class_tables(model: Model) -> frozenset[str]:
+    """The parameters with a row [...] for each class and for the null class: those that one more class makes longer."""
+    params = dataclasses.replace(model.params, num_classes=model.params.num_classes + 1)
+    longer = build_network(model.family, params).state_dict()
+    tables = {key: value for key, value in model.network.state_dict().items() if longer[key].shape != value.shape}
+    for key, value in tables.items():
+        assert longer[key].shape == (len(value) + 1, *value.shape[1:]), f"{key} is no table of classes"
+    return frozenset(tables)
+
+
+def _same_numbers(old: int, new: int) -> list[int | None]:
+    return [index if index < old else None for index in range(new)]
+
+
+def _by_name(entries) -> dict[str, list[int]]:
+    """Classes by name."""
+    found: dict[str, list[int]] = {}
+    for index, names in entries:
+        for name in dict.fromkeys(map(_plain, names)):
+            found.setdefault(name, []).append(index)
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().lower()
 
 
 def _select(table: Tensor, rows: Sequence[int | None]) -> Tensor:

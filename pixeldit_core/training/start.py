@@ -3,117 +3,148 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.load import load_checkpoint
-from ..families import FAMILIES, VARIANTS
+from ..families import FAMILIES, VARIANTS, build_network, find_family
 from ..families.record import Family
 from ..model import Model, build_model
-from .class_table import set_classes
+from .class_table import set_class_count, set_classes
 from .config import ModelConfig
 from .initialize import initialize
 from .operations import TrainingOperations
+from .params import plain_params
 
 log = logging.getLogger(__name__)
 
 
-def start_model(config: ModelConfig, class_names: Sequence[str] | None, seed: int) -> Model:
+def start_model(
+    config: ModelConfig, class_names: Sequence[str] | None, seed: int, *, keep_classes: bool = False
+) -> Model:
     """The model on the CPU, in float32, with the classes of the data.
 
     Args:
-        class_names: of the data; None where it names none.
+        class_names: of the data; None where it names none, or where the model's own shall stay.
         seed: of initial weights.
+        keep_classes: refuse to add or remove classes of a checkpoint.
 
     Raises:
         ValueError: an unknown family, variant or param; a checkpoint that cannot be read or is not what the recipe
             declares; classes that do not fit.
     """
     model = _build(config, seed) if config.start is None else _load(config)
-    if model.family.condition == "class" and class_names is not None:
-        if config.start is not None:
-            return set_classes(model, class_names)
-        if len(class_names) != model.params.num_classes:
-            raise ValueError(
-                f"the data has {len(class_names)} classes ({', '.join(class_names[:4])} ...), and the network "
-                f"{model.params.num_classes}: set model.params.num_classes={len(class_names)}."
-            )
-        model.spec = dataclasses.replace(model.spec, class_names=tuple((name,) for name in class_names))
-    return model
+    if model.family.condition != "class":
+        return model
+    declared = config.params.get("num_classes", model.params.num_classes)
+    if class_names is not None and len(class_names) != declared and (config.start is None or _declares(config)):
+        raise ValueError(
+            f"the data has {len(class_names)} classes ({', '.join(class_names[:4])} ...), and the network "
+            f"{declared}: set model.params.num_classes={len(class_names)}."
+        )
+    if config.start is None:
+        if class_names is not None:
+            model.spec = dataclasses.replace(model.spec, class_names=tuple((name,) for name in class_names))
+        return model
+    if keep_classes and declared != model.params.num_classes:
+        raise ValueError(
+            f"model.start {config.start} has {model.params.num_classes} classes, and the recipe says {declared}. A "
+            "LoRA adds no classes: leave num_classes out, or fine-tune the whole network with lora=null."
+        )
+    return set_class_count(model, declared) if class_names is None else set_classes(model, class_names)
+
+
+def _declares(config: ModelConfig) -> bool:
+    return "num_classes" in config.params
 
 
 def _build(config: ModelConfig, seed: int) -> Model:
-    if config.family is None or not (config.params or config.variant):
+    name = config.family or getattr(VARIANTS.get(config.variant or ""), "family", None)
+    if name is None or not (config.params or config.variant):
         raise ValueError(
             "the recipe does not say which network to train: set model.family and model.variant or model.params, or "
             "model.start to a checkpoint."
         )
-    if config.family not in FAMILIES:
-        raise ValueError(f'model.family "{config.family}" is not known; there are {", ".join(FAMILIES)}.')
-    family = FAMILIES[config.family]
+    family = _family(name)
     model = build_model(family, _params(family, config), device="cpu", operations=TrainingOperations)
     torch.manual_seed(seed)
     initialize(model)
     return model
 
 
+def _family(name: str) -> Family:
+    try:
+        return find_family(name)
+    except ValueError as error:
+        raise ValueError(f"model.family: {error}") from error
+
+
 def _params(family: Family, config: ModelConfig) -> Any:
     given = plain_params(family, config.params)
-    if config.variant is None:
-        try:
+    try:
+        if config.variant is None:
             return family.params(**given)
-        except TypeError as error:  # a size without a default is missing
-            raise ValueError(f"model.params: {str(error).partition('() ')[2]} of {family.name}.") from error
-    variant = VARIANTS.get(config.variant)
+        return dataclasses.replace(_variant(family, config.variant), **given)
+    except TypeError as error:  # a size without a default is missing
+        raise ValueError(f"model.params: {str(error).partition('() ')[2]} of {family.name}.") from error
+    except ValueError as error:
+        raise ValueError(f"model.params: {error}") from error
+
+
+def _variant(family: Family, name: str) -> Any:
+    variant = VARIANTS.get(name)
     if variant is None or variant.family != family.name:
-        known = ", ".join(name for name, other in VARIANTS.items() if other.family == family.name)
-        raise ValueError(f'model.variant "{config.variant}" is not known for {family.name}; there are {known}.')
-    return dataclasses.replace(typing.cast(Any, variant.params), **given)
-
-
-def plain_params(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Params as YAML has them -> as the family takes them.
-
-    Raises:
-        ValueError: an unknown name (the nearest is named), or a value of the wrong type.
-    """
-    known = {field.name: field.default for field in dataclasses.fields(family.params)}
-    hints = typing.get_type_hints(family.params)
-    for name, value in values.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f'the nearest is "{near[0]}"' if near else f"there are {', '.join(known)}"
-            raise ValueError(f"model.params.{name} is not a size of {family.name}; {hint}.")
-        expected = {int: int, float: (int, float), bool: bool, str: str}.get(hints[name])
-        if expected is not None and (
-            not isinstance(value, expected) or (isinstance(value, bool) != (hints[name] is bool))
-        ):
-            raise ValueError(f"model.params.{name} is {value!r}; {family.name} takes a {hints[name].__name__} there.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        known = ", ".join(key for key, other in VARIANTS.items() if other.family == family.name)
+        raise ValueError(f'model.variant "{name}" is not known for {family.name}; there are {known}.')
+    return variant.params
 
 
 def _load(config: ModelConfig) -> Model:
+    """The checkpoint, with params of the recipe where its tensors do not determine them."""
     assert config.start is not None
-    model = load_checkpoint(config.start, weights=config.weights, operations=TrainingOperations)
-    if config.family is not None and config.family != model.family.name:
-        raise ValueError(
-            f"model.start {config.start} is {model.family.title} ({model.family.name}), and model.family says "
-            f"{config.family}. Leave model.family out, or name another checkpoint."
-        )
-    declared = plain_params(model.family, config.params)
-    if config.variant is not None and config.variant in VARIANTS:
-        declared = dataclasses.asdict(typing.cast(Any, VARIANTS[config.variant].params)) | declared
-    for name, value in declared.items():
-        found = getattr(model.params, name)
-        if value is not None and found != value and name != "num_classes":
-            raise ValueError(
-                f"model.start {config.start} has {name} {found}, and the recipe says {value}. Leave it out: sizes come "
-                "from the checkpoint."
-            )
+    if not Path(config.start).exists():
+        raise ValueError(f"model.start {config.start} is not there. Write the path of a checkpoint.")
+    info = inspect_checkpoint(config.start)
+    if info.spec is None:  # perhaps for want of params; if not, loading says why
+        family = None if config.family is None else _family(config.family)
+        given = config.params if family is None else plain_params(family, config.params)
+    else:
+        given = _undetermined(info.spec.family, info.params, config)
+    given = {name: value for name, value in given.items() if name != "num_classes"}
+    model = load_checkpoint(config.start, weights=config.weights, params=given, operations=TrainingOperations)
     log.info("starting from %s, %s weights", config.start, model.spec.weights or "its")
     return model
+
+
+def _undetermined(family: Family, params: Any, config: ModelConfig) -> dict[str, Any]:
+    """What the recipe declares and the tensors of a checkpoint leave open.
+
+    Raises:
+        ValueError: what it declares is not what the tensors say.
+    """
+    if config.family not in (None, family.name):
+        known = f", not known; there are {', '.join(FAMILIES)}" if config.family not in FAMILIES else ""
+        raise ValueError(
+            f"model.start {config.start} is {family.title} ({family.name}), and model.family says {config.family}"
+            f"{known}. Leave model.family out, or name another checkpoint."
+        )
+    declared = plain_params(family, config.params)
+    if config.variant is not None:
+        variant = _variant(family, config.variant)
+        defaults = {field.name: field.default for field in dataclasses.fields(variant)}
+        sizes = {name: value for name, value in vars(variant).items() if value != defaults[name]}
+        declared = sizes | declared
+    shapes = {key: tuple(value.shape) for key, value in build_network(family, params).state_dict().items()}
+    found = family.params_from(shapes)
+    for name, value in declared.items():
+        if name in found and found[name] != value and name != "num_classes":
+            raise ValueError(
+                f"model.start {config.start} has {name} {found[name]}, and the recipe says {value}. Leave it out: "
+                "sizes come from the checkpoint."
+            )
+    return {name: value for name, value in declared.items() if name not in found}
