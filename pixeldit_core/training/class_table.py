@@ -51,21 +51,23 @@ def set_class_count(model: Model, count: int) -> Model:
 def find_rows(known: Names, names: Sequence[str]) -> list[int | None]:
     """For each name the class that has it; None = none. Case does not matter, nor "_" in place of a space.
 
+    The first name of a class goes before the other names of another; of classes that share a name, the one at the same
+    place is meant.
+
     Raises:
-        ValueError: a name that several classes have.
+        ValueError: a name that several classes share, none at its place.
     """
-    first = _by_name((index, entry[:1]) for index, entry in enumerate(known))
-    every = _by_name(enumerate(known))
+    first, every = _by_name([entry[:1] for entry in known]), _by_name(known)
     rows: list[int | None] = []
-    for name in names:
-        found = first.get(_plain(name), []) if len(first.get(_plain(name), [])) == 1 else every.get(_plain(name), [])
-        if len(found) > 1:
+    for place, name in enumerate(names):
+        found = first.get(_plain(name)) or every.get(_plain(name), [])
+        if len(found) > 1 and place not in found:
             choices = ", ".join(f"{index}: {' / '.join(known[index])}" for index in found)
             raise ValueError(
-                f'class "{name}" of the data is the name of several classes of model.start ({choices}): give it '
+                f'class "{name}" of the data is the name of several classes of model.start ({choices}): call it by '
                 "another name of the one that you mean."
             )
-        rows.append(found[0] if found else None)
+        rows.append(place if place in found else found[0] if found else None)
     return rows
 
 
@@ -100,11 +102,11 @@ def _same_numbers(old: int, new: int) -> list[int | None]:
     return [index if index < old else None for index in range(new)]
 
 
-def _by_name(entries) -> dict[str, list[int]]:
+def _by_name(known: Names) -> dict[str, list[int]]:
     """Classes by name."""
     found: dict[str, list[int]] = {}
-    for index, names in entries:
-        for name in dict.fromkeys(map(_plain, names)):
+    for index, entry in enumerate(known):
+        for name in dict.fromkeys(map(_plain, entry)):
             found.setdefault(name, []).append(index)
     return found
 

@@ -11,6 +11,7 @@ import torch
 from .config import TrainConfig
 from .engine import Engine
 from .recipe import read_recipe, to_values
+from .report import describe_run
 from .run import Run
 from .run_folder import RunFolder, find_run
 from .setup import set_up
@@ -81,6 +82,9 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> str:
 
 
 def describe(recipe: Path, overrides: Sequence[str]) -> str:
-    """What a run would be, without starting it."""
-    config = read_recipe(recipe, overrides)
-    return f"{config.title}\n"
+    """What a run would be, without starting it.
+
+    Raises:
+        ValueError: a recipe or network that cannot be used; missing data is a note in the text.
+    """
+    return describe_run(read_recipe(recipe, overrides))

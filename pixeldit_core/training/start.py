@@ -81,7 +81,7 @@ def _family(name: str) -> Family:
     try:
         return find_family(name)
     except ValueError as error:
-        raise ValueError(f"model.family: {error}") from error
+        raise ValueError(f"model.{error}") from error
 
 
 def _params(family: Family, config: ModelConfig) -> Any:

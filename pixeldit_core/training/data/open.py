@@ -95,7 +95,7 @@ def _buckets(config: DataConfig, model: Model) -> list[Size] | None:
         multiple = model.family.size_multiple(model.params)
         return bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
     area = config.buckets.area
-    found = [size for size in model.spec.trained_sizes if area / 1.5 < size[0] * size[1] < area * 1.5]
+    found = [size for size in model.family.trained_sizes(model.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
     if not found:
         raise ValueError(f"data.buckets.area is {area}, and {model.family.title} has no trained sizes of that area.")
     return sorted(found, key=lambda size: (size[0] * size[1], size[1]))

@@ -97,7 +97,7 @@ def list_members(path: Path) -> list[Member]:
         ValueError: not a tar file, or one without images.
     """
     index = path.with_name(path.name + _INDEX)
-    stamp = [path.stat().st_size, int(path.stat().st_mtime)]
+    stamp = [path.stat().st_size, path.stat().st_mtime_ns]
     if index.is_file():
         kept = json.loads(index.read_text("utf-8"))
         if kept["stamp"] == stamp:

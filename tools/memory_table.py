@@ -1,0 +1,24 @@
+"""Print the table of docs/training.md: memory and work of training, by network and size."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pixeldit_core.training.report import memory_table
+
+ROWS = (
+    ("PixelDiT-B", 256),
+    ("PixelDiT-L", 256),
+    ("PixelDiT-XL", 256),
+    ("PixelDiT-XL", 512),
+    ("PixelDiT-T2I", 512),
+    ("PixelDiT-T2I", 1024),
+    ("PixelHDM", 512),
+    ("dit-tiny/4-cifar10", 32),
+)
+
+if __name__ == "__main__":
+    sys.stdout.write(memory_table(ROWS))
