@@ -123,7 +123,7 @@ def _epochs(config: TrainConfig, spec: ModelSpec, size: Size) -> str:
         names = config.model.class_names or read_class_names(config.data)
         named = spec if names is None else dataclasses.replace(spec, class_names=tuple((name,) for name in names))
         model = Model(named, build_network(spec.family, spec.params))
-        data = open_data(config.data, model, size)
+        data = open_data(config.data, model, size, {name: index for index, name in enumerate(names or ())})
         order = GlobalBatchSampler(
             data.sizes(), config.engine.batch_size, config.engine.seed, drop_last=config.data.drop_last
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -93,8 +94,8 @@ class GlobalBatchSampler:
     def _order(self, generator: np.random.Generator) -> np.ndarray:
         if self._groups is None:
             return generator.permutation(len(self._sizes))
-        ends = np.cumsum(self._groups)
-        shuffled = generator.permutation(len(ends))
+        ends = list(itertools.accumulate(self._groups))
+        shuffled = generator.permutation(len(ends)).tolist()
         windows = [shuffled[i : i + _WINDOW] for i in range(0, len(shuffled), _WINDOW)]
         spans = [np.concatenate([np.arange(ends[g] - self._groups[g], ends[g]) for g in window]) for window in windows]
         return np.concatenate([generator.permutation(span) for span in spans])

@@ -151,7 +151,6 @@ def _member(key: str, sample: dict[str, Any]) -> Member:
     about = json.loads(sample[".json"]) if ".json" in sample else {}
     label = sample[".cls"].decode() if ".cls" in sample else about.get("label", about.get("cls"))
     caption = sample[".txt"].decode("utf-8", "replace") if ".txt" in sample else about.get("caption", about.get("text"))
-    return Member(
-        key, *sample["image"], *sample["size"], None if label is None else int(label),
-        None if caption is None else str(caption).strip(),
-    )  # fmt: skip
+    (offset, length), (width, height) = sample["image"], sample["size"]
+    text = None if caption is None else str(caption).strip()
+    return Member(key, offset, length, width, height, None if label is None else int(label), text)
