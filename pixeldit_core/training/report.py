@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from ..checkpoints.inspect import inspect_checkpoint
-from ..families import VARIANTS, build_network, find_family
+from ..families import VARIANTS, build_network
 from ..model import Model, build_model
 from ..sampling import check_size
 from ..sizes import Size
 from ..spec import ModelSpec
-from .config import EngineConfig, ModelConfig, TrainConfig
+from .config import EngineConfig, TrainConfig
 from .memory import Estimate, estimate
+from .start import planned_spec
 
 RATE = 400e12  # FLOP/s in bfloat16 that a large network sustains on a GPU of the H100 class
 GPUS = (24e9, 80e9)  # bytes of memory
@@ -32,32 +31,6 @@ def describe_run(config: TrainConfig) -> str:
     found = estimate(spec, config, size)
     rows = _network(config, spec, size, found) | _memory(config, found) | _length(config, spec, size)
     return f"{config.title or 'a run'}\n{_table(rows | _work(config, found))}"
-
-
-def planned_spec(config: ModelConfig) -> ModelSpec:
-    """The model of a recipe, without weights.
-
-    Raises:
-        ValueError: it names no network, an unknown one, or a checkpoint that is not there.
-    """
-    if config.start is not None:
-        info = inspect_checkpoint(config.start)
-        if info.spec is None:
-            raise ValueError(f"model.start {config.start} cannot be trained: {info.refused}")
-        return info.spec
-    if config.family is None:
-        raise ValueError("the recipe names no network: set model.family and model.variant, or model.start.")
-    family = find_family(config.family)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.params.items()}
-    try:
-        if config.variant is None:
-            return build_model(family, family.params(**given)).spec
-        if config.variant in VARIANTS:
-            changed: Any = VARIANTS[config.variant].params
-            return build_model(family, dataclasses.replace(changed, **given)).spec
-        return build_model(family, config.variant).spec
-    except TypeError as error:
-        raise ValueError(f"model.params do not make a {family.title}: {error}.") from error
 
 
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.inspect import inspect_checkpoint
-from ..checkpoints.load import load_checkpoint
+from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
+from ..checkpoints.load import load_checkpoint, read_weights
 from ..families import FAMILIES, VARIANTS, build_network, find_family
 from ..families.record import Family
 from ..model import Model, build_model
+from ..spec import ModelSpec
 from .class_table import set_class_count, set_classes
 from .config import ModelConfig
 from .initialize import initialize
@@ -42,7 +43,11 @@ def start_model(
     if model.family.condition != "class":
         return model
     declared = config.params.get("num_classes", model.params.num_classes)
-    if class_names is not None and len(class_names) != declared and (config.start is None or _declares(config)):
+    if (
+        class_names is not None
+        and len(class_names) != declared
+        and (config.start is None or "num_classes" in config.params)
+    ):
         raise ValueError(
             f"the data has {len(class_names)} classes ({', '.join(class_names[:4])} ...), and the network "
             f"{declared}: set model.params.num_classes={len(class_names)}."
@@ -59,11 +64,32 @@ def start_model(
     return set_class_count(model, declared) if class_names is None else set_classes(model, class_names)
 
 
-def _declares(config: ModelConfig) -> bool:
-    return "num_classes" in config.params
+def planned_spec(config: ModelConfig) -> ModelSpec:
+    """The model of a recipe, without weights; classes of data that change those of a checkpoint do not count.
+
+    Raises:
+        ValueError: as `start_model`.
+    """
+    if config.start is None:
+        return build_model(*_network(config)).spec
+    info = _inspect(config)
+    if info.spec is None:
+        return read_weights(config.start, config.weights, _open(config, info)).spec
+    given = _open(config, info)
+    if "num_classes" in config.params:
+        given["num_classes"] = config.params["num_classes"]
+    return dataclasses.replace(info.spec, params=dataclasses.replace(info.params, **given))
 
 
 def _build(config: ModelConfig, seed: int) -> Model:
+    model = build_model(*_network(config), device="cpu", operations=TrainingOperations)
+    torch.manual_seed(seed)
+    initialize(model)
+    return model
+
+
+def _network(config: ModelConfig) -> tuple[Family, Any]:
+    """Family and params of a network that starts from initial weights."""
     name = config.family or getattr(VARIANTS.get(config.variant or ""), "family", None)
     if name is None or not (config.params or config.variant):
         raise ValueError(
@@ -71,10 +97,7 @@ def _build(config: ModelConfig, seed: int) -> Model:
             "model.start to a checkpoint."
         )
     family = _family(name)
-    model = build_model(family, _params(family, config), device="cpu", operations=TrainingOperations)
-    torch.manual_seed(seed)
-    initialize(model)
-    return model
+    return family, _params(family, config)
 
 
 def _family(name: str) -> Family:
@@ -107,18 +130,28 @@ def _variant(family: Family, name: str) -> Any:
 def _load(config: ModelConfig) -> Model:
     """The checkpoint, with params of the recipe where its tensors do not determine them."""
     assert config.start is not None
-    if not Path(config.start).exists():
-        raise ValueError(f"model.start {config.start} is not there. Write the path of a checkpoint.")
-    info = inspect_checkpoint(config.start)
-    if info.spec is None:  # perhaps for want of params; if not, loading says why
-        family = None if config.family is None else _family(config.family)
-        given = config.params if family is None else plain_params(family, config.params)
-    else:
-        given = _undetermined(info.spec.family, info.params, config)
-    given = {name: value for name, value in given.items() if name != "num_classes"}
+    given = _open(config, _inspect(config))
     model = load_checkpoint(config.start, weights=config.weights, params=given, operations=TrainingOperations)
     log.info("starting from %s, %s weights", config.start, model.spec.weights or "its")
     return model
+
+
+def _inspect(config: ModelConfig) -> CheckpointInfo:
+    assert config.start is not None
+    if not Path(config.start).exists():
+        raise ValueError(f"model.start {config.start} is not there. Write the path of a checkpoint.")
+    return inspect_checkpoint(config.start)
+
+
+def _open(config: ModelConfig, info: CheckpointInfo) -> dict[str, Any]:
+    """Params of the recipe for what the tensors of a checkpoint leave open."""
+    if info.spec is not None:
+        given = _undetermined(info.spec.family, info.params, config)
+    elif config.family is not None:  # it may lack these; if not, loading says why
+        given = plain_params(_family(config.family), config.params)
+    else:
+        given = config.params
+    return {name: value for name, value in given.items() if name != "num_classes"}
 
 
 def _undetermined(family: Family, params: Any, config: ModelConfig) -> dict[str, Any]:

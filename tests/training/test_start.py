@@ -15,7 +15,7 @@ from pixeldit_core.training.class_table import class_tables, find_rows, set_clas
 from pixeldit_core.training.config import EngineConfig, ModelConfig
 from pixeldit_core.training.operations import RMSNorm
 from pixeldit_core.training.params import plain_params
-from pixeldit_core.training.start import start_model
+from pixeldit_core.training.start import planned_spec, start_model
 
 CLASSES = tuple(entry[0] for entry in NAMES)
 SIZES = {"hidden_size": 24, "num_groups": 2, "patch_depth": 2, "pixel_depth": 1, "patch_size": 4, "num_classes": 12}
@@ -99,6 +99,7 @@ def test_a_recipe_provides_what_the_tensors_of_its_start_leave_open(tmp_path):
     sizes = {"heads": 2, "dim_head": 8, "image_mean": [0.1], "num_classes": 3}
     params = start_model(ModelConfig(start=start, params=sizes), None, 0).params
     assert (params.heads, params.dim_head, params.image_mean[0]) == (2, 8, 0.1)
+    assert planned_spec(ModelConfig(start=start, params=sizes)).params == params
     with pytest.raises(ValueError, match="depth = 2, its tensors say 1"):
         start_model(ModelConfig(start=start, params=sizes | {"depth": 2}), None, 0)
 
@@ -172,7 +173,7 @@ def test_every_family_of_classes_has_one_table(family):
 
 def test_a_recipe_may_change_the_number_of_classes_of_a_start_unless_it_is_for_a_lora(tiny_file):
     config = ModelConfig(start=str(tiny_file), params={"num_classes": 5})
-    assert start_model(config, None, 0).params.num_classes == 5
+    assert start_model(config, None, 0).params == planned_spec(config).params
     assert start_model(config, CLASSES[:5], 0).class_names == NAMES[:5]
     with pytest.raises(ValueError, match=r"12 classes .*num_classes=12"):
         start_model(config, CLASSES, 0)
