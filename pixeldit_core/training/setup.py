@@ -56,6 +56,7 @@ class Setup:
         return GlobalBatchSampler(
             self.data.sizes(), engine.batch_size, engine.seed, drop_last=self.config.data.drop_last,
             rank=rank, world_size=world_size, groups=self.data.groups,
+            arrangement=self.config.data.buckets.arrangement if self.config.data.buckets else "random",
         )  # fmt: skip
 
     def build_loss(self, device: torch.device) -> Loss:

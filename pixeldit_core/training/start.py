@@ -65,12 +65,13 @@ def start_model(
 
 
 def planned_spec(config: ModelConfig) -> ModelSpec:
-    """The model of a recipe, without weights; classes of data that change those of a checkpoint do not count.
+    """The model of a recipe, without weights: as declared where the checkpoint to start from is not there yet.
 
     Raises:
         ValueError: as `start_model`.
     """
-    if config.start is None:
+    declared = config.family is not None and bool(config.params or config.variant)
+    if config.start is None or (declared and not Path(config.start).exists()):
         return build_model(*_network(config)).spec
     info = _inspect(config)
     if info.spec is None:
@@ -109,10 +110,9 @@ def _family(name: str) -> Family:
 
 def _params(family: Family, config: ModelConfig) -> Any:
     given = plain_params(family, config.params)
+    variant = None if config.variant is None else _variant(family, config.variant)
     try:
-        if config.variant is None:
-            return family.params(**given)
-        return dataclasses.replace(_variant(family, config.variant), **given)
+        return family.params(**given) if variant is None else dataclasses.replace(variant, **given)
     except TypeError as error:  # a size without a default is missing
         raise ValueError(f"model.params: {str(error).partition('() ')[2]} of {family.name}.") from error
     except ValueError as error:
