@@ -73,7 +73,7 @@ def planned_spec(config: ModelConfig) -> ModelSpec:
     declared = config.family is not None and bool(config.params or config.variant)
     if config.start is None or (declared and not Path(config.start).exists()):
         return build_model(*_network(config)).spec
-    info = _inspect(config)
+    info = inspect_checkpoint(config.start)
     if info.spec is None:
         return read_weights(config.start, config.weights, _open(config, info)).spec
     given = _open(config, info)
@@ -130,17 +130,10 @@ def _variant(family: Family, name: str) -> Any:
 def _load(config: ModelConfig) -> Model:
     """The checkpoint, with params of the recipe where its tensors do not determine them."""
     assert config.start is not None
-    given = _open(config, _inspect(config))
+    given = _open(config, inspect_checkpoint(config.start))
     model = load_checkpoint(config.start, weights=config.weights, params=given, operations=TrainingOperations)
     log.info("starting from %s, %s weights", config.start, model.spec.weights or "its")
     return model
-
-
-def _inspect(config: ModelConfig) -> CheckpointInfo:
-    assert config.start is not None
-    if not Path(config.start).exists():
-        raise ValueError(f"model.start {config.start} is not there. Write the path of a checkpoint.")
-    return inspect_checkpoint(config.start)
 
 
 def _open(config: ModelConfig, info: CheckpointInfo) -> dict[str, Any]:
