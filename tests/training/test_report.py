@@ -9,7 +9,8 @@ from training_runs import PARAMS, config_of, write_images
 
 from pixeldit_core.training.command import describe
 from pixeldit_core.training.recipe import read_recipe
-from pixeldit_core.training.report import byte_text, describe_run, flop_text, memory_table, planned_spec
+from pixeldit_core.training.report import byte_text, describe_run, flop_text, memory_table
+from pixeldit_core.training.start import planned_spec
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
 LINES = (
