@@ -37,7 +37,7 @@ def test_needs_neither_data_nor_encoder(name, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_names_a_network_that_can_be_built(name):
     config = read_recipe(ROOT / "recipes" / name).model
-    assert planned_spec(config).family.name == config.family
+    assert config.family in (None, planned_spec(config).family.name)
 
 
 def test_a_start_that_is_not_there_yet_is_a_note():
