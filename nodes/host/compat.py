@@ -43,6 +43,11 @@ def plain_weights(model: Any, patches: bool) -> dict[str, Tensor]:
     return model.model.state_dict_for_saving(None, None, None)
 
 
+def in_training() -> bool:
+    """Whether ComfyUI's Train LoRA runs; older versions do not tell."""
+    return getattr(comfy.model_management, "in_training", False)
+
+
 def show_text(cls: type[io.ComfyNode], text: str) -> None:
     """A line of text on the node that runs, and in the log."""
     log.info("%s: %s", cls.__name__.removesuffix("Clone"), text.replace("\n", "; "))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...pixeldit_core.families import Family
 from ...pixeldit_core.spec import ModelSpec
+from .compat import in_training
 
 CLASS = "pixeldit_class"  # key in a CONDITIONING's dictionary: specific, so that other models ignore it
 _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
@@ -45,7 +46,21 @@ def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
             f"the conditioning asks for class {int(label.max())}; {spec.source} has classes 0 to "
             f"{count - 1} ({count} is the null class). Connect PixelDiT Class Label to this same model."
         )
-    return {CLASS: comfy.conds.CONDRegular(label)}
+    return {CLASS: ClassLabels(label)}
+
+
+class ClassLabels(comfy.conds.CONDRegular):
+    """Classes [n], one for each image of a batch; one class is for all of it."""
+
+    def process_cond(self, batch_size: int, **options: Any) -> comfy.conds.CONDRegular:
+        # While it samples, ComfyUI computes no gradients. Its training takes any images of the data set for a batch.
+        if torch.is_grad_enabled() and len(self.cond.unique()) > 1 and (len(self.cond) > batch_size or in_training()):
+            raise ValueError(
+                f"this conditioning has {len(self.cond)} classes, and Train LoRA cannot tell which image has which. Connect "
+                "one class for all images; or one PixelDiT Class Label per image, in the order of the images, joined "
+                "by Conditioning (Combine)."
+            )
+        return super().process_cond(batch_size, **options)
 
 
 class PaddedText(comfy.conds.CONDRegular):

@@ -10,7 +10,7 @@ from comfy.weight_adapter import LoRAAdapter
 from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.lora import read_lora
 from ...pixeldit_core.checkpoints.lora_delta import split_pair
-from .lora_adapters import read_adapters
+from .lora_adapters import difference_patches, read_adapters
 from .spec import find_spec
 
 PREFIX = "diffusion_model."
@@ -53,11 +53,11 @@ def _read(path: str, stored: dict[str, tuple[int, ...]]) -> tuple[dict[str, Any]
         patches, matched = adapters
         return patches, AppliedLora(len(matched.modules), matched.total, len(patches), tuple(matched.unknown))
     lora = read_lora(path, join_shapes(stored))
-    patches = {}
+    patches = difference_patches(lora.differences, stored)
     for whole, pair in lora.pairs.items():
         parts = {whole: pair}
         if whole not in stored:  # ComfyUI's own network keeps some matrices in halves
             parts = split_pair(whole, pair, stored["pixel_embedder.proj.weight"][0])
         for name, part in parts.items():
             patches[name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
-    return patches, AppliedLora(lora.applied, lora.total, len(lora.pairs), lora.unknown)
+    return patches, AppliedLora(lora.applied, lora.total, len(lora.deltas), lora.unknown)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import comfy.lora
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from ...pixeldit_core.checkpoints.comfy_adaln import halves_of, is_half, join_shapes
 from ...pixeldit_core.checkpoints.lora import Matched, find_lora_file, match_modules
+from ...pixeldit_core.checkpoints.lora_difference import PARTS, Difference, join_differences, split_difference
 from ...pixeldit_core.checkpoints.peft_config import read_alpha, read_peft_config
 from ...pixeldit_core.checkpoints.read import read_checkpoint
 from .dora import Decomposed
@@ -26,10 +29,11 @@ _PARTS = (
     (r"lora_B(?:\.\w+)?\.weight|lora(?:_linear_layer)?[._]up\.weight", "lora_up.weight"),
     (r"lora_magnitude_vector(?:\.\w+)?(?:\.weight)?|dora_scale", "dora_scale"),
     (r"(hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|oft_blocks|alpha)(?:\.\w+)?", r"\1"),
+    (r"diff|diff_b", r"\g<0>"),
 )
 
 
-def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, WeightAdapterBase], Matched] | None:
+def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, Any], Matched] | None:
     """Patches by the MODEL's name of a weight, and which modules of the file they come from; None for a plain LoRA.
 
     Args:
@@ -51,13 +55,29 @@ def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, Wei
             f"{source}: none of its {matched.total} modules is in this network, first: {min(matched.unknown)}. Choose "
             "a LoRA for this model, or the model that it belongs to."
         )
-    patches = {}
+    patches: dict[str, Any] = {}
+    whole: dict[str, Tensor] = {}
     for module, parts in _sort(tensors, matched, source).items():
         name = matched.modules[module]
+        whole |= {name.removesuffix("weight") + kind: parts.pop(part) for part, kind in PARTS.items() if part in parts}
+        if not parts:
+            continue
         _check_name(name, stored, source)
         alpha = read_alpha(parts.pop("alpha", None), settings, _rank(parts), module, name, source)
         patches[name] = _make_adapter(parts, alpha, name, stored[name], source)
-    return patches, matched
+    differences = join_differences(whole, join_shapes(stored), source)
+    return patches | difference_patches(differences, stored), matched
+
+
+def difference_patches(differences: Mapping[str, Difference], stored: Mapping[str, Shape]) -> dict[str, Any]:
+    """ComfyUI's patches by the MODEL's name of a tensor, which may be ComfyUI's half of the whole."""
+    patches = {}
+    for whole, difference in differences.items():
+        parts = {whole: difference}
+        if whole not in stored:
+            parts = split_difference(whole, difference, stored["pixel_embedder.proj.weight"][0])
+        patches |= {name: ("diff", (part.value,)) for name, part in parts.items()}
+    return patches
 
 
 def _sort(tensors: Mapping[str, Tensor], matched: Matched, source: str) -> dict[str, dict[str, Tensor]]:
@@ -107,7 +127,8 @@ def _make_adapter(
     """ComfyUI's adapter, checked to fit a weight of this shape: while it samples, ComfyUI would only log an error."""
     magnitude = parts.pop("dora_scale", None)
     try:
-        fits = _delta_shape({part: value.to("meta") for part, value in parts.items()}, shape) == shape
+        made = _delta_shape({part: value.to("meta") for part, value in parts.items()}, shape)
+        fits = len(shape) > 1 and (made[0], prod(made[1:])) == (shape[0], prod(shape[1:]))
     except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{source}: {name} has {', '.join(parts)}, which do not make a matrix. The file is damaged: get it again."
@@ -125,7 +146,7 @@ def _make_adapter(
 
 
 def _delta_shape(parts: Mapping[str, Tensor], shape: Shape) -> Shape:
-    """Shape of what the parts (on "meta") make for a weight of `shape`."""
+    """Shape of what the parts (on "meta") make for a weight of `shape`, as a matrix for that of a convolution."""
     if "oft_blocks" in parts:  # [blocks, n, n]: a rotation of the rows
         blocks, rows, columns = parts["oft_blocks"].shape
         return (blocks * rows, *shape[1:]) if rows == columns else (0,)
@@ -134,6 +155,6 @@ def _delta_shape(parts: Mapping[str, Tensor], shape: Shape) -> Shape:
         return tuple(first.shape) if first.shape == second.shape else (0,)
     if any(part.startswith("lokr_") for part in parts):
         names = ("lokr_w1", "lokr_w2")
-        (a, b), (c, d) = ((parts[x] if x in parts else parts[f"{x}_a"] @ parts[f"{x}_b"]).shape for x in names)
-        return (a * c, b * d)
-    return tuple((parts["lora_up.weight"] @ parts["lora_down.weight"]).shape)
+        (a, b), (c, *d) = ((parts[x] if x in parts else parts[f"{x}_a"] @ parts[f"{x}_b"]).shape for x in names)
+        return (a * c, b * prod(d))
+    return tuple((parts["lora_up.weight"].flatten(1) @ parts["lora_down.weight"].flatten(1)).shape)

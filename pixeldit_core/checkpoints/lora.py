@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ..model import Model
 from ..text import shorten_list
 from .layouts import PREFIXES, other_names
 from .lora_delta import MAPS, WHOLE, Lora, Pair, join_pairs
+from .lora_difference import PARTS, join_differences
 from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
 from .peft_config import read_alpha, read_peft_config
 from .read import read_checkpoint
@@ -26,10 +28,10 @@ log = logging.getLogger(__name__)
 _FILES = [f"{stem}.{end}" for end in ("safetensors", "bin") for stem in ("adapter_model", "pytorch_lora_weights")]
 
 # A tensor of a pair: PEFT's names (A = down, B = up; a name of the adapter may follow), and those of ComfyUI, kohya
-# and diffusers. All call alpha the same.
+# and diffusers. All call alpha the same. A difference: ComfyUI's names.
 _TENSOR = re.compile(
     r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight"
-    r"|lora(?:_linear_layer)?[._](?P<role>up|down)\.weight|(?P<alpha>alpha))"
+    r"|lora(?:_linear_layer)?[._](?P<role>up|down)\.weight|(?P<same>alpha|diff|diff_b))"
 )
 # Where a tensor's name goes on after its module's, in any file that ComfyUI can add to a model.
 _ADAPTER_PART = re.compile(
@@ -87,15 +89,20 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     matched = _match(modules, shapes, source)
     if not matched.modules:
         raise ValueError(explain_no_match(matched.unknown, source))
-    _check_shapes({name: modules[module] for module, name in matched.modules.items()}, _sizes(shapes), source)
-    pairs = {name: _pair(modules[module], module, name, config, source) for module, name in matched.modules.items()}
+    found = {name: modules[module] for module, name in matched.modules.items()}
+    low_rank = {module: name for module, name in matched.modules.items() if set(modules[module]) - set(PARTS)}
+    _check_shapes({name: found[name] for name in low_rank.values()}, _sizes(shapes), source)
+    pairs = {name: _pair(modules[module], module, name, config, source) for module, name in low_rank.items()}
+    pairs, differences = join_pairs(pairs, shapes, source), join_differences(_differences(found), shapes, source)
+    if twice := set(pairs) & set(differences):
+        raise ValueError(f"{source} has a pair and a difference for {min(twice)}. Save one alone.")
     unknown = (*matched.unknown, *others)
-    return Lora(join_pairs(pairs, shapes, source), unknown, len(matched.modules), matched.total, source)
+    return Lora(pairs, unknown, len(matched.modules), matched.total, source, differences)
 
 
 def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> dict[str, Tensor]:
     """Canonical tensors with the LoRA added. Those that it does not change are the same objects."""
-    return {**tensors, **{name: pair.added_to(tensors[name], strength) for name, pair in lora.pairs.items()}}
+    return {**tensors, **{name: delta.added_to(tensors[name], strength) for name, delta in lora.deltas.items()}}
 
 
 @torch.no_grad()
@@ -107,12 +114,12 @@ def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
     """
     weights = model.network.state_dict()
     lora = read_lora(path, {key: tuple(value.shape) for key, value in weights.items()})
-    for name, pair in lora.pairs.items():
-        weights[name].copy_(pair.added_to(weights[name], strength))
+    for name, delta in lora.deltas.items():
+        weights[name].copy_(delta.added_to(weights[name], strength))
     if lora.unknown:
         names = shorten_list(lora.unknown, SHOWN)
         log.warning("%s: skipped, as this network has no such weights: %s.", lora.source, names)
-    return len(lora.pairs)
+    return len(lora.deltas)
 
 
 def find_lora_file(path: Path) -> tuple[Path, str]:
@@ -130,13 +137,13 @@ def find_lora_file(path: Path) -> tuple[Path, str]:
 
 
 def _group(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Tensors by module and role ("up", "down", "alpha"), and the names of those without a role."""
+    """Tensors by module and role ("up", "down", "alpha", "diff", "diff_b"), and the names of those without a role."""
     modules, others = {}, []
     for key, value in tensors.items():
         if not (match := _TENSOR.fullmatch(key)):
             others.append(key)
             continue
-        role = match["alpha"] or match["role"] or {"A": "down", "B": "up"}[match["peft"]]
+        role = match["same"] or match["role"] or {"A": "down", "B": "up"}[match["peft"]]
         parts = modules.setdefault(match["module"], {})
         if role in parts:
             raise ValueError(f"{source} has two {role} tensors for {match['module']}. Save one adapter alone.")
@@ -178,8 +185,18 @@ def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _pair(parts: Mapping[str, Tensor], module: str, name: str, config: Mapping[str, Any], source: str) -> Pair:
-    up, down = parts["up"], parts["down"]
+    up, down = (parts[part].flatten(1) for part in ("up", "down"))
     return Pair(up, down, read_alpha(parts.get("alpha"), config, len(down), module, name, source))
+
+
+def _differences(modules: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Of modules by the name of their weight: differences by the name of the tensor."""
+    return {
+        name.removesuffix("weight") + PARTS[part]: value
+        for name, parts in modules.items()
+        for part, value in parts.items()
+        if part in PARTS
+    }
 
 
 def _check_shapes(pairs: Mapping[str, Mapping[str, Tensor]], sizes: Shapes, source: str) -> None:
@@ -189,11 +206,19 @@ def _check_shapes(pairs: Mapping[str, Mapping[str, Tensor]], sizes: Shapes, sour
         if missing := {"up", "down"} - set(parts):
             raise ValueError(f"{source}: {name} has no {missing.pop()} matrix. The file is incomplete: get it again.")
         up, down = parts["up"].shape, parts["down"].shape
-        fits = len(up) == len(down) == 2 and up[1] == down[0] > 0 and (up[0], down[1]) == sizes[name]
-        if not fits:
+        if not _fits(up, down, sizes[name]):
             wrong.append(f"{list(up)} x {list(down)} for {name}, which is {list(sizes[name])}")
     if wrong:
         raise ValueError(
             f"{source}: {len(wrong)} of {len(pairs)} pairs do not fit this network, first: {wrong[0]}; expected "
             "[out, r] x [r, in]. It was made for another size of network: choose the checkpoint that it belongs to."
         )
+
+
+def _fits(up: tuple[int, ...], down: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether up @ down is a weight of this size; those of a convolution may be convolutions, too."""
+    if len(up) < 2 or len(down) < 2 or up[1] != down[0] or not up[1]:
+        return False
+    flat = len(up) == len(down) == 2 and (up[0], down[1]) == (size[0], math.prod(size[1:])) and len(size) > 1
+    around = len(size) > 2 and (up[0], down[1:]) == (size[0], size[1:]) and math.prod(up[2:]) == 1
+    return flat or around

@@ -1,16 +1,17 @@
-"""What a LoRA adds to the weights of a network: pairs of low-rank matrices."""
+"""What a LoRA adds to the weights of a network: pairs of low-rank matrices, and differences of whole tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ..families import Shapes
+from .lora_difference import Difference
 
 WHOLE = re.compile(r"(?P<block>pixel_blocks\.\d+\.adaLN_modulation)\.0\.weight")
 MAPS = {"msa": slice(0, 3), "mlp": slice(3, 6)}  # of the six of a pixel modulation, those of ComfyUI's halves
@@ -24,7 +25,7 @@ class Pair:
     """What a LoRA adds to one weight: strength * scale * up @ down."""
 
     up: Tensor  #                    [out, r]
-    down: Tensor  #                  [r, in]
+    down: Tensor  #                  [r, in]; of a convolution in = all dimensions of the weight after its first
     alpha: float | None = None  #    scale = alpha / r; None = 1
 
     @property
@@ -32,9 +33,10 @@ class Pair:
         return 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
 
     def added_to(self, weight: Tensor, strength: float) -> Tensor:
-        """The weight [out, in] plus this; computed in float32, returned in the weight's dtype."""
+        """The weight [out, in, ...] plus this; computed in float32, returned in the weight's dtype."""
         up, down = (part.to(weight.device, torch.float32) for part in (self.up, self.down))
-        return torch.addmm(weight.float(), up, down, alpha=strength * self.scale).to(weight.dtype)
+        added = torch.addmm(weight.float().flatten(1), up, down, alpha=strength * self.scale)
+        return added.view(weight.shape).to(weight.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +44,16 @@ class Lora:
     """A LoRA file, read for one network."""
 
     pairs: dict[str, Pair]  #        by canonical name of the weight
-    unknown: tuple[str, ...]  #      modules, and tensors of no pair, that fit no weight of the network
-    applied: int  #                  modules of the file that are in `pairs`
+    unknown: tuple[str, ...]  #      modules, and tensors of none, that fit no weight of the network
+    applied: int  #                  modules of the file that are in the network
     total: int  #                    modules in the file
     source: str  #                   file name, for messages
+    differences: dict[str, Difference] = field(default_factory=dict)  # by canonical name of the tensor
+
+    @property
+    def deltas(self) -> dict[str, Pair | Difference]:
+        """All that it adds, by canonical name of the tensor."""
+        return {**self.pairs, **self.differences}
 
 
 def split_pair(name: str, pair: Pair, channels: int) -> dict[str, Pair]:

@@ -139,8 +139,8 @@ def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[
     if dtype.itemsize == 1 and (value.ndim < 2 or "blocks." not in key):
         dtype = value.dtype if value.dtype.itemsize == 1 else torch.bfloat16
     for lora, strength in loras:
-        if key in lora.pairs:
-            value = lora.pairs[key].added_to(value.float(), strength)
+        if key in (deltas := lora.deltas):
+            value = deltas[key].added_to(value.float(), strength)
     if dtype.itemsize == 1 and value.dtype != dtype:  # a cast of larger values gives NaN
         limit = torch.finfo(dtype).max
         value = value.float().clamp(-limit, limit)

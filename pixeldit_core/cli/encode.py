@@ -39,7 +39,7 @@ def add_command(commands: Any, **options: Any) -> None:
         type=Path,
         nargs="+",
         metavar="DATA",
-        help="folders of images with text files, or .txt files of captions",
+        help="folders of images with text files, shards (train-{0000..0099}.tar), or .txt files of captions",
     )
     parser.add_argument("--encoder", required=True, metavar="NAME", help="a folder or hub model for transformers")
     parser.add_argument("--family", required=True, choices=list(ENCODERS), help="of the network")

@@ -46,16 +46,17 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # it names every file that it saves
     from ..training.command import describe, resume, start
 
-    overrides = list(options.overrides)
-    if options.recipe is not None and (options.resume is not None and "=" in str(options.recipe)):
-        overrides.insert(0, str(options.recipe))  # the first override of a resumed run
-        options.recipe = None
-    if (options.recipe is None) == (options.resume is None):
-        raise ValueError("name either a recipe to start, or a run to go on with: --resume RUN.")
-    if options.dry_run:
-        sys.stdout.write(describe(options.recipe or options.resume / "recipe.yaml", overrides))
-    elif options.resume is not None:
-        sys.stdout.write(resume(options.resume, overrides))
+    overrides: list[str] = list(options.overrides)
+    recipe: Path | None = options.recipe
+    if recipe is not None and options.resume is not None and "=" in str(recipe):
+        overrides.insert(0, str(recipe))  # the first override of a resumed run
+        recipe = None
+    if options.resume is not None and recipe is None:
+        source: Path = options.resume
+        text = describe(source / "recipe.yaml", overrides) if options.dry_run else resume(source, overrides)
+    elif recipe is not None and options.resume is None:
+        text = describe(recipe, overrides) if options.dry_run else start(recipe, overrides, options.out)
     else:
-        sys.stdout.write(start(options.recipe, overrides, options.out))
+        raise ValueError("name either a recipe to start, or a run to go on with: --resume RUN.")
+    sys.stdout.write(text)
     return 0

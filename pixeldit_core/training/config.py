@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+Arrangement = Literal["random", "buffered_shuffle", "ascending", "descending"]
+
 
 class Section:
     """What all sections share: pydantic, which reads recipes, refuses keys that they do not have."""
@@ -34,6 +36,7 @@ class BucketConfig(Section):
     area: int | None = (
         None  #                       in pixels: the model's own trained sizes of about it, in their place
     )
+    arrangement: Arrangement = "random"  #           of the batches; buffered_shuffle: as PixelHDM's trainer does
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,8 +58,9 @@ def _plot(draw: ImageDraw.ImageDraw, points: np.ndarray) -> None:
         _text(draw, (x, _BOTTOM + 10), f"{value:,.0f}", 14, anchor="ma")
     _line(draw, [(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], _INK, 1)
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 2000)).astype(int))
+    lowest = low if logarithmic else -math.inf
     for values, color, width in ((losses, _RAW, 1), (smooth, _SMOOTH, 2)):
-        _line(draw, [place(steps[i], max(values[i], low) if logarithmic else values[i]) for i in keep], color, width)
+        _line(draw, [place(float(steps[i]), max(float(values[i]), lowest)) for i in keep], color, width)
     _text(draw, (_RIGHT, 18), f"step {steps[-1]:,.0f}: {smooth[-1]:.4f}", 16, anchor="ra")
 
 

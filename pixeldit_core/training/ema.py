@@ -71,7 +71,7 @@ def _copy(weights: Mapping[str, Tensor]) -> Tensors:
 def _lerp(average: Tensors, weights: Mapping[str, Tensor], share: float) -> None:
     floating = [name for name, tensor in average.items() if tensor.is_floating_point()]
     current = [weights[name].detach().float() for name in floating]
-    torch._foreach_lerp_([average[name] for name in floating], current, share)
+    torch._foreach_lerp_([average[name] for name in floating], current, share)  # pyright: ignore
     for name, tensor in average.items():
         if not tensor.is_floating_point():
             tensor.copy_(weights[name])

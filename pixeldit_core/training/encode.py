@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from ..dtypes import dtype_name
 from ..families import find_family
+from .data.captions import read_captions
+from .data.shards import captions_of, read_shards
 from .data.text_shards import Index, StatesInfo, read_index, shard_path, unindexed, write_index, write_shard
 from .text_encoder import TextEncoder, TextState, load_text_encoder
 
 SHARD_SIZE = 256  # captions of a file
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 
 
 def encode(
@@ -46,7 +47,7 @@ def encode(
 
 
 def collect_captions(sources: Sequence[Path], default: str | None) -> list[str]:
-    """Captions of folders of images and of text files with a caption a line, each once, in their order.
+    """Captions of folders of images, shards, and text files with a caption a line, each once, in their order.
 
     Raises:
         ValueError: there are none.
@@ -63,32 +64,16 @@ def collect_captions(sources: Sequence[Path], default: str | None) -> list[str]:
 
 
 def _read(source: Path, default: str | None) -> Iterable[str]:
-    if source.is_file():
+    if source.is_file() and source.suffix != ".tar":
         if source.suffix != ".txt":
-            raise ValueError(f"{source} is not a folder of images and not a .txt file with a caption on each line.")
+            raise ValueError(
+                f"{source} is not a folder of images, not a .tar shard and not a .txt file with a caption on each line."
+            )
         lines = source.read_text(encoding="utf-8").splitlines()
         return [line.strip() for line in lines if line.strip()]
-    if not source.is_dir():
-        raise ValueError(f"{source} does not exist: name a folder of images with captions.")
+    if source.suffix == ".tar" or any(source.glob("*.tar")):
+        return captions_of(read_shards(str(source)), default)
     return [caption for _, caption in read_captions(source, default)]
-
-
-def read_captions(folder: Path, default: str | None) -> list[tuple[Path, str]]:
-    """Images of a folder, and of folders in it, with their captions: text files of the same name.
-
-    Raises:
-        ValueError: an image without caption, if there is no default.
-    """
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
-    texts = [path.with_suffix(".txt") for path in images]
-    bare = [path for path, text in zip(images, texts, strict=True) if not text.is_file()]
-    if bare and default is None:
-        raise ValueError(
-            f"{len(bare)} of {len(images)} images in {folder} have no caption (first: {bare[0].name}). Write a text "
-            "file of the same name for each, or give a default caption."
-        )
-    captions = [text.read_text(encoding="utf-8").strip() if text.is_file() else default or "" for text in texts]
-    return list(zip(images, captions, strict=True))
 
 
 def encode_captions(

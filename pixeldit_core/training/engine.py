@@ -134,10 +134,10 @@ class Engine:
         parameters = [p for p in self.loss.parameters() if p.requires_grad]
         limit = self.config.optim.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        self._prepare_ahead(ahead())  # before anything waits for the device
         names = list(sums)
-        flags = torch.tensor([float(stop())], device=self.device)
+        flags = torch.full((1,), float(stop()), device=self.device)
         totals = self.accelerator.reduce(torch.cat([torch.stack([*sums.values()]), flags]), "sum")
-        self._prepare_ahead(ahead())
         *values, stops, grad_norm = torch.cat([totals, _whole(norm).reshape(1).to(totals)]).tolist()
         total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
         finite = math.isfinite(total) and math.isfinite(grad_norm)
@@ -150,7 +150,7 @@ class Engine:
     def _gradients(self, loaded: Loaded, step: int) -> dict[str, Tensor]:
         """Backward of the whole share; this process's part of each part of the loss."""
         self.loss.train()
-        images = self.accelerator.reduce(loaded.weights.sum().to(self.device), "sum")
+        images = self.accelerator.reduce(loaded.weights.sum().to(self.device, non_blocking=True), "sum")
         sums: dict[str, Tensor] = {}
         share = loaded.split(self.micro_batch or len(loaded.seeds))
         for number, rows in enumerate(share):

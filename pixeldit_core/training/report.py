@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from ..checkpoints.inspect import inspect_checkpoint
-from ..families import VARIANTS, build_network, find_family
+from ..families import VARIANTS, build_network
 from ..model import Model, build_model
 from ..sampling import check_size
 from ..sizes import Size
 from ..spec import ModelSpec
 from .config import EngineConfig, ModelConfig, TrainConfig
+from .data.open import find_buckets, open_data, read_class_names
+from .data.order import GlobalBatchSampler
 from .memory import Estimate, estimate
+from .start import planned_spec
 
 RATE = 400e12  # FLOP/s in bfloat16 that a large network sustains on a GPU of the H100 class
 GPUS = (24e9, 80e9)  # bytes of memory
@@ -34,38 +34,20 @@ def describe_run(config: TrainConfig) -> str:
     return f"{config.title or 'a run'}\n{_table(rows | _work(config, found))}"
 
 
-def planned_spec(config: ModelConfig) -> ModelSpec:
-    """The model of a recipe, without weights.
+def _is_missing(start: str) -> bool:
+    return not Path(start).exists()
 
-    Raises:
-        ValueError: it names no network, an unknown one, or a checkpoint that is not there.
-    """
-    if config.start is not None:
-        info = inspect_checkpoint(config.start)
-        if info.spec is None:
-            raise ValueError(f"model.start {config.start} cannot be trained: {info.refused}")
-        return info.spec
-    if config.family is None:
-        raise ValueError("the recipe names no network: set model.family and model.variant, or model.start.")
-    family = find_family(config.family)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.params.items()}
-    try:
-        if config.variant is None:
-            return build_model(family, family.params(**given)).spec
-        if config.variant in VARIANTS:
-            changed: Any = VARIANTS[config.variant].params
-            return build_model(family, dataclasses.replace(changed, **given)).spec
-        return build_model(family, config.variant).spec
-    except TypeError as error:
-        raise ValueError(f"model.params do not make a {family.title}: {error}.") from error
+
+def _start(config: ModelConfig) -> str:
+    if config.start is None:
+        return "initial weights"
+    return f"{config.start}, which is not there yet" if _is_missing(config.start) else config.start
 
 
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:
     """Of the images; the largest of buckets."""
-    if config.data.buckets is not None:
-        side = config.data.buckets.max_side
-        return side, side
-    return config.data.size or spec.trained_sizes[0]
+    buckets = find_buckets(config.data, spec)
+    return buckets[-1] if buckets else config.data.size or spec.trained_sizes[0]
 
 
 def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) -> dict[str, str]:
@@ -74,7 +56,7 @@ def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) 
     buckets = "buckets up to " if config.data.buckets else ""
     return {
         "network": f"{spec.family.title}{variant}: {spec.family.summary(spec.params)}",
-        "start": config.model.start or "initial weights",
+        "start": _start(config.model),
         "images": f"{buckets}{size[1]} x {size[0]} pixels, {_colors(spec.params.in_channels)}",
         "parameters": f"{found.parameters:,}{trained}",
     }
@@ -117,20 +99,14 @@ def _epochs(config: TrainConfig, spec: ModelSpec, size: Size) -> str:
     if not config.data.path or not (Path(config.data.path).exists() or config.data.kind == "webdataset"):
         return f"not known: data.path {config.data.path or 'is not set'}{' is not there' if config.data.path else ''}"
     try:
-        from .data.open import open_data, read_class_names
-        from .data.order import GlobalBatchSampler
-
-        names = config.model.class_names or read_class_names(config.data)
-        named = spec if names is None else dataclasses.replace(spec, class_names=tuple((name,) for name in names))
-        model = Model(named, build_network(spec.family, spec.params))
-        data = open_data(config.data, model, size)
+        names = config.model.class_names or read_class_names(config.data) or ()
+        model = Model(spec, build_network(spec.family, spec.params))
+        data = open_data(config.data, model, size, {name: label for label, name in enumerate(names)})
         order = GlobalBatchSampler(
             data.sizes(), config.engine.batch_size, config.engine.seed, drop_last=config.data.drop_last
         )
     except (ValueError, OSError, ImportError) as error:
         return f"not known: {error}"
-    if not order.steps_per_epoch:
-        return f"not known: {len(data):,} images are fewer than a batch"
     return (
         f"{config.engine.steps / order.steps_per_epoch:.4g} of {len(data):,} images, {order.steps_per_epoch:,} steps "
         "each"

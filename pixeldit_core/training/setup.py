@@ -56,6 +56,7 @@ class Setup:
         return GlobalBatchSampler(
             self.data.sizes(), engine.batch_size, engine.seed, drop_last=self.config.data.drop_last,
             rank=rank, world_size=world_size, groups=self.data.groups,
+            arrangement=self.config.data.buckets.arrangement if self.config.data.buckets else "random",
         )  # fmt: skip
 
     def build_loss(self, device: torch.device) -> Loss:
@@ -64,7 +65,7 @@ class Setup:
         teacher = load_teacher(repa.encoder, device, repa.encoder_size) if repa is not None else None
         self.model.network.requires_grad_(True)
         if self.config.lora is not None:
-            add_lora(self.model, self.config.lora)
+            add_lora(self.model, self.config.lora, self.config.engine.seed)
         loss = Loss(self.model, self.config.objective, teacher)
         apply_engine_config(self.model.network, self.config.engine)
         return loss
@@ -76,11 +77,16 @@ def set_up(config: TrainConfig) -> Setup:
     Raises:
         ValueError: something about them is missing, or they do not fit together.
     """
+    if config.lora is not None and config.model.start is None:
+        raise ValueError(
+            "a LoRA needs a checkpoint to add to: set model.start, or train a whole network with lora=null."
+        )
     if config.lora is not None and config.average.power:
         raise ValueError("average.power makes whole checkpoints, and a LoRA is none: set average.power=[].")
     names = config.model.class_names or read_class_names(config.data)
     shown = [entry[0] for entry in imagenet_names()] if names and are_imagenet(names) else names
-    model = start_model(config.model, None if config.lora else shown, config.engine.seed)
+    wanted = None if config.lora else shown
+    model = start_model(config.model, wanted, config.engine.seed, keep_classes=config.lora is not None)
     model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
     labels = (
         _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}

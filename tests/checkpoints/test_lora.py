@@ -203,7 +203,7 @@ def test_modules_of_other_networks_are_listed_and_left_out(tiny_t2i, tmp_path, c
     pairs = pairs_for(shapes_of(model))
     state = expected(model, pairs)
     strange = written({"patch_blocks.7.attn.qkv_x": random_pair(4, 4), "lora_te_layer": random_pair(4, 4)}, "")
-    extra = {"diffusion_model.final_layer.linear.diff_b": torch.zeros(3)}
+    extra = {"diffusion_model.final_layer.linear.w_norm": torch.zeros(3)}
     path = saved(tmp_path / "lora.safetensors", written(pairs) | strange | extra)
     lora = read_lora(path, shapes_of(model))
     assert (lora.total, lora.applied, len(lora.pairs)) == (len(PATHS) + 2, len(PATHS), len(PATHS))

@@ -176,7 +176,7 @@ def test_the_command(photos, qwen, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, options, message",
     [
-        (lambda photos: [path.unlink() for path in photos.iterdir()], [], "has no captions: expected images"),
+        (lambda photos: [path.unlink() for path in photos.iterdir()], [], "has no images (.avif, "),
         (lambda photos: None, ["--dtype", "fp32"], "dtype 'bfloat16', not 'float32'"),
         (lambda photos: None, ["--family", "pixeldit_t2i"], "--instruction is missing"),
         (lambda photos: None, ["--family", "pixeldit_t2i", "--instruction", "none"], "is a qwen3"),

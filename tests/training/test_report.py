@@ -9,7 +9,8 @@ from training_runs import PARAMS, config_of, write_images
 
 from pixeldit_core.training.command import describe
 from pixeldit_core.training.recipe import read_recipe
-from pixeldit_core.training.report import byte_text, describe_run, flop_text, memory_table, planned_spec
+from pixeldit_core.training.report import byte_text, describe_run, flop_text, memory_table
+from pixeldit_core.training.start import planned_spec
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
 LINES = (
@@ -35,9 +36,15 @@ def test_needs_neither_data_nor_encoder(name, monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_names_a_network_that_can_be_built(name):
-    config = read_recipe(ROOT / "recipes" / name)
-    if config.model.start is None:
-        assert planned_spec(config.model).family.name == config.model.family
+    config = read_recipe(ROOT / "recipes" / name).model
+    assert planned_spec(config).family.name == config.family
+
+
+def test_a_start_that_is_not_there_yet_is_a_note():
+    rows = rows_of(describe_run(config_of("", model={"start": "runs/other/model.safetensors"})))
+    assert rows["start"] == "runs/other/model.safetensors, which is not there yet"
+    with pytest.raises(ValueError, match="no such file"):
+        describe_run(config_of("", model={"start": "runs/other/model.safetensors", "family": None, "params": {}}))
 
 
 def test_overrides_count():

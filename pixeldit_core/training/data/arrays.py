@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import re
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ from PIL import Image
 
 from ...sizes import Size
 from .batch import ImageData
-from .folder import check_folder
+from .files import check_folder
 from .transforms import Transform
 
 MNIST_NAMES = tuple("0123456789")
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _IMAGES, _LABELS = 2051, 2049  # magic numbers of IDX files
+_IDX_NAME = re.compile(r"train-(images.idx3|labels.idx1)-ubyte(\.gz)?")
+_INNER = "cifar-10-batches-bin"  # as the archive unpacks
 _RECORD = 1 + 3 * 32 * 32  # label and planes of a CIFAR-10 image
 
 
@@ -54,6 +58,7 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, numbers = _read_idx(images, _IMAGES), _read_idx(labels, _LABELS)
     if len(pixels) != len(numbers):
         raise ValueError(f"{images} has {len(pixels)} images and {labels.name} {len(numbers)} labels: get both again.")
+    _check_labels(labels, numbers)
     return pixels, numbers
 
 
@@ -64,35 +69,59 @@ def read_cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: missing or damaged files, or the version for Python, which is pickled.
     """
     check_folder(folder)
-    folder = next((f for f in (folder, folder / "cifar-10-batches-bin") if (f / "data_batch_1.bin").is_file()), folder)
-    files = sorted(folder.glob("data_batch_*.bin"))
-    if not files:
-        pickled = "its version for Python, which is pickled" if list(folder.rglob("data_batch_1")) else "no such files"
-        raise ValueError(f"{folder} has {pickled}: get CIFAR-10's binary version (cifar-10-binary.tar.gz).")
+    folder = folder / _INNER if (folder / _INNER).is_dir() else folder
+    files = [folder / f"data_batch_{number}.bin" for number in range(1, 6)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        pickled = any(folder.rglob("data_batch_1"))
+        found = "has the version for Python, whose pickles are not read" if pickled else f"lacks {', '.join(missing)}"
+        raise ValueError(f"{folder} {found}: get CIFAR-10's binary version (cifar-10-binary.tar.gz) and unpack it.")
     raw = [np.frombuffer(file.read_bytes(), np.uint8) for file in files]
     for file, values in zip(files, raw, strict=True):
         if not len(values) or len(values) % _RECORD:
             raise ValueError(f"{file} has {len(values)} bytes, no multiple of {_RECORD}: it is damaged, get it again.")
     records = np.concatenate(raw).reshape(-1, _RECORD)
-    if records[:, 0].max() > 9:
-        raise ValueError(f"{folder} has labels above 9, so it is not CIFAR-10.")
+    _check_labels(folder, records[:, 0])
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
 
 
+def relabel(numbers: np.ndarray, labels: Mapping[str, int]) -> np.ndarray:
+    """Labels [N] of the files -> of the network.
+
+    Args:
+        labels: of each class name, in the order of the files' labels; empty = the same.
+
+    Raises:
+        ValueError: another number of class names.
+    """
+    if labels and len(labels) != len(MNIST_NAMES):
+        raise ValueError(f"the data has 10 classes, and model.class_names has {len(labels)} names: give 10, or none.")
+    return np.array([*labels.values()] if labels else range(10))[numbers]
+
+
+def _check_labels(path: Path, labels: np.ndarray) -> None:
+    if not len(labels) or labels.max() > 9:
+        found = f"has label {labels.max()}" if len(labels) else "is empty"
+        raise ValueError(f"{path} {found}; expected are ten classes, 0 to 9.")
+
+
 def _find(folder: Path, start: str) -> Path:
-    """`train-images-idx3-ubyte`, with a dot or a dash, gzipped or not."""
-    matches = sorted(path for path in folder.rglob(f"{start}*") if path.is_file())
-    if not matches:
-        raise ValueError(f"{folder} has no file {start}-idx...-ubyte, as MNIST is published.")
-    return matches[0]
+    """`train-images-idx3-ubyte`, with a dot or a dash, gzipped or not, in the folder or below it."""
+    found = [path for path in sorted(folder.rglob(f"{start}[.-]idx*")) if _IDX_NAME.fullmatch(path.name)]
+    if not found:
+        raise ValueError(f"{folder} has no file {start}-idx...-ubyte or ...-ubyte.gz, as MNIST is published.")
+    folders = sorted({str(path.parent) for path in found})
+    if len(folders) > 1:
+        raise ValueError(f"{folder} has {start} in several folders: set data.path to one, such as {folders[0]}.")
+    return found[0]
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}): get it again.") from error
-    if len(content) < 8 or int.from_bytes(content[:4], "big") != magic:
+    if len(content) < (16 if magic == _IMAGES else 8) or int.from_bytes(content[:4], "big") != magic:
         raise ValueError(f"{path} is no IDX file of {'images' if magic == _IMAGES else 'labels'}.")
     dimensions = 3 if magic == _IMAGES else 1
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]

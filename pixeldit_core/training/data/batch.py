@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ...sizes import Size
 from .order import Draw
 from .transforms import Transform
 
-_TRIES = 16  # images in a row that may be broken
+_TRIES = 1000  # broken images, one after the other, until a run gives up
 
 
 @dataclass
@@ -56,21 +57,21 @@ class Loaded:
 
 
 def collate(examples: Sequence[Example]) -> Loaded:
-    """Rows of one size."""
+    """Rows of one size. A row of weight 0 repeats one of weight 1, which reports what is broken."""
     labels = [example.label for example in examples if example.label is not None]
     captions = [example.caption for example in examples if example.caption is not None]
     return Loaded(
         pixels=torch.stack([example.pixels for example in examples]),
-        labels=torch.tensor(labels) if labels else None,
-        captions=captions or None,
+        labels=torch.tensor(labels) if len(labels) == len(examples) else None,
+        captions=captions if len(captions) == len(examples) else None,
         seeds=torch.tensor([example.draw.seed for example in examples]),
-        weights=torch.tensor([example.draw.weight for example in examples]),
-        broken=[problem for example in examples for problem in example.broken],
+        weights=torch.tensor([example.draw.weight for example in examples], dtype=torch.float32),
+        broken=[problem for example in examples if example.draw.weight for problem in example.broken],
     )
 
 
 class ImageData(Dataset[Example], ABC):
-    """Images by number. A broken one is reported, and the next one is in its place."""
+    """Images by number. A broken one is reported, and another one, always the same, is in its place."""
 
     groups: Sequence[int] | None = None  # numbers of images that are best read together
 
@@ -102,8 +103,9 @@ class ImageData(Dataset[Example], ABC):
 
     def __getitem__(self, draw: Draw) -> Example:
         problems: list[str] = []
-        for index in range(draw.index, draw.index + min(_TRIES, len(self))):
-            number = index % len(self)
+        stride = _stride(len(self))
+        for attempt in range(min(_TRIES, len(self))):
+            number = (draw.index + attempt * stride) % len(self)
             try:
                 pixels = self.transform(self.read(number), draw)
             except Exception as error:  # a decoder may raise anything, and no image may end a run
@@ -111,7 +113,15 @@ class ImageData(Dataset[Example], ABC):
                 continue
             label, caption = self.target(number)
             return Example(pixels, label, caption, draw, tuple(problems))
-        raise ValueError(f"{len(problems)} images in a row cannot be read, such as {problems[0]}.")
+        raise ValueError(f"none of {len(problems)} images can be read, such as {problems[0]}. Check the data.")
+
+
+def _stride(count: int) -> int:
+    """Steps of this length reach every image, and leave a region of broken ones at once."""
+    stride = max(1, round(0.618 * count))
+    while math.gcd(stride, count) > 1:
+        stride -= 1
+    return stride
 
 
 def _reason(error: Any) -> str:

@@ -1,41 +1,29 @@
-"""Aspect buckets: sizes of about the same number of pixels as the images have (spec: pixelhdm, 12)."""
+"""Aspect buckets: sizes of about the same shape and number of pixels as the images have (spec: pixelhdm, 12)."""
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ...families.pixelhdm.sizes import pixelhdm_buckets
 from ...sizes import Size
+from ..config import Arrangement
 
-_RATIOS = (1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16, 2, 1 / 2)  # width / height
+_CHUNK = 4  # buckets of similar area that "buffered_shuffle" keeps together
 
 
-def bucket_sizes(min_side: int, max_side: int, multiple: int, max_aspect: float = 2.0) -> list[Size]:
+def bucket_sizes(min_side: int, max_side: int, multiple: int, max_aspect: float = 2.0) -> tuple[Size, ...]:
     """All buckets, (height, width), smallest area first.
 
     Raises:
         ValueError: no bucket has sides between these.
     """
-    bases = [side for side in _floored(range(min_side, max_side + 1, 4 * multiple), multiple) if side >= min_side]
-    largest = max_side // multiple * multiple
-    bases += [largest] if largest >= min_side and largest not in bases else []
-    ratios = [ratio for ratio in _RATIOS if 1 / max_aspect <= ratio <= max_aspect]
-    found = {(base, base) for base in bases}  # width, height
-    for base in bases:
-        found |= {_of_area(base, ratio, multiple) for ratio in ratios}
-    for base in [base for base in bases if base >= max_side // 2] or bases[-3:]:
-        found |= {_of_edge(base, ratio, multiple) for ratio in ratios if ratio != 1}
-    kept = [
-        (height, width)
-        for width, height in found
-        if min_side <= min(width, height)
-        and max(width, height) <= max_side
-        and 1 / max_aspect - 1e-9 <= width / height <= max_aspect + 1e-9
-    ]
-    if not kept:
+    found = pixelhdm_buckets(min_side, max_side, multiple, max_aspect)
+    if not found:
         raise ValueError(f"no bucket has sides from {min_side} to {max_side} that are multiples of {multiple}.")
-    return sorted(kept, key=lambda size: (size[0] * size[1], size[1]))
+    return found
 
 
 def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
@@ -47,42 +35,59 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     fitting = [(h, w) for h, w in buckets if h * w <= area]
     if fitting:
         return min(fitting, key=lambda b: 0.7 * abs(aspect - math.log(b[1] / b[0])) + 0.3 * (area - b[0] * b[1]) / area)
-    smallest = buckets[0][0] * buckets[0][1]
-    return min((b for b in buckets if b[0] * b[1] == smallest), key=lambda b: abs(aspect - math.log(b[1] / b[0])))
+    return nearest_aspect(size, [bucket for bucket in buckets if math.prod(bucket) == math.prod(buckets[0])])
 
 
-def buffered_batches(
-    ids: Sequence[int], batch_size: int, rng: random.Random, *, drop_last: bool = True, chunk: int = 4
+def nearest_aspect(size: Size, buckets: Sequence[Size]) -> Size:
+    """The bucket that is most like an image of (height, width) in shape; the first of an image of unknown size."""
+    height, width = size
+    if height <= 0 or width <= 0:
+        return buckets[0]
+    return min(buckets, key=lambda bucket: abs(math.log(width / height) - math.log(bucket[1] / bucket[0])))
+
+
+def nearest_buckets(sizes: Iterable[Size], buckets: Sequence[Size], *, by_aspect: bool = False) -> list[Size]:
+    """The bucket of each image: `nearest_bucket`, or `nearest_aspect` where all buckets have about one area."""
+    nearest = functools.cache(functools.partial(nearest_aspect if by_aspect else nearest_bucket, buckets=buckets))
+    return [nearest(size) for size in sizes]
+
+
+def arrange_batches(
+    ids: Sequence[int], batch_size: int, rng: random.Random, *, arrangement: Arrangement = "random", drop_last: bool
 ) -> list[list[int]]:
-    """Batches of indices of one bucket each, from the bucket's number of each image, ordered by area.
+    """Batches of indices of one bucket each, from the number of each image's bucket; buckets are numbered by area.
 
-    Some neighboring buckets at a time, in random order, so that memory use changes slowly.
+    The reference arranges by "buffered_shuffle" with random.Random(42 + epoch), and stays in epoch 0.
+
+    Args:
+        arrangement: "random", any batch after any other; "buffered_shuffle", bucket after bucket, some of similar area
+            at a time; "ascending" or "descending" by area, nothing shuffled.
     """
     members: dict[int, list[int]] = {}
     for index, bucket in enumerate(ids):
         members.setdefault(bucket, []).append(index)
-    used = sorted(members)
-    chunks = [used[i : i + chunk] for i in range(0, len(used), chunk)]
+    buckets = _arrange(list(members), arrangement, rng)
+    if arrangement in ("random", "buffered_shuffle"):
+        for bucket in buckets:
+            rng.shuffle(members[bucket])
+    batches = [batch for bucket in buckets for batch in cut(members[bucket], batch_size, drop_last)]
+    if arrangement == "random":
+        rng.shuffle(batches)
+    return batches
+
+
+def cut(indices: list[int], batch_size: int, drop_last: bool) -> list[list[int]]:
+    """Batches, one after the other; the last may be short."""
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    return batches[:-1] if drop_last and batches and len(batches[-1]) < batch_size else batches
+
+
+def _arrange(buckets: list[int], arrangement: Arrangement, rng: random.Random) -> list[int]:
+    if arrangement == "random":
+        return buckets  # as they appear
+    ordered = sorted(buckets, reverse=arrangement == "descending")
+    if arrangement != "buffered_shuffle":
+        return ordered
+    chunks = [ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK)]
     rng.shuffle(chunks)
-    batches: list[list[int]] = []
-    for bucket in (bucket for part in chunks for bucket in part):
-        indices = members[bucket]
-        rng.shuffle(indices)
-        batches += [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
-    return [batch for batch in batches if len(batch) == batch_size or not drop_last]
-
-
-def _floored(sides: Sequence[int], multiple: int) -> list[int]:
-    return [side // multiple * multiple for side in sides]
-
-
-def _of_area(base: int, ratio: float, multiple: int) -> Size:
-    """Width and height of the area of base * base."""
-    width, height = int(math.sqrt(base * base * ratio)), int(math.sqrt(base * base / ratio))
-    return width // multiple * multiple, height // multiple * multiple
-
-
-def _of_edge(base: int, ratio: float, multiple: int) -> Size:
-    """Width and height whose longer side is base."""
-    width, height = (base, int(base / ratio)) if ratio > 1 else (int(base * ratio), base)
-    return width // multiple * multiple, height // multiple * multiple
+    return [bucket for chunk in chunks for bucket in chunk]

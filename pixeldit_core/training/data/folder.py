@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ...sizes import Size
+from ...text import shorten_list
 from .batch import ImageData
+from .files import SUFFIXES, check_folder, find_images, has_image_name, list_folder, open_image
+from .packed import PackedStrings
 from .transforms import Transform
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+log = logging.getLogger(__name__)
 
 
 class FolderData(ImageData):
     """Images of the files of a folder; a label is that of the class folder that a file is in."""
 
-    def __init__(self, files: Sequence[tuple[Path, int]], sizes: Sequence[Size], transform: Transform) -> None:
+    def __init__(self, files: Sequence[tuple[str, int]], sizes: Sequence[Size], transform: Transform) -> None:
         super().__init__(transform)
-        self._files, self._sizes = files, sizes
+        self._files, self._sizes = PackedStrings(file for file, _ in files), sizes
+        self._labels = np.array([label for _, label in files], dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self, index: int) -> Image.Image:
-        return open_image(self._files[index][0])
+        return open_image(self._files[index])
 
     def target(self, index: int) -> tuple[int | None, str | None]:
-        return self._files[index][1], None
+        return int(self._labels[index]), None
 
     def name(self, index: int) -> str:
-        return str(self._files[index][0])
+        return self._files[index]
 
     def sizes(self) -> Sequence[Size]:
         return self._sizes
-
-
-def open_image(path: Path) -> Image.Image:
-    """The decoded image of a file; raises whatever Pillow raises for a damaged one."""
-    with Image.open(path) as image:
-        image.load()
-        return image
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -51,51 +50,34 @@ def class_folders(folder: Path) -> list[str]:
         ValueError: no such folder, or none in it.
     """
     check_folder(folder)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    entries = list_folder(folder)
+    names = [entry.name for entry in entries if entry.is_dir()]
+    loose = [entry.name for entry in entries if not entry.is_dir() and has_image_name(entry.name)]
     if not names:
+        found = f"{len(loose)} images, but no class folders" if loose else "no class folders"
         raise ValueError(
-            f"{folder} has no class folders. Put the images of each class into a folder of its own, such as "
-            f"{folder / 'cat'}."
+            f"{folder} has {found}. Put the images of each class into a folder of its own, such as {folder / 'cat'}."
         )
+    if loose:
+        log.warning("%s: %d images outside of the class folders are left out (%s).", folder, len(loose), loose[0])
     return names
 
 
-def class_files(folder: Path, labels: Mapping[str, int]) -> list[tuple[Path, int]]:
+def class_files(folder: Path, labels: Mapping[str, int]) -> list[tuple[str, int]]:
     """The image files of all classes with their labels: class by class, sorted.
 
     Raises:
-        ValueError: missing or unexpected class folders, or one without images.
+        ValueError: missing or unexpected class folders, or some without images.
     """
     found = set(class_folders(folder))
     for names, problem in ((set(labels) - found, "lacks"), (found - set(labels), "has unexpected")):
         if names:
-            raise ValueError(f"{folder} {problem} class folders: {', '.join(sorted(names)[:8])}.")
-    files = []
-    for name, label in labels.items():
-        of_class = image_files(folder / name)
-        if not of_class:
-            raise ValueError(f"{folder / name} has no images ({', '.join(sorted(SUFFIXES))}).")
-        files += [(path, label) for path in of_class]
-    return files
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder and the folders in it, sorted; hidden ones are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises ValueError unless the folder can be listed."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "is not there"
-        raise ValueError(f"data.path {folder} {what}; name a folder of images.")
-    try:
-        next(folder.iterdir(), None)
-    except OSError as error:
-        raise ValueError(f"data.path {folder} cannot be read ({error.strerror}).") from error
+            raise ValueError(f"{folder} {problem} class folders: {shorten_list(sorted(names), 8)}.")
+    by_class = {name: list(find_images(folder / name)) for name in labels}
+    empty = [name for name, files in by_class.items() if not files]
+    if empty:
+        raise ValueError(
+            f"{folder} has class folders without images ({', '.join(SUFFIXES)}): {shorten_list(empty, 8)}. Fill or "
+            "remove them."
+        )
+    return [(file, labels[name]) for name, files in by_class.items() for file in files]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 from pathlib import Path
-
-from PIL import Image
+from typing import TypeVar
 
 from ...model import Model
+from ...sampling import check_size
 from ...sizes import Size
+from ...spec import ModelSpec
+from ...text import shorten_list
 from ..config import DataConfig
-from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist
+from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist, relabel
 from .batch import ImageData
-from .buckets import bucket_sizes, nearest_bucket
+from .buckets import bucket_sizes, nearest_buckets
 from .captions import CaptionData, read_captions
+from .files import UNKNOWN, header_size
 from .folder import FolderData, class_files, class_folders
-from .shards import ShardData, find_shards, list_members
+from .shards import ShardData, Shards, captions_of, check_labels, image_sizes, read_shards
 from .transforms import Transform
 
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_READERS = 16  # threads that read headers
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -29,7 +39,7 @@ def read_class_names(config: DataConfig) -> tuple[str, ...] | None:
         ValueError: a folder that is not there, or has no class folders.
     """
     if config.kind == "folder":
-        return tuple(class_folders(Path(config.path)))
+        return tuple(class_folders(_path(config)))
     return {"mnist": MNIST_NAMES, "cifar10": CIFAR10_NAMES}.get(config.kind)
 
 
@@ -48,69 +58,110 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
     Raises:
         ValueError: anything about the data that would end a run.
     """
+    _check_kind(config, model)
+    fit = _Fit(config, model, size)
+    transform = Transform(model.params.in_channels, config.crop, config.flip, fit.buckets is not None)
+    path = _path(config)
+    if config.kind == "folder":
+        files, sizes = fit.files(class_files(path, labels))
+        return FolderData(files, sizes, transform)
+    if config.kind == "captions":
+        pairs, sizes = fit.files(read_captions(path, config.default_caption))
+        return CaptionData(pairs, sizes, transform)
+    if config.kind == "webdataset":
+        shards = read_shards(config.path)
+        if model.family.condition == "text":
+            captions_of(shards, config.default_caption)
+        else:
+            check_labels(shards, model.params.num_classes)
+        shards, sizes = fit.shards(shards)
+        return ShardData(shards, sizes, transform, config.default_caption)
+    images, numbers = read_mnist(path) if config.kind == "mnist" else read_cifar10(path)
+    return ArrayData(images, relabel(numbers, labels), [size] * len(images), transform)
+
+
+def _path(config: DataConfig) -> Path:
+    if not config.path:
+        raise ValueError("data.path is not set; name a folder of images.")
+    return Path(config.path)
+
+
+def _check_kind(config: DataConfig, model: Model) -> None:
     is_text, has_text = model.family.condition == "text", config.kind in ("captions", "webdataset")
     if (is_text and not has_text) or (not is_text and config.kind == "captions"):
         wanted = "captions or webdataset" if is_text else "folder, mnist, cifar10 or webdataset"
         raise ValueError(f"{model.family.title} needs data.kind {wanted}, not {config.kind}.")
-    transform = Transform(model.params.in_channels, config.crop, config.flip, config.buckets is not None)
-    buckets = _buckets(config, model)
-    path = Path(config.path)
-    if config.kind == "folder":
-        files = class_files(path, labels)
-        return FolderData(files, _file_sizes([file for file, _ in files], size, buckets), transform)
-    if config.kind == "captions":
-        pairs = read_captions(path, config.default_caption)
-        return CaptionData(pairs, _file_sizes([file for file, _ in pairs], size, buckets), transform)
-    if config.kind == "webdataset":
-        return _shards(config, model, size, buckets, transform)
-    images, numbers = read_mnist(path) if config.kind == "mnist" else read_cifar10(path)
-    return ArrayData(images, numbers, [size] * len(images), transform)
+    if config.buckets is not None and config.kind in ("mnist", "cifar10"):
+        raise ValueError(f"data.buckets sorts images of several sizes, and {config.kind} has one: set data.size.")
+    if model.params.in_channels not in (1, 3):
+        raise ValueError(f"the model has {model.params.in_channels} channels; images have 1 (gray) or 3 (RGB).")
 
 
-def _shards(
-    config: DataConfig, model: Model, size: Size, buckets: list[Size] | None, transform: Transform
-) -> ShardData:
-    shards = [(path, list_members(path)) for path in find_shards(config.path)]
-    members = [(path, member) for path, of_shard in shards for member in of_shard]
-    is_text = model.family.condition == "text"
-    for path, member in members:
-        if (member.caption if is_text else member.label) is None:
-            raise ValueError(f"{path} has no {'caption (.txt)' if is_text else 'class (.cls)'} for {member.key}.")
-        if not is_text and not 0 <= (member.label or 0) < model.params.num_classes:
+class _Fit:
+    """What each image becomes: the one size, or its bucket. Only headers are read, and only for buckets."""
+
+    def __init__(self, config: DataConfig, model: Model, size: Size) -> None:
+        self.config, self.size, self.buckets = config, size, find_buckets(config, model.spec)
+
+    def files(self, entries: list[tuple[str, _T]]) -> tuple[list[tuple[str, _T]], list[Size]]:
+        """Files with their labels or captions, and what each becomes; without those that are too small."""
+        if self.buckets is None:
+            return entries, [self.size] * len(entries)
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(header_size, (file for file, _ in entries)))
+        large = self._are_large([file for file, _ in entries], found)
+        return list(compress(entries, large)), self._nearest(compress(found, large))
+
+    def shards(self, shards: Shards) -> tuple[Shards, list[Size]]:
+        """Shards, and what each image becomes; without those that are too small."""
+        found = image_sizes(shards)
+        if self.buckets is None:
+            return shards, [self.size] * len(found)
+        large = self._are_large([f"{path}/{sample.key}" for path, samples in shards for sample in samples], found)
+        left = iter(large)
+        kept = [(path, [sample for sample in samples if next(left)]) for path, samples in shards]
+        return kept, self._nearest(compress(found, large))
+
+    def _nearest(self, sizes: Iterable[Size]) -> list[Size]:
+        assert self.buckets is not None and self.config.buckets is not None
+        return nearest_buckets(sizes, self.buckets, by_aspect=self.config.buckets.area is not None)
+
+    def _are_large(self, names: list[str], sizes: list[Size]) -> list[bool]:
+        """Whether each image has the shortest side of a bucket; broken ones have, and are reported when they are read.
+
+        Raises:
+            ValueError: none has.
+        """
+        assert self.buckets is not None
+        least = min(min(bucket) for bucket in self.buckets)
+        large = [size == UNKNOWN or min(size) >= least for size in sizes]
+        small = [name for name, is_large in zip(names, large, strict=True) if not is_large]
+        if len(small) == len(names):
             raise ValueError(
-                f"{member.key} of {path} has class {member.label}; the network has {model.params.num_classes}: set "
-                "model.params.num_classes."
+                f"all {len(names)} images are smaller than the buckets, whose shortest side is {least}: lower "
+                "data.buckets.min_side, or set data.size in place of data.buckets."
             )
-    sizes = [size] * len(members)
-    if buckets is not None:
-        sizes = [nearest_bucket((member.height, member.width), buckets) for _, member in members]
-    return ShardData(shards, sizes, transform)
+        if small:
+            log.warning("%d images with a side below %d are left out (%s).", len(small), least, shorten_list(small, 2))
+        return large
 
 
-def _buckets(config: DataConfig, model: Model) -> list[Size] | None:
-    """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule."""
+def find_buckets(config: DataConfig, spec: ModelSpec) -> Sequence[Size] | None:
+    """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule.
+
+    Raises:
+        ValueError: there are none, or the network cannot have one of these sizes.
+    """
     if config.buckets is None:
         return None
     if config.buckets.area is None:
-        multiple = model.family.size_multiple(model.params)
-        return bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        multiple = spec.family.size_multiple(spec.params)
+        sizes = bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        for size in sizes:
+            check_size(spec, *size)
+        return sizes
     area = config.buckets.area
-    found = [size for size in model.family.trained_sizes(model.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
+    found = [size for size in spec.family.trained_sizes(spec.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
     if not found:
-        raise ValueError(f"data.buckets.area is {area}, and {model.family.title} has no trained sizes of that area.")
+        raise ValueError(f"data.buckets.area is {area}, and {spec.family.title} has no trained sizes of that area.")
     return sorted(found, key=lambda size: (size[0] * size[1], size[1]))
-
-
-def _file_sizes(files: Sequence[Path], size: Size, buckets: list[Size] | None) -> list[Size]:
-    """What each image becomes; only headers are read, and only for buckets."""
-    return [size] * len(files) if buckets is None else [nearest_bucket(_header_size(file), buckets) for file in files]
-
-
-def _header_size(path: Path) -> Size:
-    """Height and width, as it is shown; (0, 0) of a file that is broken, which is reported when it is read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, ValueError, SyntaxError):
-        return 0, 0

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ...sizes import Size
+from ..config import Arrangement
 from ..draws import mix
-from .buckets import buffered_batches
+from .buckets import arrange_batches, cut
+
+log = logging.getLogger(__name__)
 
 _WINDOW = 16  # groups (shards) that are shuffled into one another
 
@@ -22,6 +28,11 @@ class Draw(NamedTuple):
     seed: int  #     of everything random about it, in [0, 2**63)
     weight: float  # 1, or 0 for a row that only fills up a process's share
     size: Size  #    height, width to make of it
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    """NumPy's legacy generator, whose numbers are the same in every version: a run can go on with another one."""
+    return np.random.RandomState([seed >> 32, seed & 0xFFFFFFFF])
 
 
 class GlobalBatchSampler:
@@ -36,6 +47,7 @@ class GlobalBatchSampler:
         drop_last: leave out what does not fill a batch, of each size.
         groups: numbers of consecutive images that are best read together (shards): groups are shuffled, then the images
             of some groups at a time.
+        arrangement: of the batches, where there are several sizes.
 
     Raises:
         ValueError: no images, or with `drop_last` too few for one batch.
@@ -51,20 +63,24 @@ class GlobalBatchSampler:
         rank: int = 0,
         world_size: int = 1,
         groups: Sequence[int] | None = None,
+        arrangement: Arrangement = "random",
     ) -> None:
         self._sizes, self._batch_size, self._seed, self._drop_last = sizes, batch_size, seed, drop_last
         self._rank, self._world_size, self._groups = rank, world_size, groups
+        self._arrangement: Arrangement = arrangement
         self._distinct = sorted(set(sizes), key=lambda size: (size[0] * size[1], size[1]))
         self._plan: tuple[int, list[list[int]]] = (-1, [])
         if not len(sizes):
             raise ValueError("the data has no images.")
         self.steps_per_epoch = len(self._batches(0))
         if not self.steps_per_epoch:
-            of_a_size = " of one size" if len(self._distinct) > 1 else ""
+            of_a_size = " of several sizes" if len(self._distinct) > 1 else ""
             raise ValueError(
                 f"the data has {len(sizes)} images{of_a_size}, too few for a batch of {batch_size}: lower "
                 "engine.batch_size, or set data.drop_last=false."
             )
+        if drop_last and len(self._distinct) > 1 and rank == 0:
+            self._report_small_buckets()
 
     def batch(self, step: int) -> list[Draw]:
         """This process's rows of optimizer step `step`, from 0, in whatever epoch."""
@@ -86,15 +102,14 @@ class GlobalBatchSampler:
         return self._plan[1]
 
     def _one_size(self, epoch: int) -> list[list[int]]:
-        order = self._order(np.random.default_rng([self._seed, epoch])).tolist()
-        batches = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
-        return [batch for batch in batches if len(batch) == self._batch_size or not self._drop_last]
+        order = self._order(_generator(mix(self._seed, 2 * epoch + 2)))
+        return cut(order.tolist(), self._batch_size, self._drop_last)
 
-    def _order(self, generator: np.random.Generator) -> np.ndarray:
+    def _order(self, generator: np.random.RandomState) -> np.ndarray:
         if self._groups is None:
             return generator.permutation(len(self._sizes))
-        ends = np.cumsum(self._groups)
-        shuffled = generator.permutation(len(ends))
+        ends = list(itertools.accumulate(self._groups))
+        shuffled = generator.permutation(len(ends)).tolist()
         windows = [shuffled[i : i + _WINDOW] for i in range(0, len(shuffled), _WINDOW)]
         spans = [np.concatenate([np.arange(ends[g] - self._groups[g], ends[g]) for g in window]) for window in windows]
         return np.concatenate([generator.permutation(span) for span in spans])
@@ -102,4 +117,15 @@ class GlobalBatchSampler:
     def _buckets(self, epoch: int) -> list[list[int]]:
         place = {size: number for number, size in enumerate(self._distinct)}
         ids = [place[size] for size in self._sizes]
-        return buffered_batches(ids, self._batch_size, random.Random(self._seed + epoch), drop_last=self._drop_last)
+        rng = random.Random(mix(self._seed, 2 * epoch + 2))
+        return arrange_batches(ids, self._batch_size, rng, arrangement=self._arrangement, drop_last=self._drop_last)
+
+    def _report_small_buckets(self) -> None:
+        """Warns of images that no epoch has, because their size has too few for a batch."""
+        small = [count for count in Counter(self._sizes).values() if count < self._batch_size]
+        if small:
+            log.warning(
+                "%d images are never used: their %d buckets have fewer images than a batch of %d. Set "
+                "data.drop_last=false, lower engine.batch_size, or use fewer buckets.",
+                sum(small), len(small), self._batch_size,
+            )  # fmt: skip

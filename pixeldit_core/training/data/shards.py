@@ -1,75 +1,86 @@
 """WebDataset shards: tar files of images with a class or a caption each, for sets too large for single files.
 
-A shard's members are listed once and the list is kept beside it, so that images can be read in any order, each once in
+A shard's samples are listed once and the list is kept beside it, so that images can be read in any order, each once in
 an epoch, and a run can go on in the middle of one.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import os
-import tarfile
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from ...atomic import atomic_path
 from ...sizes import Size
+from ...text import shorten_list
 from ..extras import require
 from .batch import ImageData
-from .folder import SUFFIXES
+from .files import check_folder, open_image
+from .packed import PackedStrings
+from .shard_index import Sample, list_samples
 from .transforms import Transform
 
-_INDEX = ".index.json"
-
-
-class Member(NamedTuple):
-    """A sample of a shard: where its image is, its size, and its class or caption."""
-
-    key: str
-    offset: int
-    length: int
-    width: int
-    height: int
-    label: int | None
-    caption: str | None
+_REMOTE = ("http:", "https:", "pipe:", "s3:", "gs:", "hf:", "az:")
+Shards = Sequence[tuple[Path, list[Sample]]]
 
 
 class ShardData(ImageData):
-    """The samples of shards."""
+    """The samples of shards.
+
+    Args:
+        default_caption: of samples without one.
+    """
 
     def __init__(
-        self, shards: Sequence[tuple[Path, list[Member]]], sizes: Sequence[Size], transform: Transform
+        self, shards: Shards, sizes: Sequence[Size], transform: Transform, default_caption: str | None = None
     ) -> None:
         super().__init__(transform)
-        self._places = [(path, member) for path, members in shards for member in members]
-        self._sizes = sizes
-        self.groups = [len(members) for _, members in shards]
+        samples = [sample for _, of_shard in shards for sample in of_shard]
+        self._paths, self._sizes = [path for path, _ in shards], sizes
+        self.groups = [len(of_shard) for _, of_shard in shards]
+        self._ends = np.cumsum(self.groups)
+        self._keys = PackedStrings(sample.key for sample in samples)
+        self._places = np.array([(sample.offset, sample.length) for sample in samples], dtype=np.int64)
+        self._labels = _labels(samples)
+        self._captions = _captions(samples, default_caption)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._keys)
 
     def read(self, index: int) -> Image.Image:
-        path, member = self._places[index]
-        with path.open("rb") as file:
-            file.seek(member.offset)
-            with Image.open(io.BytesIO(file.read(member.length))) as image:
-                image.load()
-                return image
+        offset, length = self._places[index].tolist()
+        with self._path(index).open("rb") as file:
+            file.seek(offset)
+            return open_image(io.BytesIO(file.read(length)))
 
     def target(self, index: int) -> tuple[int | None, str | None]:
-        member = self._places[index][1]
-        return member.label, member.caption
+        label = None if self._labels is None else int(self._labels[index])
+        return label, None if self._captions is None else self._captions[index]
 
     def name(self, index: int) -> str:
-        path, member = self._places[index]
-        return f"{path}/{member.key}"
+        return f"{self._path(index)}/{self._keys[index]}"
 
     def sizes(self) -> Sequence[Size]:
         return self._sizes
+
+    def _path(self, index: int) -> Path:
+        return self._paths[int(np.searchsorted(self._ends, index, side="right"))]
+
+
+def _labels(samples: Sequence[Sample]) -> np.ndarray | None:
+    """Where all have one."""
+    labels = [sample.label for sample in samples if sample.label is not None]
+    return np.array(labels, dtype=np.int32) if len(labels) == len(samples) else None
+
+
+def _captions(samples: Sequence[Sample], default: str | None) -> PackedStrings | None:
+    """Where all have one."""
+    captions = [default if sample.caption is None else sample.caption for sample in samples]
+    present = [caption for caption in captions if caption is not None]
+    return PackedStrings(present) if len(present) == len(samples) else None
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -79,7 +90,10 @@ def find_shards(pattern: str) -> list[Path]:
         ImportError: webdataset is missing.
         ValueError: none, or some that are not there.
     """
+    if pattern.startswith(_REMOTE):
+        raise ValueError(f"data.path {pattern} is not on a disk: images are read in any order. Download the shards.")
     if Path(pattern).is_dir():
+        check_folder(Path(pattern))
         found = sorted(Path(pattern).glob("*.tar"))
     else:
         found = [Path(name) for name in require("webdataset.shardlists").expand_urls(pattern)]
@@ -90,68 +104,49 @@ def find_shards(pattern: str) -> list[Path]:
     return found
 
 
-def list_members(path: Path) -> list[Member]:
-    """The samples of a shard, in its order; the list is kept beside it, if the folder can be written to.
+def read_shards(pattern: str) -> Shards:
+    """The shards of a pattern or folder, and their samples.
 
     Raises:
-        ValueError: not a tar file, or one without images.
+        ImportError: webdataset is missing.
+        ValueError: shards that are not there, damaged, or without images.
     """
-    index = path.with_name(path.name + _INDEX)
-    stamp = [path.stat().st_size, path.stat().st_mtime_ns]
-    if index.is_file():
-        kept = json.loads(index.read_text("utf-8"))
-        if kept["stamp"] == stamp:
-            return [Member(*entry) for entry in kept["members"]]
-    members = _scan(path)
-    if os.access(path.parent, os.W_OK):
-        with atomic_path(index) as part:
-            part.write_text(json.dumps({"stamp": stamp, "members": members}), "utf-8")
-    return members
+    return [(path, list_samples(path)) for path in find_shards(pattern)]
 
 
-def _scan(path: Path) -> list[Member]:
-    split = require("webdataset.tariterators").base_plus_ext
-    samples: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for entry in archive:
-                key, extension = split(entry.name)
-                if entry.isfile() and key is not None:
-                    _add(samples.setdefault(key, {}), archive, entry, f".{extension.lower()}")
-    except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"{path} is not a tar file that can be read ({error}). Get it again.") from error
-    found = [_member(key, sample) for key, sample in samples.items() if "image" in sample]
-    if not found:
-        raise ValueError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}).")
-    return found
+def check_labels(shards: Shards, num_classes: int) -> None:
+    """Raises ValueError unless every sample has a class of the network."""
+    named = [(f"{path}/{sample.key}", sample.label) for path, samples in shards for sample in samples]
+    missing = [name for name, label in named if label is None]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(named)} samples have no class: {shorten_list(missing, 3)}. Each needs a number in "
+            'a .cls file, or {"label": 5} in a .json file.'
+        )
+    outside = [f"{name} ({label})" for name, label in named if not 0 <= (label or 0) < num_classes]
+    if outside:
+        raise ValueError(
+            f"{len(outside)} of {len(named)} samples have a class outside of the network's 0 to {num_classes - 1}: "
+            f"{shorten_list(outside, 3)}. Set model.params.num_classes."
+        )
 
 
-def _add(sample: dict[str, Any], archive: tarfile.TarFile, entry: tarfile.TarInfo, suffix: str) -> None:
-    if suffix in SUFFIXES:
-        sample["image"] = (entry.offset_data, entry.size)
-        sample["size"] = _image_size(archive, entry)
-    elif suffix in (".cls", ".txt", ".json"):
-        content = archive.extractfile(entry)
-        assert content is not None
-        sample[suffix] = content.read()
+def captions_of(shards: Shards, default: str | None = None) -> list[str]:
+    """The caption of each sample.
+
+    Raises:
+        ValueError: samples without one, if there is no default.
+    """
+    named = [(f"{path}/{sample.key}", sample.caption) for path, samples in shards for sample in samples]
+    missing = [name for name, caption in named if caption is None]
+    if missing and default is None:
+        raise ValueError(
+            f"{len(missing)} of {len(named)} samples have no caption: {shorten_list(missing, 3)}. Each needs a .txt "
+            'file, or {"caption": "a cat"} in a .json file; or set a default caption.'
+        )
+    return [default or "" if caption is None else caption for _, caption in named]
 
 
-def _image_size(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> tuple[int, int]:
-    """Width and height; 0 of an image that is broken, which is reported when it is read."""
-    try:
-        content = archive.extractfile(entry)
-        assert content is not None
-        with Image.open(content) as image:
-            return image.size
-    except OSError:
-        return 0, 0
-
-
-def _member(key: str, sample: dict[str, Any]) -> Member:
-    about = json.loads(sample[".json"]) if ".json" in sample else {}
-    label = sample[".cls"].decode() if ".cls" in sample else about.get("label", about.get("cls"))
-    caption = sample[".txt"].decode("utf-8", "replace") if ".txt" in sample else about.get("caption", about.get("text"))
-    return Member(
-        key, *sample["image"], *sample["size"], None if label is None else int(label),
-        None if caption is None else str(caption).strip(),
-    )  # fmt: skip
+def image_sizes(shards: Shards) -> list[Size]:
+    """Height and width of each image."""
+    return [(s.height, s.width) for s in itertools.chain.from_iterable(samples for _, samples in shards)]

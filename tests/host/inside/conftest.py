@@ -18,7 +18,9 @@ EXTRAS = (
     "nodes_model_merging",
     "nodes_chroma_radiance",
     "nodes_mask",
+    "nodes_train",
 )
+NEWER_EXTRAS = ("nodes_dataset",)
 
 
 def pytest_addoption(parser):
@@ -31,12 +33,13 @@ def pytest_configure(config):
     import kit
 
     kit.PACK, kit.OUT = config.getoption("pack"), config.getoption("out")
-    (kit.OUT / "models" / "diffusion_models").mkdir(parents=True, exist_ok=True)
+    for folder in ("models/diffusion_models", "temp", "input"):
+        (kit.OUT / folder).mkdir(parents=True, exist_ok=True)
     nodes = start_comfyui(kit.OUT)
     import comfy
 
     extras = Path(comfy.__path__[0]).parent / "comfy_extras"
-    for name in EXTRAS:
+    for name in (*EXTRAS, *(name for name in NEWER_EXTRAS if (extras / f"{name}.py").exists())):
         asyncio.run(nodes.load_custom_node(str(extras / f"{name}.py"), module_parent="comfy_extras"))
     kit.LOADED = asyncio.run(nodes.load_custom_node(str(kit.PACK)))
 
@@ -55,6 +58,7 @@ def start_comfyui(base):
 
     folder_paths.set_output_directory(str(base / "output"))
     folder_paths.set_temp_directory(str(base / "temp"))
+    folder_paths.set_input_directory(str(base / "input"))
     folder_paths.models_dir = str(base / "models")
     folder_paths.folder_names_and_paths["diffusion_models"][0].insert(0, str(base / "models" / "diffusion_models"))
     import nodes
