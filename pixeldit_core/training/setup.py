@@ -63,6 +63,7 @@ class Setup:
         """The network with its loss, as the engine wraps it."""
         repa = self.config.objective.repa
         teacher = load_teacher(repa.encoder, device, repa.encoder_size) if repa is not None else None
+        torch.manual_seed(self.config.engine.seed)  # of what is new beside the model, and of a LoRA's dropout
         self.model.network.requires_grad_(True)
         if self.config.lora is not None:
             add_lora(self.model, self.config.lora, self.config.engine.seed)
