@@ -12,7 +12,7 @@ from pixeldit_core.checkpoints.save import write
 from pixeldit_core.cli import main
 from pixeldit_core.training.config import AverageConfig
 from pixeldit_core.training.ema import Averages
-from pixeldit_core.training.power_ema import beta, fit, gamma_of, inner_product, length_of
+from pixeldit_core.training.power_ema import beta, fit, gamma_of, inner_product, length_of, reachable_lengths
 from pixeldit_core.training.snapshots import find_snapshots, reconstruct, write_snapshot
 
 STEPS = 4000
@@ -60,16 +60,66 @@ def test_inner_products_are_integrals():
     assert math.isfinite(inner_product(1e7, 500.0, 2e7, 300.0))
 
 
+def profiles(every, last=STEPS, lengths=(0.05, 0.1)):
+    """Times and exponents of a run's snapshots."""
+    times = list(range(every, last + 1, every))
+    return times * len(lengths), [gamma_of(length) for length in lengths for _ in times]
+
+
 @pytest.mark.parametrize(
     "every, length, error", [(100, 0.07, 1e-3), (100, 0.15, 1e-3), (250, 0.07, 2e-3), (250, 0.15, 5e-3)]
 )
 def test_snapshots_of_two_lengths_make_any_other(weight, every, length, error):
-    steps = list(range(every, STEPS + 1, every))
-    short, long = tracked(weight, 0.05), tracked(weight, 0.1)
-    shares, left = fit(steps * 2, [gamma_of(0.05)] * len(steps) + [gamma_of(0.1)] * len(steps), STEPS, gamma_of(length))
-    made = np.dot(shares, [series[step - 1] for series in (short, long) for step in steps])
-    assert abs(made - tracked(weight, length)[-1]) < error
+    shares, left = fit(*profiles(every), STEPS, gamma_of(length))
+    kept = np.concatenate([tracked(weight, each)[every - 1 :: every] for each in (0.05, 0.1)])
+    assert abs(np.dot(shares, kept) - tracked(weight, length)[-1]) < error
     assert left < 0.01 and sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+# from 40 snapshots: length, error of its profile, and of the average in standard deviations of the weight
+REACHED = [(0.03, 0.008, 7e-4), (0.07, 7e-4, 4e-5), (0.15, 0.0016, 3e-5), (0.2, 0.0043, 2e-4), (0.25, 0.027, 5e-3)]
+
+
+@pytest.mark.parametrize("length, profile_error, error", REACHED)
+@pytest.mark.parametrize("last", [STEPS, 2000])
+def test_the_error_of_the_profile_bounds_that_of_the_average(weight, length, profile_error, error, last):
+    times, gammas = profiles(100, last)
+    shares, left = fit(times, gammas, last, gamma_of(length))
+    kept = np.concatenate([tracked(weight, each)[99:last:100] for each in (0.05, 0.1)])
+    expected = tracked(weight, length)[last - 1]
+    distance, seen = abs(np.dot(shares, kept) - expected), weight[:last]
+    # the bound of Cauchy and Schwarz: nothing on top of it for steps that are discrete
+    norm = inner_product(last, gamma_of(length), last, gamma_of(length)) ** 0.5
+    assert distance <= left * norm * np.linalg.norm(seen - seen.mean())
+    if last == STEPS:
+        assert left < profile_error and distance < error * weight.std()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 40])
+@pytest.mark.parametrize("length", [0.04, 0.07, 0.15, 0.25])
+def test_weights_that_never_moved_keep_their_size(count, length):
+    assert sum(fit(*profiles(STEPS // count), STEPS, gamma_of(length))[0]) == pytest.approx(1, abs=1e-11)
+
+
+def test_a_stored_average_is_itself():
+    times, gammas = profiles(100)
+    shares, error = fit(times, gammas, times[-1], gammas[-1])
+    assert shares[-1] == pytest.approx(1) and np.abs(shares[:-1]).max() < 1e-8 and error < 1e-6
+
+
+def test_a_thousand_snapshots_are_no_trouble():
+    shares, error = fit(*profiles(2000, 1_000_000), 1_000_000, gamma_of(0.07))
+    assert len(shares) == 1000 and error < 1e-5 and np.linalg.norm(shares) < 1
+
+
+def test_more_snapshots_reach_more_lengths():
+    short, long = reachable_lengths(*profiles(STEPS), STEPS, 0.1)
+    assert 0.03 < short < 0.05 and 0.1 < long < 0.13
+    shorter, longer = reachable_lengths(*profiles(100), STEPS, 0.1)
+    assert shorter < 0.02 and longer > 0.25
+    for length in (shorter, longer):
+        assert fit(*profiles(100), STEPS, gamma_of(length))[1] <= 0.1
+    assert reachable_lengths([STEPS / 2], [gamma_of(0.1)], STEPS, 0.1) is None
 
 
 def test_too_few_snapshots_are_told_by_the_error_of_the_profile():
