@@ -123,7 +123,7 @@ def _sum(snapshots: list[Snapshot], weights: list[float]) -> dict[str, Tensor]:
         for snapshot, own in zip(snapshots, shapes, strict=True):
             if own != shapes[-1]:
                 raise ValueError(
-                    f"{snapshot.path} is of another network than {snapshots[-1].path.name}. Move those of one elsewhere."
+                    f"{snapshot.path} is of another network than {snapshots[-1].path.name}. Move one's away."
                 )
         return {name: _weighted(files, weights, name) for name in sorted(shapes[-1])}
 

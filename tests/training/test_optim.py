@@ -36,16 +36,37 @@ def test_a_cosine_falls_to_its_lowest_rate_and_a_constant_does_not():
     assert learning_rate_at(0, OptimConfig(learning_rate=2.0, warmup=4), 10) == 0.5
 
 
+def test_a_fall_starts_after_the_warm_up():
+    config = OptimConfig(learning_rate=1.0, schedule="linear", warmup=4)
+    assert [learning_rate_at(step, config, 8) for step in range(9)] == [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert learning_rate_at(7, OptimConfig(learning_rate=1.0, schedule="cosine", warmup=8), 8) == 1
+    assert learning_rate_at(7, OptimConfig(learning_rate=1.0, schedule="linear", decay=0.0), 8) == 1
+
+
+def test_the_bundled_models_rate_bit_for_bit():
+    config = OptimConfig(learning_rate=3e-3, schedule="linear", warmup=50, decay=0.4)
+    for step in range(3401):
+        rate = 3e-3 * max(0.0, min(1.0, (step + 1) / 50, (3400 - step) / (0.4 * 3400)))
+        assert learning_rate_at(step, config, 3400) == rate
+
+
 @pytest.mark.golden
-def test_cosines_are_those_of_the_reference_program():
-    """Without its quirks: a first step that is not warmed up, and a rise after the end."""
-    cases = find_golden("60_schedules", "pixelhdm").case["lr"]
-    for warmup, case in ((4, cases[0]), (0, cases[1])):
-        spec, expected = case["spec"], case["lr_used_at_each_optimizer_step"]
-        assert (spec["lr_scheduler"], spec["warmup_steps"]) == ("cosine", warmup)
-        config = OptimConfig(learning_rate=1e-3, schedule="cosine", min_learning_rate=spec["min_lr"])
-        found = [learning_rate_at(step, config, 10 - warmup) for step in range(11 - warmup)]
-        assert found == pytest.approx(expected[warmup:11], abs=1e-12)
+def test_rates_are_those_of_the_reference_program():
+    """Without its quirks: the first step is not warmed up, so that the warm-up comes one step late and the plateau at
+    its end is a step shorter; and after the end, the cosine rises again."""
+    warm, plain, *_, constant = find_golden("60_schedules", "pixelhdm").case["lr"]
+    assert warm["spec"]["warmup_steps"] == 4 and plain["spec"]["warmup_steps"] == 0
+    config = OptimConfig(learning_rate=1e-3, schedule="cosine", warmup=4, min_learning_rate=1e-5)
+    found = [learning_rate_at(step, config, 10) for step in range(14)]
+    expected = warm["lr_used_at_each_optimizer_step"]
+    assert expected[1:5] == pytest.approx(found[:4], abs=1e-12) and found[4] == 1e-3
+    assert expected[5:11] == pytest.approx(found[5:11], abs=1e-12) and found[10:] == [1e-5] * 4
+    config = OptimConfig(learning_rate=1e-3, schedule="cosine")
+    found = [learning_rate_at(step, config, 10) for step in range(11)]
+    assert plain["lr_used_at_each_optimizer_step"][:11] == pytest.approx(found, abs=1e-12)
+    assert constant["spec"]["lr_scheduler"] == "constant"
+    found = [learning_rate_at(step, OptimConfig(learning_rate=2e-4), 4) for step in range(4)]
+    assert constant["lr_used_at_each_optimizer_step"] == found
 
 
 def test_only_matrices_of_blocks_are_muons(network):
