@@ -1,5 +1,6 @@
 """Optimizers and learning rates."""
 
+import copy
 import math
 
 import pytest
@@ -82,9 +83,77 @@ def test_weight_decay_is_for_matrices_unless_asked_for_everything(network):
     names = {id(p): name for name, p in network.named_parameters()}
     kept = {names[id(p)] for p in adamw.param_groups[1]["params"]}
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.01, 0.0]
-    assert all("embed" in name or "norm" in name or name.endswith("bias") for name in kept) and kept
+    assert "y_embedder.embedding_table.weight" in kept and "final_layer.linear.bias" in kept
+    assert all("norm" in name or name.endswith("bias") for name in kept - {"y_embedder.embedding_table.weight"})
     (adamw,) = build_optimizers(network, OptimConfig(weight_decay=0.01, decay_norms=True))
     assert len(adamw.param_groups) == 1 and len(adamw.param_groups[0]["params"]) == len(names)
+
+
+@pytest.mark.parametrize(
+    "variant, kept, decayed",
+    [
+        ("PixelDiT-T2I", ["y_pos_embedding"], ["pixel_embedder.proj.weight", "y_embedder.proj.weight"]),
+        ("PixelHDM-small", [], ["patch_embed.proj_down.weight", "time_embed.mlp.0.weight"]),
+        ("mmpixeldit-tiny/4-mnist", ["class_registers", "pixel_pos_embedding"], ["to_pixel_patch.0.weight"]),
+        ("pixeldit-tiny/4-mnist", ["class_embed.weight"], ["up_conv.weight", "time_mlp.1.weight"]),
+    ],
+)
+def test_tables_do_not_decay_and_layers_named_after_embeddings_do(variant, kept, decayed):
+    network = pc.build_model(pc.VARIANTS[variant].family, variant).network.requires_grad_(True)
+    (adamw,) = build_optimizers(network, OptimConfig(weight_decay=0.01))
+    names = {id(p): name for name, p in network.named_parameters()}
+    for group, expected in zip(adamw.param_groups, (decayed, kept), strict=True):
+        assert {names[id(p)] for p in group["params"]} >= set(expected)
+    assert sum(len(group["params"]) for group in adamw.param_groups) == len(names)
+
+
+def test_the_bundled_models_optimizers_bit_for_bit(network):
+    """Three steps against the optimizers that the two bundled models were trained with."""
+    trained = copy.deepcopy(network)
+    matrices, others = [], []
+    for name, parameter in trained.named_parameters():
+        (matrices if parameter.ndim == 2 and "_blocks." in name else others).append(parameter)
+    expected = [
+        torch.optim.Muon(matrices, 3e-3, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, 3e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+    ]
+    actual = build_optimizers(network, OptimConfig(optimizer="muon", learning_rate=3e-3, betas=(0.9, 0.99)))
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        for a, b in zip(network.parameters(), trained.parameters(), strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        for optimizer in (*actual, *expected):
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), trained.parameters(), strict=True))
+
+
+def test_nothing_to_train_is_refused_and_muon_may_have_no_matrix(network):
+    with pytest.raises(ValueError, match=r"no weight of the network is to be trained; check lora.targets"):
+        build_optimizers(network.requires_grad_(False), OptimConfig())
+    network.final_layer.requires_grad_(True)
+    (adamw,) = build_optimizers(network, OptimConfig(optimizer="muon"))
+    assert isinstance(adamw, torch.optim.AdamW)
+    network.requires_grad_(False)
+    network.patch_blocks[0].attn.qkv.weight.requires_grad_(True)
+    (muon,) = build_optimizers(network, OptimConfig(optimizer="muon"))
+    assert isinstance(muon, torch.optim.Muon)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"learning_rate": -1e-3}, "learning_rate is at least"),
+        ({"learning_rate": math.nan}, "learning_rate is at least"),
+        ({"learning_rate": math.inf}, "learning_rate is at least"),
+        ({"learning_rate": 1e-4, "min_learning_rate": 1e-3}, "learning_rate is at least min_learning_rate"),
+        ({"decay": 1.5}, "decay is a share of the run"),
+        ({"warmup": -1}, "warmup a number of steps"),
+    ],
+)
+def test_rates_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**values)
 
 
 def test_parameters_that_are_not_trained_have_no_optimizer(network):
