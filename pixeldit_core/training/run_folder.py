@@ -122,8 +122,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if needed > free:
             raise ValueError(
-                f"the run keeps {keep} checkpoints of {state_bytes / 1e6:,.1f} MB and one while it is written; the disk "
-                f"of {self.path} has {free / 1e6:,.1f} MB. Lower engine.keep, or name another folder: --out."
+                f"the run keeps {keep} checkpoints of {state_bytes / 1e6:,.1f} MB and one while it is written; the "
+                f"disk of {self.path} has {free / 1e6:,.1f} MB. Lower engine.keep, or name another folder: --out."
             )
 
 
