@@ -3,6 +3,7 @@
 import templates_classes
 import templates_families
 import templates_text
+import templates_training
 from graph import OUT
 
 if __name__ == "__main__":
@@ -15,3 +16,4 @@ if __name__ == "__main__":
     templates_text.inpaint()
     templates_families.digits()
     templates_families.pixelhdm()
+    templates_training.train_loras()

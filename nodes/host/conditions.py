@@ -56,9 +56,9 @@ class ClassLabels(comfy.conds.CONDRegular):
         # While it samples, ComfyUI computes no gradients. Its training takes any images of the data set for a batch.
         if torch.is_grad_enabled() and len(self.cond.unique()) > 1 and (len(self.cond) > batch_size or in_training()):
             raise ValueError(
-                f"this conditioning has {len(self.cond)} classes, and Train LoRA cannot tell which image has which. Connect "
-                "one class for all images; or one PixelDiT Class Label per image, in the order of the images, joined "
-                "by Conditioning (Combine)."
+                f"this conditioning has {len(self.cond)} classes, and Train LoRA cannot tell which image has which. "
+                "Connect one class for all images; or one PixelDiT Class Label per image, in the order of the images, "
+                "joined by Conditioning (Combine)."
             )
         return super().process_cond(batch_size, **options)
 

@@ -92,10 +92,12 @@ class Engine:
         """Move to the device, wrap for several processes; builds optimizers and averages.
 
         Raises:
-            ValueError: Muon with sharded weights.
+            ValueError: Muon or a LoRA with sharded weights.
         """
         if self.is_sharded and self.config.optim.optimizer == "muon":
             raise ValueError("Muon needs whole matrices, and FSDP shards them: choose optim.optimizer=adamw, or DDP.")
+        if self.is_sharded and self.config.lora is not None:
+            raise ValueError("a LoRA needs little memory and trains with DDP, not FSDP: leave --use_fsdp out.")
         self._ddp.find_unused_parameters = loss.may_leave_out_parameters
         optimizers = build_optimizers(loss, self.config.optim)
         wrapped, *prepared = self.accelerator.prepare(loss, *optimizers)

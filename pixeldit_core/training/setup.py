@@ -47,8 +47,9 @@ class Setup:
 
     @property
     def state_bytes(self) -> int:
-        """Of the float32 weights."""
-        return sum(4 * parameter.numel() for parameter in self.model.network.parameters())
+        """Of the float32 weights that are trained."""
+        trained = [parameter for parameter in self.model.network.parameters() if parameter.requires_grad]
+        return sum(4 * parameter.numel() for parameter in trained)
 
     def order(self, rank: int, world_size: int) -> GlobalBatchSampler:
         """The order of the images, as one process sees it."""
