@@ -61,6 +61,7 @@ class Engine:
         )
         self.micro_batch = config.engine.micro_batch
         self._is_fitted = False
+        self.is_broken = False  # the weights are not finite: nothing of them may be saved
         self._ahead: tuple[Tensor, tuple[Batch, Draws]] | None = None
 
     @property
@@ -206,7 +207,7 @@ class Engine:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        self.averages.update(self.weights(), step + 1)
+        self.is_broken = not self.averages.update(self.weights(), step + 1)
 
     def _after_out_of_memory(self, error: RuntimeError, rows: int) -> None:
         """Halve the micro-batch, or raise the error again."""

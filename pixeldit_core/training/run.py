@@ -113,15 +113,17 @@ class Run:
 
     def _check_skipped(self, result: StepResult) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if result.skipped else 0
-        if self.skipped_in_a_row < self.config.engine.max_skipped:
+        if self.skipped_in_a_row < self.config.engine.max_skipped and not self.engine.is_broken:
             return
+        problem = (
+            f"the loss or a gradient was not finite (NaN or infinity) in {self.skipped_in_a_row} steps in a row, up to "
+            f"step {self.step}; none of them changed the weights"
+        )
+        if self.engine.is_broken:
+            problem = f"weights are not finite (NaN or infinity) after step {self.step}; the averages do not have them"
         saved = self.folder.steps()
         kept = f"The state after step {saved[-1]} is in {self.folder.path}" if saved else "No state was saved yet"
-        raise ValueError(
-            f"the loss or a gradient was not finite (NaN or infinity) in {self.skipped_in_a_row} steps in a row, up to "
-            f"step {self.step}; none of them changed the weights. {kept}. Lower optim.learning_rate, or lengthen "
-            "optim.warmup."
-        )
+        raise ValueError(f"{problem}. {kept}. Lower optim.learning_rate, or lengthen optim.warmup.")
 
     def _stop(self) -> None:
         if not self.folder.checkpoint(self.step).exists():
