@@ -122,5 +122,10 @@ def _labels(model: Model, names: Sequence[str], shown: Sequence[str]) -> dict[st
 
 
 def _settings(config: TrainConfig, model: Model) -> SamplingSettings | None:
-    """Sampling settings of the checkpoints: the recipe's, or those of the start."""
-    return model.settings if config.settings is None else SamplingSettings.from_dict(config.settings)
+    """Sampling settings of the checkpoints: the recipe's, or those of the start; at the size of the run."""
+    if config.settings is not None:
+        return SamplingSettings.from_dict(config.settings)
+    size = config.data.size
+    if size is None or size in model.spec.trained_sizes:
+        return model.settings
+    return dataclasses.replace(model.spec.settings_for(size), size=size)

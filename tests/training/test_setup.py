@@ -4,7 +4,7 @@ import pytest
 import torch
 from factories import tiny_model
 from torch import nn
-from training_runs import config_of, same_state, state_of, train, write_images
+from training_runs import PARAMS, config_of, same_state, state_of, train, write_images
 
 import pixeldit_core as pc
 from pixeldit_core.training import setup
@@ -48,3 +48,12 @@ def test_a_lora_with_dropout_is_of_the_seed_whatever_was_drawn_before(sections, 
         config = config_of(images, **values, lora={"rank": 2, "alpha": 2.0, "dropout": 0.3})
         states.append(state_of(train(config, tmp_path / str(before)), 3))
     assert same_state(*states)
+
+
+def test_checkpoints_are_sampled_at_the_size_of_the_run(sections):
+    images, values = sections
+    for size, expected in (([16, 16], (16, 16)), ([24, 32], (24, 32))):
+        found = set_up(config_of(images, **values | {"data": {"size": size}})).model.spec
+        assert found.default_size == expected and found.settings.steps == 4
+    new = set_up(config_of(images, model={"params": {**PARAMS}}, engine=ENGINE)).model.spec
+    assert new.default_size == (16, 16) and new.settings.cfg == pc.SETTINGS["imagenet256-epoch320"].cfg
