@@ -8,7 +8,7 @@ from typing import Any
 from graph import Graph, Node, enlarge, label, loader, note, sampler, save_image
 
 NAVY, AMBER = 0x101D5C, 0xFFD9A0
-STEPS, RATE, RANK = 1200, 0.001, 8
+STEPS, RATE, RANK = 1500, 0.002, 8
 TITLE, OLDER = "PixelDiT Train LoRA", "PixelDiT Train LoRA (older ComfyUI)"
 
 
@@ -80,7 +80,7 @@ def train(graph: Graph, form: Form, model: dict, images: dict, condition: tuple[
     linked = {"steps": "INT"} if form.steps_is_widget else {}
     graph.add(Node(form.save, (1860, 370), (340, 110), sockets, [], widgets, linked=linked), lora=lora, steps=steps)
     sockets = [("model", "MODEL"), ("lora", "LORA_MODEL")]
-    load = Node("LoraModelLoader", (1860, 620), (340, 110), sockets, [("model", "MODEL")], list(form.strength))
+    load = Node("LoraModelLoader", (1860, 570), (340, 110), sockets, [("model", "MODEL")], list(form.strength))
     return graph.add(load, model=(model, 0), lora=lora)
 
 
@@ -88,44 +88,46 @@ def train_lora(form: Form) -> None:
     graph = Graph()
     graph.scale = 0.48
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "0-11", (0, 220)), model=(model, 0))
+    classes = graph.add(label("0: hot-air balloon", "0-11, 0-11, 0-11", (0, 220)), model=(model, 0))
     settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
-    conditions = {"positive": (classes, 0), "negative": (classes, 1)}
 
-    def sampled(seed: int, pos: tuple[int, int], source: dict, title: str) -> dict:
+    def sampled(seed: int, pos: tuple[int, int], source: dict, classes: dict, title: str) -> dict:
         node = sampler(seed, "checkpoint default", settings, pos)
         node.title = title
-        return graph.add(node, model=(source, 0), **conditions)
+        return graph.add(node, model=(source, 0), positive=(classes, 0), negative=(classes, 1))
 
-    seen = sampled(1, (400, 0), model, "Images to learn from")
+    seen = sampled(5, (400, 0), model, classes, "Images to learn from")
     images = new_look(graph, (seen, 0), (800, 0))
     patched = train(graph, form, model, images, (classes, 1))
-    before = sampled(2, (2260, 0), model, "Before")
-    after = sampled(2, (2260, 620), patched, "After: the same seed")
+    shown = graph.add(label("0: hot-air balloon", "0-11", (1860, 760)), model=(model, 0))
+    before = sampled(1, (2260, 0), model, shown, "Before")
+    after = sampled(1, (2260, 620), patched, shown, "After: the same seed")
     preview = Node("PreviewImage", (800, 560), (640, 560), [("images", "IMAGE")], title="The look to learn")
     graph.add(preview, images=(images, 0))
     for source, name, y in ((before, "before", 0), (after, "after", 620)):
         scale = graph.add(enlarge((2640, y)), image=(source, 0))
         graph.add(save_image(f"PixelDiT/train-lora-{name}", (2640, y + 130), (460, 410)), images=(scale, 0))
-    graph.add(note(START, (0, 460), (340, 370), "Start here"))
+    graph.add(note(START, (0, 460), (340, 420), "Start here"))
     graph.add(note(f"{OWN}\n\n{form.versions}", (400, 600), (340, 560), "Your own images"))
     graph.save(form.title)
 
 
 START = (
-    "## Press Run\n\nThe small bundled model learns a new look as a LoRA, with nothing to download: it generates twelve images, "
+    "## Press Run\n\nThe small bundled model learns a new look as a LoRA, with nothing to download: it generates images, "
     "ComfyUI's nodes give them two colors, **Train LoRA** trains on them, and the same seed is sampled *before* and "
-    f"*after*. {STEPS} steps take one to three minutes on a CPU.\n\nThe LoRA is saved in `output/loras`; copy it to "
-    "`models/loras` for **PixelDiT LoRA** or Load LoRA. To train longer, choose it as *existing_lora*."
+    f"*after*. {STEPS} steps take one to three minutes on a CPU. (The loss jumps: each step is one image at a random "
+    "time.)\n\nThe LoRA is saved in `output/loras`; copy it to `models/loras` for **PixelDiT LoRA** or Load LoRA. To "
+    "train longer, choose it there as *existing_lora*."
 )
 OWN = (
-    "## Your own images\n\n* Put them into a folder in `ComfyUI/input` and load them with *Load Image Dataset from "
-    "Folder*, all at one size that the model accepts; connect them to **PixelDiT Encode**.\n* **positive**: for a look, the "
-    "*null* output as here; for a subject, *positive* of a PixelDiT Class Label of its class. For several classes: one PixelDiT "
-    "Class Label per image, in the order of the images, joined by Conditioning (Combine).\n* **batch_size**: keep 1. ComfyUI "
-    "calls the model with batch x batch images; **grad_accumulation_steps** gives larger batches for less.\n* **learning_rate**: "
-    "0.0001 to 0.0005 for large models. **training_dtype**: *bf16* on a GPU, with *gradient_checkpointing* on.\n* Text-to-image: "
-    "connect *positive* of PixelDiT Text Prompt, or *Make Training Dataset* with a caption for each image."
+    "## Your own images\n\n* Put them into a folder in `ComfyUI/input`, load them with *Load Image Dataset from Folder*, all "
+    "at one size that the model accepts, and connect them to **PixelDiT Encode**.\n* **positive**: for a look, the *null* "
+    "output as here; for a subject, *positive* of a PixelDiT Class Label of its class. For several classes: one PixelDiT "
+    "Class Label per image, in the order of the images, joined by Conditioning (Combine).\n* **batch_size**: keep 1. "
+    "ComfyUI calls the model with batch x batch images; **grad_accumulation_steps** gives larger batches for less.\n"
+    "* **learning_rate**: 0.0001 to 0.0005 for large models. **training_dtype**: *bf16* on a GPU, with "
+    "*gradient_checkpointing* on.\n* Text-to-image: connect *positive* of PixelDiT Text Prompt, or a caption for each image "
+    "from ComfyUI's data set nodes."
 )
 
 

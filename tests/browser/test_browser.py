@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from host.comfyui import ROOT, find_hosts
-from host.server import PACK, Server, running
+from host.server import PACK, TITLES, Server, running, titles
 
 HOSTS = find_hosts()
 DRIVE = Path(__file__).parent / "drive.js"
-TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 # templates that need no download, with the name and number of the pictures that they save
 RUNS = {
@@ -78,7 +77,7 @@ def expected_widgets(server: Server, node: dict) -> dict:
             options = spec[1] if len(spec) > 1 else {}
             if isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
                 names.append(name)
-                if options.get("control_after_generate"):
+                if options.get("control_after_generate") or name == "seed":  # the page adds one of its own to each seed
                     names.append("control_after_generate")
                 if options.get("image_upload"):
                     names.append("upload")  # the page's own button
@@ -87,6 +86,8 @@ def expected_widgets(server: Server, node: dict) -> dict:
 
 @pytest.mark.parametrize("title", TITLES)
 def test_a_workflow_opens_as_meant(server: Server, title: str, tmp_path: Path) -> None:
+    if title not in titles(server):
+        pytest.skip("this ComfyUI has another generation of the training nodes")
     found = drive(server, title, tmp_path, "run" if title in RUNS else "open")
     graph = json.loads((ROOT / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
     ours = [error for error in found["errors"] if PACK in error]  # old pages stumble over settings of their own

@@ -17,6 +17,9 @@ from host.comfyui import ROOT, Host
 
 BUNDLED = "pixeldit-drawings-64.safetensors"
 PACK = "ComfyUI-PixelDiT"
+TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+# templates for one generation of ComfyUI's training nodes each, and a node that only this one has
+FORMS = {"PixelDiT Train LoRA": "SaveLoRA", "PixelDiT Train LoRA (older ComfyUI)": "SaveLoRANode"}
 
 
 class Server:
@@ -61,6 +64,12 @@ class Server:
                 return entry
             time.sleep(0.2)
         raise TimeoutError(f"prompt {prompt_id} did not end:\n{self.log[-3000:]}")
+
+
+def titles(server: Server) -> list[str]:
+    """The templates that are for this ComfyUI."""
+    known = set(server.get("/object_info"))
+    return [title for title in TITLES if FORMS.get(title, "PixelDiTLoader") in known]
 
 
 @contextlib.contextmanager
