@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import comfy.ldm.common_dit
+import comfy.model_management
 import comfy.patcher_extension
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Adapter:
         **conds: Any,
     ) -> Tensor:
         """x [B,C,H,W] of any size, timesteps = t in [0,1] -> [B,C,H,W], the velocity along sigma = 1 - t."""
+        if torch.is_grad_enabled():  # samplers look at each step; Train LoRA of older versions does not
+            comfy.model_management.throw_exception_if_processing_interrupted()
         options = transformer_options or {}
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)

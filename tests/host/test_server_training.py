@@ -80,7 +80,7 @@ def test_the_template_trains_and_changes_the_images(server: Server, template: di
     assert len(list((server.base / "temp").rglob("*.png"))) == 37  # the images to learn from, and the loss
     (server.base / "models" / "loras").mkdir(exist_ok=True)
     lora.rename(server.base / "models" / "loras" / lora.name)
-    graph = prompt(label={"classes": "0-11"}, seed=2, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
+    graph = prompt(label={"classes": "0-11"}, seed=1, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
     graph["3"]["inputs"]["model"] = ["6", 0]
     graph["6"] = {
         "class_type": "PixelDiTLoRA",
@@ -118,7 +118,7 @@ def test_a_folder_of_images_is_a_data_set(server: Server, template: dict[str, An
     graph = json.loads(json.dumps(template))
     (encode,) = (key for key, node in graph.items() if node["class_type"] == "PixelDiTEncode")
     kind = "LoadImageDataSetFromFolder" if lists else "LoadImageSetFromFolderNode"
-    graph["100"] = {"class_type": kind, "inputs": {"folder": "own"}}
+    graph["100"] = {"class_type": kind, "inputs": {"folder": "own"} | ({} if lists else {"resize_method": "None"})}
     graph[encode]["inputs"]["pixels"] = ["100", 0]
     graph["101"] = {
         "class_type": "PixelDiTClassLabel",

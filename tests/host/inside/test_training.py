@@ -60,13 +60,13 @@ class Stop(Exception):
     pass
 
 
-def stopping(model, error, calls):
-    """A clone whose third network call raises, and counts its calls."""
+def stopping(model, stop, calls):
+    """A clone whose third network call is stopped, and counts its calls."""
 
     def wrapper(apply_model, arguments):
         calls.append(1)
         if len(calls) == 3:
-            raise error
+            stop()
         return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
 
     model = model.clone()
@@ -74,19 +74,24 @@ def stopping(model, error, calls):
     return model
 
 
+def fail():
+    raise Stop
+
+
 def test_a_model_is_unharmed_by_training_that_ends_midway():
     import comfy.model_management as mm
 
+    ways = ((fail, Stop), (mm.interrupt_current_processing, mm.InterruptProcessingException))  # the button in the page
     for name in ("class", "pixelhdm"):
         subject = subjects()[name]()
         network = subject.model.model.diffusion_model
         before, state = sampled(subject), {key: value.clone() for key, value in network.state_dict().items()}
         first = train(subject, steps=4)
-        for error in (Stop(), mm.InterruptProcessingException()):
+        for stop, error in ways:
             for checkpointing in (False, True):
                 calls = []
-                broken = Subject(stopping(subject.model, error, calls), *subject[1:])
-                with pytest.raises(type(error)):
+                broken = Subject(stopping(subject.model, stop, calls), *subject[1:])
+                with pytest.raises(error):
                     train(broken, gradient_checkpointing=checkpointing)
                 assert len(calls) == 3
                 close(sampled(subject), before, 0.0)
