@@ -86,7 +86,7 @@ def train(graph: Graph, form: Form, model: dict, images: dict, condition: tuple[
 
 def train_lora(form: Form) -> None:
     graph = Graph()
-    graph.scale = 0.48
+    graph.scale = 0.6
     model = graph.add(loader())
     classes = graph.add(label("0: hot-air balloon", "0-11, 0-11, 0-11", (0, 220)), model=(model, 0))
     settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
@@ -101,14 +101,14 @@ def train_lora(form: Form) -> None:
     patched = train(graph, form, model, images, (classes, 1))
     shown = graph.add(label("0: hot-air balloon", "0-11", (1860, 760)), model=(model, 0))
     before = sampled(1, (2260, 0), model, shown, "Before")
-    after = sampled(1, (2260, 620), patched, shown, "After: the same seed")
+    after = sampled(1, (2260, 800), patched, shown, "After: the same seed")
     preview = Node("PreviewImage", (800, 560), (640, 560), [("images", "IMAGE")], title="The look to learn")
     graph.add(preview, images=(images, 0))
-    for source, name, y in ((before, "before", 0), (after, "after", 620)):
+    for source, name, y in ((before, "before", 0), (after, "after", 800)):
         scale = graph.add(enlarge((2640, y)), image=(source, 0))
         graph.add(save_image(f"PixelDiT/train-lora-{name}", (2640, y + 130), (460, 410)), images=(scale, 0))
     graph.add(note(START, (0, 460), (340, 420), "Start here"))
-    graph.add(note(f"{OWN}\n\n{form.versions}", (400, 600), (340, 560), "Your own images"))
+    graph.add(note(f"{OWN}\n\n{form.versions}", (400, 800), (340, 560), "Your own images"))
     graph.save(form.title)
 
 
