@@ -22,6 +22,8 @@ examples:
       what a checkpoint contains, or why it cannot be loaded
   python -m pixeldit_core convert trained.ckpt small.safetensors --dtype bf16
       the averaged weights of a training checkpoint, as a small file
+  python -m pixeldit_core train recipes/toy-digits.yaml
+      train a network; docs/training.md has the recipes, and an example with your own images
 
 "python -m pixeldit_core COMMAND --help" shows all options.
 """

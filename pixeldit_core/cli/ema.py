@@ -15,8 +15,9 @@ examples:
       runs/animals/model-ema-0.100.safetensors
   python -m pixeldit_core ema runs/animals --length 0.05 --step 20000 --out short.safetensors --dtype fp16
 
-The length is the standard deviation of the average's profile, relative to the length of the run: 0.05 averages about
-the last eighth, 0.15 about the last half (arXiv 2312.02696). Runs whose recipe has average.power keep what this needs.
+The length is the standard deviation of the average's profile, relative to the steps up to there: 0.05 averages mostly
+over the last seventh of them, 0.1 over the last third (arXiv 2312.02696). Runs whose recipe has average.power keep what
+this needs.
 """
 
 
@@ -33,23 +34,25 @@ def add_command(commands: Any, **options: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("--length", type=float, required=True, metavar="L", help="above 0 and below 0.28, such as 0.1")
     parser.add_argument("--step", type=int, metavar="N", help="a step with snapshots (default: the last)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: RUN/model-ema-LENGTH.safetensors)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: RUN/model-ema-LENGTH[-STEP].safetensors)")
     parser.add_argument(
         "--dtype", type=dtype_option("fp32", "bf16", "fp16"), metavar="fp32|bf16|fp16", help="precision (default: fp32)"
     )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct; returns the exit status."""
-    from ..training.run_folder import RunFolder
+    from ..training.run_folder import RunFolder, step_name
     from ..training.snapshots import reconstruct
 
-    out = options.out or options.folder / f"model-ema-{options.length:.3f}.safetensors"
+    end = "" if options.step is None else f"-{step_name(options.step)}"
+    out = options.out or options.folder / f"model-ema-{options.length:.3f}{end}.safetensors"
+    if out.exists() and not options.force:
+        raise ValueError(f"{out} exists. Add --force to replace it, or give another name.")
     made = reconstruct(RunFolder(options.folder).snapshots, options.length, out, options.step, options.dtype)
     sys.stdout.write(
         f"{made.path}\nlength {options.length:g} at step {made.step}, from {made.count} snapshots; "
         f"error of the profile {made.error:.1%}\n"
     )
-    if made.error > 0.1:
-        sys.stderr.write("The snapshots are too far apart for this length: lower average.snapshot_every.\n")
     return 0

@@ -13,7 +13,10 @@ from .loss import Batch
 
 
 class BatchMaker:
-    """Makes the batches of one model."""
+    """Makes the batches of one model.
+
+    No copy to the device waits for what it computes: the next rows are prepared meanwhile.
+    """
 
     def __init__(self, model: Model, texts: TextStates | None) -> None:
         self.texts = texts
@@ -23,9 +26,10 @@ class BatchMaker:
     def __call__(self, rows: Loaded, device: torch.device) -> tuple[Batch, Draws]:
         """Rows on the CPU -> batch and draws on a device."""
         pixels = rows.pixels.to(device, non_blocking=True)
-        image = (pixels / 255 - self.mean.to(device)) / self.std.to(device)
+        mean, std = _to((self.mean, self.std), device)
+        image = (pixels / 255 - mean) / std
         null = None if self.texts is None else _to(self.texts.null, device)
-        batch = Batch(image, _to(self._condition(rows), device), null, rows.weights.to(device))
+        batch = Batch(image, _to(self._condition(rows), device), null, *_to((rows.weights,), device))
         return batch, draw(rows.seeds, image.shape[1:], device)
 
     def _condition(self, rows: Loaded) -> tuple[Tensor, ...]:
@@ -37,4 +41,4 @@ class BatchMaker:
 
 
 def _to(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
-    return tuple(part.to(device) for part in parts)
+    return tuple(part.to(device, non_blocking=True) for part in parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -14,9 +14,9 @@ from .config import EngineConfig
 
 
 def transformer_blocks(network: nn.Module) -> dict[str, nn.Module]:
-    """The patch and pixel blocks of a network of any family, by name: they are what its lists of modules hold."""
-    lists = {name: module for name, module in network.named_modules() if isinstance(module, nn.ModuleList)}
-    return {f"{name}.{key}": block for name, module in lists.items() for key, block in module.named_children()}
+    """The patch and pixel blocks of a network of any family, by name: they are what its own lists of modules hold."""
+    lists = {name: child for name, child in network.named_children() if isinstance(child, nn.ModuleList)}
+    return {f"{name}.{key}": block for name, blocks in lists.items() for key, block in blocks.named_children()}
 
 
 def apply_engine_config(network: nn.Module, config: EngineConfig, backend: str = "inductor") -> None:
@@ -26,18 +26,16 @@ def apply_engine_config(network: nn.Module, config: EngineConfig, backend: str =
     """
     for block in transformer_blocks(network).values():
         if config.activation_checkpointing:
-            block.forward = _checkpointed(block.forward)
+            block.forward = MethodType(_recomputed, block)  # a method: a copy of the block has one of its own
         if config.compile == "blocks":
             block.compile(backend=backend)
     if config.compile == "whole":
         network.compile(backend=backend)
 
 
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def recomputed(*arguments: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*arguments, **options)
-        return checkpoint(forward, *arguments, use_reentrant=False, **options)
-
-    return recomputed
+def _recomputed(block: nn.Module, *arguments: Any, **options: Any) -> Any:
+    """The forward of a block's class, whose intermediates are computed again in the backward pass."""
+    forward = functools.partial(type(block).forward, block)
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -110,6 +111,12 @@ class OptimConfig(Section):
     decay: float = 1.0  #                            share of the run, at its end, in which cosine or linear falls
     min_learning_rate: float = 0.0
     max_grad_norm: float | None = 1.0  #             None = no clipping
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_learning_rate <= self.learning_rate < math.inf:
+            raise ValueError("learning_rate is at least min_learning_rate, and neither is negative or infinite")
+        if not 0 <= self.decay <= 1 or self.warmup < 0:
+            raise ValueError("decay is a share of the run, from 0 to 1, and warmup a number of steps, at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..atomic import atomic_path
 
 _SIZE = (900, 500)
-_LEFT, _TOP, _RIGHT, _BOTTOM = 80, 50, 870, 450  # of the plot, in pixels
+_LEFT, _TOP, _RIGHT, _BOTTOM = 80, 50, 860, 450  # of the plot, in pixels
 _SCALE = 2  # drawn larger, then reduced: smooth lines
 _INK, _GRID, _RAW, _SMOOTH = (40, 44, 52), (226, 229, 234), (176, 200, 232), (28, 92, 190)
 
@@ -27,7 +27,7 @@ def draw_loss_curve(rows: Sequence[Mapping[str, str]], path: Path, title: str = 
     points = np.array([pair for pair in pairs if math.isfinite(pair[1])]).reshape(-1, 2)
     image = Image.new("RGB", (_SIZE[0] * _SCALE, _SIZE[1] * _SCALE), "white")
     draw = ImageDraw.Draw(image)
-    _text(draw, (_LEFT, 16), title or "loss", 18)
+    _text(draw, (_LEFT, 16), f"{title}: loss" if title else "loss", 18)
     if len(points):
         _plot(draw, points)
     else:
@@ -39,45 +39,56 @@ def draw_loss_curve(rows: Sequence[Mapping[str, str]], path: Path, title: str = 
 def _plot(draw: ImageDraw.ImageDraw, points: np.ndarray) -> None:
     steps, losses = points[:, 0], points[:, 1]
     smooth = _running_mean(losses)
-    low, high = _range(losses, smooth)
-    logarithmic = low > 0 and high / low > 8
-    first, last = steps[0], max(steps[-1], steps[0] + 1)
+    low, high, logarithmic = _range(losses, smooth)
+    last = max(steps[-1], 1.0)
 
     def place(step: float, loss: float) -> tuple[float, float]:
-        share = (math.log(loss / low) / math.log(high / low)) if logarithmic else (loss - low) / (high - low)
-        across = (step - first) / (last - first)
-        return _LEFT + across * (_RIGHT - _LEFT), _BOTTOM - min(max(share, 0.0), 1.02) * (_BOTTOM - _TOP)
+        loss = min(max(loss, low), high)
+        share = math.log(loss / low) / math.log(high / low) if logarithmic else (loss - low) / (high - low)
+        return _LEFT + step / last * (_RIGHT - _LEFT), _BOTTOM - share * (_BOTTOM - _TOP)
 
     for value in _log_ticks(low, high) if logarithmic else _ticks(low, high):
-        _, y = place(first, value)
+        _, y = place(0, value)
         _line(draw, [(_LEFT, y), (_RIGHT, y)], _GRID, 1)
-        _text(draw, (_LEFT - 10, y - 9), f"{value:.4g}", 14, anchor="ra")
-    for value in _ticks(first, last):
-        x, _ = place(value, high)
-        _line(draw, [(x, _BOTTOM), (x, _BOTTOM + 5)], _INK, 1)
-        _text(draw, (x, _BOTTOM + 10), f"{value:,.0f}", 14, anchor="ma")
+        _text(draw, (_LEFT - 10, y), f"{value:.6g}", 14, anchor="rm")
+    for value in _ticks(0, last):
+        if value == round(value):
+            x, _ = place(value, high)
+            _line(draw, [(x, _BOTTOM), (x, _BOTTOM + 5)], _INK, 1)
+            _text(draw, (x, _BOTTOM + 10), f"{value:,.0f}", 14, anchor="ma")
     _line(draw, [(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], _INK, 1)
-    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 2000)).astype(int))
-    lowest = low if logarithmic else -math.inf
     for values, color, width in ((losses, _RAW, 1), (smooth, _SMOOTH, 2)):
-        _line(draw, [place(float(steps[i]), max(float(values[i]), lowest)) for i in keep], color, width)
-    _text(draw, (_RIGHT, 18), f"step {steps[-1]:,.0f}: {smooth[-1]:.4f}", 16, anchor="ra")
+        _line(draw, [place(*pair) for pair in _thinned(steps, values)], color, width)
+    _text(draw, (_RIGHT, 18), f"step {steps[-1]:,.0f}: {smooth[-1]:.4g}", 16, anchor="ra")
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Over a window of a fortieth of the run."""
-    width = max(1, len(values) // 40)
+    """Over a thirtieth of the run, or five values, around each."""
+    half = max(min(5, len(values) // 5), len(values) // 30) // 2
     total = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
+    at = np.arange(len(values))
+    starts, ends = np.maximum(0, at - half), np.minimum(len(values), at + half + 1)
     return (total[ends] - total[starts]) / (ends - starts)
 
 
-def _range(losses: np.ndarray, smooth: np.ndarray) -> tuple[float, float]:
-    """What the axis shows: all of the mean, and all values but the one percent that stand out."""
-    low, high = min(losses.min(), smooth.min()), max(np.quantile(losses, 0.99), smooth.max())
+def _thinned(steps: np.ndarray, values: np.ndarray, most: int = 1000) -> list[tuple[float, float]]:
+    """The points, or the least and the largest of each of `most` parts of the run, so that no spike is lost."""
+    if len(values) <= 2 * most:
+        return list(zip(steps.tolist(), values.tolist(), strict=True))
+    kept = set()
+    for part in np.array_split(np.arange(len(values)), most):
+        kept |= {int(part[values[part].argmin()]), int(part[values[part].argmax()])}
+    return [(float(steps[index]), float(values[index])) for index in sorted(kept)]
+
+
+def _range(losses: np.ndarray, smooth: np.ndarray) -> tuple[float, float, bool]:
+    """What the axis shows: all of the mean, and all values but the 1 % that stand out; whether it is logarithmic."""
+    low, high = float(min(losses.min(), smooth.min())), float(max(np.quantile(losses, 0.99), smooth.max()))
+    if low > 0 and high / low > 8:
+        margin = (high / low) ** 0.04
+        return low / margin, high * margin, True
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return float(low - margin if low - margin > 0 or low <= 0 else low * 0.9), float(high + margin)
+    return low - margin, high + margin, False
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -89,10 +100,11 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
+    """Some round numbers for each power of ten, or only some powers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [
-        value for power in powers for value in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= value <= high
-    ]
+    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
+    every = math.ceil(len(powers) / 8)
+    return [f * 10.0**power for power in powers[::every] for f in factors if low <= f * 10.0**power <= high]
 
 
 def _line(

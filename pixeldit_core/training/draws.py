@@ -38,7 +38,7 @@ def draw(seeds: Tensor, shape: Sequence[int], device: torch.device | str) -> Dra
         on_cpu.manual_seed(mix(seed, _NUMBERS))
         normal[row : row + 1].normal_(generator=on_cpu)
         uniform[row].uniform_(generator=on_cpu)
-    return Draws(noise, normal.to(device), uniform.to(device))
+    return Draws(noise, normal.to(device, non_blocking=True), uniform.to(device, non_blocking=True))
 
 
 def mix(seed: int, stream: int) -> int:

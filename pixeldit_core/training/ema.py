@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,12 +31,19 @@ class Averages:
         return next(iter({**self.decays, **self.power}.values()))
 
     @torch.no_grad()
-    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """After optimizer step number `step`, counted from 1; call it for finite weights only."""
+    def update(self, weights: Mapping[str, Tensor], step: int) -> bool:
+        """After optimizer step number `step`, counted from 1.
+
+        Returns False, with all averages as they were, if a weight is not finite: finite gradients can make such weights
+        where the learning rate is far too high. Finding out reads the weights once and waits once for the device.
+        """
+        if not _all_finite(weights):
+            return False
         for decay, average in self.decays.items():
             _lerp(average, weights, 1 - decay)
         for length, average in self.power.items():
             _lerp(average, weights, 1 - beta(gamma_of(length), step))
+        return True
 
     def state_dict(self) -> Tensors:
         """All averages in one dictionary, each under a name of its own."""
@@ -54,6 +62,9 @@ class Averages:
             missing = sorted(tensors.keys() ^ expected.keys())
             raise KeyError(f"{len(missing)} averages are missing or unknown, such as {missing[0]}")
         for name, tensor in expected.items():
+            if tensor.shape != tensors[name].shape:  # before any changes; copy_ would broadcast
+                raise RuntimeError(f"{name} is {list(tensors[name].shape)}, expected {list(tensor.shape)}")
+        for name, tensor in expected.items():
             tensor.copy_(_distribute(tensors[name], tensor))
 
     def _named(self) -> list[tuple[str, Tensors]]:
@@ -66,6 +77,12 @@ def _copy(weights: Mapping[str, Tensor]) -> Tensors:
         name: tensor.detach().to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.detach().clone()
         for name, tensor in weights.items()
     }
+
+
+def _all_finite(weights: Mapping[str, Tensor]) -> bool:
+    floating = [tensor.detach() for tensor in weights.values() if tensor.is_floating_point()]
+    norm: Any = torch.nn.utils.get_total_norm(floating)
+    return bool((norm.full_tensor() if hasattr(norm, "full_tensor") else norm).isfinite())
 
 
 def _lerp(average: Tensors, weights: Mapping[str, Tensor], share: float) -> None:

@@ -61,6 +61,7 @@ class Engine:
         )
         self.micro_batch = config.engine.micro_batch
         self._is_fitted = False
+        self.is_broken = False  # the weights are not finite: nothing of them may be saved
         self._ahead: tuple[Tensor, tuple[Batch, Draws]] | None = None
 
     @property
@@ -92,10 +93,12 @@ class Engine:
         """Move to the device, wrap for several processes; builds optimizers and averages.
 
         Raises:
-            ValueError: Muon with sharded weights.
+            ValueError: Muon or a LoRA with sharded weights.
         """
         if self.is_sharded and self.config.optim.optimizer == "muon":
             raise ValueError("Muon needs whole matrices, and FSDP shards them: choose optim.optimizer=adamw, or DDP.")
+        if self.is_sharded and self.config.lora is not None:
+            raise ValueError("a LoRA needs little memory and trains with DDP, not FSDP: leave --use_fsdp out.")
         self._ddp.find_unused_parameters = loss.may_leave_out_parameters
         optimizers = build_optimizers(loss, self.config.optim)
         wrapped, *prepared = self.accelerator.prepare(loss, *optimizers)
@@ -134,10 +137,10 @@ class Engine:
         parameters = [p for p in self.loss.parameters() if p.requires_grad]
         limit = self.config.optim.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        self._prepare_ahead(ahead())  # before anything waits for the device
         names = list(sums)
-        flags = torch.tensor([float(stop())], device=self.device)
+        flags = torch.full((1,), float(stop()), device=self.device)
         totals = self.accelerator.reduce(torch.cat([torch.stack([*sums.values()]), flags]), "sum")
-        self._prepare_ahead(ahead())
         *values, stops, grad_norm = torch.cat([totals, _whole(norm).reshape(1).to(totals)]).tolist()
         total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
         finite = math.isfinite(total) and math.isfinite(grad_norm)
@@ -150,7 +153,7 @@ class Engine:
     def _gradients(self, loaded: Loaded, step: int) -> dict[str, Tensor]:
         """Backward of the whole share; this process's part of each part of the loss."""
         self.loss.train()
-        images = self.accelerator.reduce(loaded.weights.sum().to(self.device), "sum")
+        images = self.accelerator.reduce(loaded.weights.sum().to(self.device, non_blocking=True), "sum")
         sums: dict[str, Tensor] = {}
         share = loaded.split(self.micro_batch or len(loaded.seeds))
         for number, rows in enumerate(share):
@@ -204,7 +207,7 @@ class Engine:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        self.averages.update(self.weights(), step + 1)
+        self.is_broken = not self.averages.update(self.weights(), step + 1)
 
     def _after_out_of_memory(self, error: RuntimeError, rows: int) -> None:
         """Halve the micro-batch, or raise the error again."""

@@ -52,13 +52,13 @@ def frequency_loss(predicted: Tensor, target: Tensor, config: FrequencyConfig) -
         difference = to_ycbcr(difference)
     blocks = (math.ceil(height / BLOCK), math.ceil(width / BLOCK))
     tables = [jpeg_weights(config.quality, chroma=ycbcr and channel > 0) for channel in range(difference.shape[1])]
-    weights = torch.stack(tables).to(difference).repeat(1, *blocks)[:, :height, :width]
+    weights = torch.stack(tables).to(difference, non_blocking=True).repeat(1, *blocks)[:, :height, :width]
     return config.weight * (weights * block_dct(difference).square()).flatten(1).mean(1)
 
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
     """[B, 3, H, W] -> the same shape, without offsets."""
-    return torch.einsum("dc,bchw->bdhw", rgb.new_tensor(_YCBCR), rgb)
+    return torch.einsum("dc,bchw->bdhw", torch.tensor(_YCBCR).to(rgb, non_blocking=True), rgb)
 
 
 def block_dct(x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def block_dct(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     x = F.pad(x, (0, -width % BLOCK, 0, -height % BLOCK), mode="reflect")
     blocks = x.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))  # [B, C, rows, 8, columns, 8]
-    matrix = dct_matrix().to(x)
+    matrix = dct_matrix().to(x, non_blocking=True)
     blocks = torch.einsum("ij,bcrjsk,lk->bcrisl", matrix, blocks, matrix)
     return blocks.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .. import __version__
 from ..atomic import atomic_path
 from ..model import Model
 from .blocks import transformer_blocks
@@ -21,8 +23,11 @@ _ADAPTER = "default"
 _PREFIX = "diffusion_model."  # of ComfyUI's key style, which peft's names of the two matrices follow
 
 
-def add_lora(model: Model, config: LoraConfig) -> None:
+def add_lora(model: Model, config: LoraConfig, seed: int = 0) -> None:
     """Put trainable pairs beside the matrices of the blocks; everything else is frozen.
+
+    Args:
+        seed: of the first matrix of each pair; the second starts at 0.
 
     Raises:
         ImportError: peft is missing.
@@ -33,7 +38,9 @@ def add_lora(model: Model, config: LoraConfig) -> None:
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
     )
-    peft.inject_adapter_in_model(settings, model.network, adapter_name=_ADAPTER)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, model.network, adapter_name=_ADAPTER)
     for name, parameter in model.network.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
@@ -59,13 +66,25 @@ def write_lora(tensors: Mapping[str, Tensor], path: Path, config: LoraConfig, or
     """Write the pairs of a network, named as `Loss.weights` names them, as one `.safetensors` file.
 
     Keys are `diffusion_model.<module>.lora_A.weight`, `lora_B.weight` and `alpha`. Written atomically.
+
+    Args:
+        origin: what it was made from, for the metadata.
+
+    Raises:
+        ValueError: the file cannot be written.
     """
     written: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         module = name.partition(".lora_")[0]
         written[_PREFIX + name.replace(f".{_ADAPTER}.", ".")] = tensor.detach().cpu().contiguous()
         written[f"{_PREFIX}{module}.alpha"] = torch.tensor(config.alpha)
-    metadata = {"format": "pt", "pixeldit_lora": json.dumps({"rank": config.rank, "alpha": config.alpha, **origin})}
-    with atomic_path(path) as part:
-        save_file(written, part, metadata)
+    about = {"rank": config.rank, "alpha": config.alpha, "version": __version__, **origin}
+    try:
+        with atomic_path(path) as part:
+            save_file(written, part, {"format": "pt", "pixeldit_lora": json.dumps(about)})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} could not be written ({error}). No partial file was left. Free space on the disk, or choose "
+            "another folder."
+        ) from error
     return path

@@ -46,7 +46,7 @@ def integer_times(
     Standard normal numbers [B] choose entries of `integer_table`.
     """
     index = (TABLE_SIZE * torch.sigmoid(mean + std * normal)).long().clamp(max=TABLE_SIZE - 1)
-    sigmas, network_times = (table.to(normal.device)[index] for table in integer_table(timeshift))
+    sigmas, network_times = (table.to(normal.device, non_blocking=True)[index] for table in integer_table(timeshift))
     return 1 - sigmas, network_times
 
 
@@ -82,7 +82,7 @@ def drop_condition(condition: Parts, null: Parts, dropped: Tensor) -> Parts:
         condition, null = _same_length(condition, null)
     columns = dropped.unbind(1) if dropped.ndim == 2 else [dropped] * len(condition)
     return tuple(
-        torch.where(column.view(-1, *[1] * (part.ndim - 1)), empty.to(part), part)
+        torch.where(column.view(-1, *[1] * (part.ndim - 1)), empty.to(part, non_blocking=True), part)
         for part, empty, column in zip(condition, null, columns, strict=True)
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,12 +36,12 @@ def beta(gamma: float, step: int) -> float:
     return (1 - 1 / step) ** (gamma + 1)
 
 
-def inner_product(time_a: float, gamma_a: float, time_b: float, gamma_b: float) -> float:
+def inner_product(time_a: Any, gamma_a: Any, time_b: Any, gamma_b: Any) -> Any:
     """The integral of the product of two normalized profiles, that end at their times (algorithm 3).
 
-    Each is (gamma + 1) tau^gamma / time^(gamma + 1) up to its time and 0 after it.
+    Each is (gamma + 1) tau^gamma / time^(gamma + 1) up to its time and 0 after it. Numbers, or arrays that broadcast.
     """
-    early = min(time_a, time_b)
+    early = np.minimum(time_a, time_b)
     exponent = gamma_a + gamma_b + 1
     scale = (gamma_a + 1) * (gamma_b + 1) / exponent
     # as ratios: powers of the times themselves overflow
@@ -50,13 +51,41 @@ def inner_product(time_a: float, gamma_a: float, time_b: float, gamma_b: float) 
 def fit(times: Sequence[float], gammas: Sequence[float], time: float, gamma: float) -> tuple[list[float], float]:
     """Weights of snapshots (time and gamma of each) whose sum of profiles is closest to another profile.
 
+    Least squares with the weights summing to 1, so that weights of the network that never moved keep their size: with
+    many snapshots they sum to 1 by themselves, with few the optimum would shrink the network by some percent.
+
+    Discrete steps add no error: an average made with `beta` is the integral over its profile of weights that stay
+    constant during each step.
+
     Returns:
-        the weights, by least squares, and the error of the sum: root mean square, relative to the profile.
+        the weights, and the error of the sum: root mean square, relative to the profile.
     """
-    pairs = list(zip(times, gammas, strict=True))
-    products = np.array([[inner_product(*a, *b) for b in pairs] for a in pairs])
-    target = np.array([inner_product(*a, time, gamma) for a in pairs])
-    weights = np.linalg.lstsq(products, target, rcond=None)[0]
-    square = inner_product(time, gamma, time, gamma)
-    left = square - 2 * weights @ target + weights @ products @ weights
-    return weights.tolist(), math.sqrt(max(left, 0.0) / square)
+    weights, errors = _fit(times, gammas, time, np.array([gamma]))
+    return weights[:, 0].tolist(), float(errors[0])
+
+
+def reachable_lengths(
+    times: Sequence[float], gammas: Sequence[float], time: float, error: float
+) -> tuple[float, float] | None:
+    """The shortest and longest average at `time` that snapshots give with at most this error; None = none."""
+    lengths = np.geomspace(0.005, 0.279, 100)
+    _, errors = _fit(times, gammas, time, np.array([gamma_of(length) for length in lengths]))
+    reached = lengths[errors <= error]
+    return (float(reached[0]), float(reached[-1])) if len(reached) else None
+
+
+def _fit(
+    times: Sequence[float], gammas: Sequence[float], time: float, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [snapshots, targets] and errors [targets] of several profiles that end at one time."""
+    at, exponents = np.array(times, float)[:, None] / time, np.array(gammas, float)[:, None]
+    products = inner_product(at, exponents, at.T, exponents.T)
+    projections = inner_product(at, exponents, 1.0, targets[None])
+    squares = inner_product(1.0, targets, 1.0, targets)
+    norms = np.sqrt(np.diag(products))[:, None]  # profiles of norm 1 make a better condition number
+    # minimum of the square under a constraint: its gradient is a multiple of that of the sum
+    system = np.block([[products / norms / norms.T, 1 / norms], [1 / norms.T, np.zeros((1, 1))]])
+    right = np.vstack([projections / norms, np.ones((1, len(targets)))])
+    weights = np.linalg.solve(system, right)[:-1] / norms
+    left = squares - 2 * (weights * projections).sum(0) + (weights * (products @ weights)).sum(0)
+    return weights, np.sqrt(np.maximum(left, 0.0) / squares)

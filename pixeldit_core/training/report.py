@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..checkpoints.inspect import inspect_checkpoint
-from ..families import VARIANTS, build_network, find_family
+from ..families import VARIANTS, build_network
 from ..model import Model, build_model
 from ..sampling import check_size
 from ..sizes import Size
@@ -15,7 +14,7 @@ from .config import EngineConfig, ModelConfig, TrainConfig
 from .data.open import find_buckets, open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .memory import Estimate, estimate
-from .start import find_params
+from .start import planned_spec
 
 RATE = 400e12  # FLOP/s in bfloat16 that a large network sustains on a GPU of the H100 class
 GPUS = (24e9, 80e9)  # bytes of memory
@@ -33,27 +32,6 @@ def describe_run(config: TrainConfig) -> str:
     found = estimate(spec, config, size)
     rows = _network(config, spec, size, found) | _memory(config, found) | _length(config, spec, size)
     return f"{config.title or 'a run'}\n{_table(rows | _work(config, found))}"
-
-
-def planned_spec(config: ModelConfig) -> ModelSpec:
-    """The model of a recipe, without weights; as declared where the checkpoint to start from is not there yet.
-
-    Raises:
-        ValueError: it names no network, an unknown one, or only a checkpoint that is not there.
-    """
-    declared = config.family is not None and bool(config.params or config.variant)
-    if config.start is not None and not (declared and _is_missing(config.start)):
-        info = inspect_checkpoint(config.start)
-        if info.spec is None:
-            raise ValueError(f"model.start {config.start} cannot be trained: {info.refused}")
-        return info.spec
-    if not declared:
-        raise ValueError(
-            "the recipe does not say which network to train: set model.family and model.variant or model.params, or "
-            "model.start to a checkpoint."
-        )
-    family = find_family(config.family or "")
-    return ModelSpec(family, find_params(family, config))
 
 
 def _is_missing(start: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from .batches import BatchMaker
@@ -42,7 +43,8 @@ class Run:
         self.monitor: Monitor | None = None
         if engine.is_main:
             folder.clear_parts()
-            folder.check_space(3 * setup.state_bytes, self.config.engine.keep)
+            averages = len(self.config.average.decays) + len(self.config.average.power)
+            folder.check_space((3 + averages) * setup.state_bytes, self.config.engine.keep)  # AdamW keeps two of each
             write_recipe(self.config, folder.recipe)
 
     def train(self) -> None:
@@ -111,15 +113,17 @@ class Run:
 
     def _check_skipped(self, result: StepResult) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if result.skipped else 0
-        if self.skipped_in_a_row < self.config.engine.max_skipped:
+        if self.skipped_in_a_row < self.config.engine.max_skipped and not self.engine.is_broken:
             return
+        problem = (
+            f"the loss or a gradient was not finite (NaN or infinity) in {self.skipped_in_a_row} steps in a row, up to "
+            f"step {self.step}; none of them changed the weights"
+        )
+        if self.engine.is_broken:
+            problem = f"weights are not finite (NaN or infinity) after step {self.step}; the averages do not have them"
         saved = self.folder.steps()
         kept = f"The state after step {saved[-1]} is in {self.folder.path}" if saved else "No state was saved yet"
-        raise ValueError(
-            f"the loss or a gradient was not finite (NaN or infinity) in {self.skipped_in_a_row} steps in a row, up to "
-            f"step {self.step}; none of them changed the weights. {kept}. Lower optim.learning_rate, or lengthen "
-            "optim.warmup."
-        )
+        raise ValueError(f"{problem}. {kept}. Lower optim.learning_rate, or lengthen optim.warmup.")
 
     def _stop(self) -> None:
         if not self.folder.checkpoint(self.step).exists():
@@ -130,12 +134,30 @@ class Run:
         )
 
     def save(self) -> None:
-        """The state to resume from, and the model files."""
+        """The state to resume from, and the model files.
+
+        Raises:
+            ValueError: they cannot be written; the state before is still there.
+        """
         notes: dict[str, Any] = {"images": len(self.setup.data), "batch_size": self.config.engine.batch_size}
-        self.engine.save(self.folder, self.step, notes)
-        write_models(self.engine, self.setup, self.folder, self.step)
-        if not self.config.average.snapshot_every:
-            write_snapshots(self.engine, self.setup, self.folder, self.step)
+        try:
+            self.engine.save(self.folder, self.step, notes)
+            write_models(self.engine, self.setup, self.folder, self.step)
+            if not self.config.average.snapshot_every:
+                write_snapshots(self.engine, self.setup, self.folder, self.step)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:  # torch has errors of its own
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: Exception) -> ValueError:
+        if self.engine.is_main:
+            self.folder.clear_parts()
+        saved = self.folder.steps()
+        kept = f"The state after step {saved[-1]} is in place" if saved else "No state was saved before"
+        reason = " ".join(str(error).split())[:200]
+        return ValueError(
+            f"{self.folder.path} could not be written to after step {self.step} ({reason}). {kept}: free space on the "
+            f"disk, or lower engine.keep, then go on with --resume {self.folder.path}."
+        )
 
     def _resume(self) -> int:
         """Load the newest state; its step."""

@@ -118,11 +118,12 @@ class RunFolder:
 
     def check_space(self, state_bytes: int, keep: int) -> None:
         """Raises ValueError unless the disk has room for the training states that are kept at once."""
-        needed, free = state_bytes * (keep + 1), shutil.disk_usage(self.path).free
+        needed = state_bytes * (keep + 1 - min(len(self.steps()), keep))
+        free = shutil.disk_usage(self.path).free
         if needed > free:
             raise ValueError(
-                f"the run keeps {keep} checkpoints of {state_bytes / 1e9:.1f} GB and one while it is written; the disk "
-                f"of {self.path} has {free / 1e9:.1f} GB. Lower engine.keep, or name another folder: --out."
+                f"the run keeps {keep} checkpoints of {state_bytes / 1e6:,.1f} MB and one while it is written; the "
+                f"disk of {self.path} has {free / 1e6:,.1f} MB. Lower engine.keep, or name another folder: --out."
             )
 
 

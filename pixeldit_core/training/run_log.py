@@ -72,8 +72,8 @@ def read_rows(path: Path) -> list[Row]:
     """The complete rows of a log; a last line that was cut off is left out."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
+    text = path.read_bytes().decode("utf-8", "replace").replace("\0", "")  # as a computer that lost power may leave
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
     return [row for row in rows if None not in row and None not in row.values() and _is_number(row.get("step"))]
 
 

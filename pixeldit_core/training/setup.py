@@ -47,8 +47,9 @@ class Setup:
 
     @property
     def state_bytes(self) -> int:
-        """Of the float32 weights."""
-        return sum(4 * parameter.numel() for parameter in self.model.network.parameters())
+        """Of the float32 weights that are trained."""
+        trained = [parameter for parameter in self.model.network.parameters() if parameter.requires_grad]
+        return sum(4 * parameter.numel() for parameter in trained)
 
     def order(self, rank: int, world_size: int) -> GlobalBatchSampler:
         """The order of the images, as one process sees it."""
@@ -63,9 +64,10 @@ class Setup:
         """The network with its loss, as the engine wraps it."""
         repa = self.config.objective.repa
         teacher = load_teacher(repa.encoder, device, repa.encoder_size) if repa is not None else None
+        torch.manual_seed(self.config.engine.seed)  # of what is new beside the model, and of a LoRA's dropout
         self.model.network.requires_grad_(True)
         if self.config.lora is not None:
-            add_lora(self.model, self.config.lora)
+            add_lora(self.model, self.config.lora, self.config.engine.seed)
         loss = Loss(self.model, self.config.objective, teacher)
         apply_engine_config(self.model.network, self.config.engine)
         return loss
@@ -77,11 +79,16 @@ def set_up(config: TrainConfig) -> Setup:
     Raises:
         ValueError: something about them is missing, or they do not fit together.
     """
+    if config.lora is not None and config.model.start is None:
+        raise ValueError(
+            "a LoRA needs a checkpoint to add to: set model.start, or train a whole network with lora=null."
+        )
     if config.lora is not None and config.average.power:
         raise ValueError("average.power makes whole checkpoints, and a LoRA is none: set average.power=[].")
     names = config.model.class_names or read_class_names(config.data)
     shown = [entry[0] for entry in imagenet_names()] if names and are_imagenet(names) else names
-    model = start_model(config.model, None if config.lora else shown, config.engine.seed)
+    wanted = None if config.lora else shown
+    model = start_model(config.model, wanted, config.engine.seed, keep_classes=config.lora is not None)
     model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
     labels = (
         _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}
@@ -115,5 +122,10 @@ def _labels(model: Model, names: Sequence[str], shown: Sequence[str]) -> dict[st
 
 
 def _settings(config: TrainConfig, model: Model) -> SamplingSettings | None:
-    """Sampling settings of the checkpoints: the recipe's, or those of the start."""
-    return model.settings if config.settings is None else SamplingSettings.from_dict(config.settings)
+    """Sampling settings of the checkpoints: the recipe's, or those of the start; at the size of the run."""
+    if config.settings is not None:
+        return SamplingSettings.from_dict(config.settings)
+    size = config.data.size
+    if size is None or size in model.spec.trained_sizes:
+        return model.settings
+    return dataclasses.replace(model.spec.settings_for(size), size=size)

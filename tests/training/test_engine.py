@@ -110,6 +110,20 @@ def test_a_learning_rate_that_diverges_ends_in_an_error_that_names_it(images, tm
         train(config, tmp_path)
 
 
+def test_weights_that_are_not_finite_are_never_saved(images, tmp_path, monkeypatch):
+    def spoil(original, self, batch, draws, step):
+        parts = original(self, batch, draws, step)
+        if step == 5:  # after the gradients' values are decided
+            self.network.final_layer.linear.bias.data.fill_(math.inf)
+        return parts
+
+    change_loss(monkeypatch, spoil)
+    with pytest.raises(ValueError, match=r"weights are not finite .* after step 6; .* The state after step 4 is in"):
+        train(config_of(images, engine=_ENGINE), tmp_path)
+    assert RunFolder(tmp_path).steps() == [4]
+    assert all(tensor.isfinite().all() for tensor in state_of(RunFolder(tmp_path), 4).values())
+
+
 def test_a_full_disk_leaves_the_state_before(images, whole, tmp_path, monkeypatch):
     original = engine_module.save_file
 
@@ -121,10 +135,10 @@ def test_a_full_disk_leaves_the_state_before(images, whole, tmp_path, monkeypatc
     config = config_of(images, engine=_ENGINE)
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "save_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match=r"No space left .* The state after step 4 is in place: free space"):
             train(config, tmp_path)
     run = RunFolder(tmp_path)
-    assert run.steps() == [4]
+    assert run.steps() == [4] and not list(run.checkpoints.glob(".*"))
     train(config, tmp_path, resume=True)
     assert same_state(state_of(run, 12), state_of(whole, 12))
     assert not list(run.checkpoints.glob(".*"))

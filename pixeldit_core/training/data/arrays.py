@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,20 @@ def read_cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     records = np.concatenate(raw).reshape(-1, _RECORD)
     _check_labels(folder, records[:, 0])
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
+
+
+def relabel(numbers: np.ndarray, labels: Mapping[str, int]) -> np.ndarray:
+    """Labels [N] of the files -> of the network.
+
+    Args:
+        labels: of each class name, in the order of the files' labels; empty = the same.
+
+    Raises:
+        ValueError: another number of class names.
+    """
+    if labels and len(labels) != len(MNIST_NAMES):
+        raise ValueError(f"the data has 10 classes, and model.class_names has {len(labels)} names: give 10, or none.")
+    return np.array([*labels.values()] if labels else range(10))[numbers]
 
 
 def _check_labels(path: Path, labels: np.ndarray) -> None:

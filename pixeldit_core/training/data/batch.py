@@ -57,16 +57,16 @@ class Loaded:
 
 
 def collate(examples: Sequence[Example]) -> Loaded:
-    """Rows of one size."""
+    """Rows of one size. A row of weight 0 repeats one of weight 1, which reports what is broken."""
     labels = [example.label for example in examples if example.label is not None]
     captions = [example.caption for example in examples if example.caption is not None]
     return Loaded(
         pixels=torch.stack([example.pixels for example in examples]),
-        labels=torch.tensor(labels) if labels else None,
-        captions=captions or None,
+        labels=torch.tensor(labels) if len(labels) == len(examples) else None,
+        captions=captions if len(captions) == len(examples) else None,
         seeds=torch.tensor([example.draw.seed for example in examples]),
-        weights=torch.tensor([example.draw.weight for example in examples]),
-        broken=[problem for example in examples for problem in example.broken],
+        weights=torch.tensor([example.draw.weight for example in examples], dtype=torch.float32),
+        broken=[problem for example in examples if example.draw.weight for problem in example.broken],
     )
 
 

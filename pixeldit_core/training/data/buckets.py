@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -34,14 +35,21 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     fitting = [(h, w) for h, w in buckets if h * w <= area]
     if fitting:
         return min(fitting, key=lambda b: 0.7 * abs(aspect - math.log(b[1] / b[0])) + 0.3 * (area - b[0] * b[1]) / area)
-    smallest = buckets[0][0] * buckets[0][1]
-    return min((b for b in buckets if b[0] * b[1] == smallest), key=lambda b: abs(aspect - math.log(b[1] / b[0])))
+    return nearest_aspect(size, [bucket for bucket in buckets if math.prod(bucket) == math.prod(buckets[0])])
 
 
-def nearest_buckets(sizes: Iterable[Size], buckets: Sequence[Size]) -> list[Size]:
-    """The bucket of each image; equal sizes are looked up once."""
-    known: dict[Size, Size] = {}
-    return [known[size] if size in known else known.setdefault(size, nearest_bucket(size, buckets)) for size in sizes]
+def nearest_aspect(size: Size, buckets: Sequence[Size]) -> Size:
+    """The bucket that is most like an image of (height, width) in shape; the first of an image of unknown size."""
+    height, width = size
+    if height <= 0 or width <= 0:
+        return buckets[0]
+    return min(buckets, key=lambda bucket: abs(math.log(width / height) - math.log(bucket[1] / bucket[0])))
+
+
+def nearest_buckets(sizes: Iterable[Size], buckets: Sequence[Size], *, by_aspect: bool = False) -> list[Size]:
+    """The bucket of each image: `nearest_bucket`, or `nearest_aspect` where all buckets have about one area."""
+    nearest = functools.cache(functools.partial(nearest_aspect if by_aspect else nearest_bucket, buckets=buckets))
+    return [nearest(size) for size in sizes]
 
 
 def arrange_batches(

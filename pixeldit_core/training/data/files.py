@@ -83,7 +83,8 @@ def header_size(source: Path | str | BinaryIO) -> Size:
     """Height and width, as it is shown; UNKNOWN for a broken file, which is reported when it is read."""
     try:
         with Image.open(source) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+            # Pillow turns TIFF files by itself
+            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:  # a decoder may raise anything
         return UNKNOWN

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
 from ...model import Model
+from ...sampling import check_size
 from ...sizes import Size
 from ...spec import ModelSpec
 from ...text import shorten_list
 from ..config import DataConfig
-from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist
+from .arrays import CIFAR10_NAMES, MNIST_NAMES, ArrayData, read_cifar10, read_mnist, relabel
 from .batch import ImageData
 from .buckets import bucket_sizes, nearest_buckets
 from .captions import CaptionData, read_captions
@@ -26,6 +28,7 @@ from .transforms import Transform
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_READERS = 16  # threads that read headers
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -36,7 +39,7 @@ def read_class_names(config: DataConfig) -> tuple[str, ...] | None:
         ValueError: a folder that is not there, or has no class folders.
     """
     if config.kind == "folder":
-        return tuple(class_folders(Path(config.path)))
+        return tuple(class_folders(_path(config)))
     return {"mnist": MNIST_NAMES, "cifar10": CIFAR10_NAMES}.get(config.kind)
 
 
@@ -58,7 +61,7 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
     _check_kind(config, model)
     fit = _Fit(config, model, size)
     transform = Transform(model.params.in_channels, config.crop, config.flip, fit.buckets is not None)
-    path = Path(config.path)
+    path = _path(config)
     if config.kind == "folder":
         files, sizes = fit.files(class_files(path, labels))
         return FolderData(files, sizes, transform)
@@ -74,7 +77,13 @@ def open_data(config: DataConfig, model: Model, size: Size, labels: Mapping[str,
         shards, sizes = fit.shards(shards)
         return ShardData(shards, sizes, transform, config.default_caption)
     images, numbers = read_mnist(path) if config.kind == "mnist" else read_cifar10(path)
-    return ArrayData(images, numbers, [size] * len(images), transform)
+    return ArrayData(images, relabel(numbers, labels), [size] * len(images), transform)
+
+
+def _path(config: DataConfig) -> Path:
+    if not config.path:
+        raise ValueError("data.path is not set; name a folder of images.")
+    return Path(config.path)
 
 
 def _check_kind(config: DataConfig, model: Model) -> None:
@@ -98,9 +107,10 @@ class _Fit:
         """Files with their labels or captions, and what each becomes; without those that are too small."""
         if self.buckets is None:
             return entries, [self.size] * len(entries)
-        found = [header_size(file) for file, _ in entries]
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(header_size, (file for file, _ in entries)))
         large = self._are_large([file for file, _ in entries], found)
-        return list(compress(entries, large)), nearest_buckets(compress(found, large), self.buckets)
+        return list(compress(entries, large)), self._nearest(compress(found, large))
 
     def shards(self, shards: Shards) -> tuple[Shards, list[Size]]:
         """Shards, and what each image becomes; without those that are too small."""
@@ -110,7 +120,11 @@ class _Fit:
         large = self._are_large([f"{path}/{sample.key}" for path, samples in shards for sample in samples], found)
         left = iter(large)
         kept = [(path, [sample for sample in samples if next(left)]) for path, samples in shards]
-        return kept, nearest_buckets(compress(found, large), self.buckets)
+        return kept, self._nearest(compress(found, large))
+
+    def _nearest(self, sizes: Iterable[Size]) -> list[Size]:
+        assert self.buckets is not None and self.config.buckets is not None
+        return nearest_buckets(sizes, self.buckets, by_aspect=self.config.buckets.area is not None)
 
     def _are_large(self, names: list[str], sizes: list[Size]) -> list[bool]:
         """Whether each image has the shortest side of a bucket; broken ones have, and are reported when they are read.
@@ -136,13 +150,16 @@ def find_buckets(config: DataConfig, spec: ModelSpec) -> Sequence[Size] | None:
     """The sizes of the recipe's buckets: the model's trained ones of about an area, or by rule.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or the network cannot have one of these sizes.
     """
     if config.buckets is None:
         return None
     if config.buckets.area is None:
         multiple = spec.family.size_multiple(spec.params)
-        return bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        sizes = bucket_sizes(config.buckets.min_side, config.buckets.max_side, multiple, config.buckets.max_aspect)
+        for size in sizes:
+            check_size(spec, *size)
+        return sizes
     area = config.buckets.area
     found = [size for size in spec.family.trained_sizes(spec.params) if area / 1.5 < size[0] * size[1] < area * 1.5]
     if not found:

@@ -30,6 +30,11 @@ class Draw(NamedTuple):
     size: Size  #    height, width to make of it
 
 
+def _generator(seed: int) -> np.random.RandomState:
+    """NumPy's legacy generator, whose numbers are the same in every version: a run can go on with another one."""
+    return np.random.RandomState([seed >> 32, seed & 0xFFFFFFFF])
+
+
 class GlobalBatchSampler:
     """Batches over all processes, of which each gets an equal share.
 
@@ -97,10 +102,10 @@ class GlobalBatchSampler:
         return self._plan[1]
 
     def _one_size(self, epoch: int) -> list[list[int]]:
-        order = self._order(np.random.default_rng([self._seed % 2**64, epoch]))
+        order = self._order(_generator(mix(self._seed, 2 * epoch + 2)))
         return cut(order.tolist(), self._batch_size, self._drop_last)
 
-    def _order(self, generator: np.random.Generator) -> np.ndarray:
+    def _order(self, generator: np.random.RandomState) -> np.ndarray:
         if self._groups is None:
             return generator.permutation(len(self._sizes))
         ends = list(itertools.accumulate(self._groups))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -33,19 +35,31 @@ class Sample(NamedTuple):
 def list_samples(path: Path) -> list[Sample]:
     """The samples of a shard that have an image, in its order.
 
-    The list is kept beside the shard, if that folder can be written to, and made again when the shard changes.
+    The list is kept beside the shard, or in a cache folder if that one is read-only, and made again when the shard
+    changes.
 
     Raises:
         ImportError: webdataset is missing.
         ValueError: not a tar file, one without images, a label or text that cannot be read.
     """
-    index, status = path.with_name(f"{path.name}.index.json"), path.stat()
+    status = path.stat()
     stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
-    samples = _read(index, stamp)
-    if samples is None:
-        samples = _scan(path)
-        _write(index, stamp, samples)
+    for index in _indexes(path):
+        samples = _read(index, stamp)
+        if samples is not None:
+            return samples
+    samples = _scan(path)
+    if not any(_write(index, stamp, samples) for index in _indexes(path)):
+        log.warning("the list of the samples of %s cannot be kept, so it is made at every start.", path)
     return samples
+
+
+def _indexes(path: Path) -> Iterator[Path]:
+    """Files that may have the list of a shard."""
+    yield path.with_name(f"{path.name}.index.json")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
+    yield cache / "pixeldit" / "shards" / f"{path.name}-{digest}.json"
 
 
 def _read(index: Path, stamp: list[int]) -> list[Sample] | None:
@@ -57,12 +71,13 @@ def _read(index: Path, stamp: list[int]) -> list[Sample] | None:
         return None
 
 
-def _write(index: Path, stamp: list[int], samples: list[Sample]) -> None:
+def _write(index: Path, stamp: list[int], samples: list[Sample]) -> bool:
     try:
         with atomic_path(index) as part:
             part.write_text(json.dumps({"stamp": stamp, "samples": samples}), "utf-8")
-    except OSError as error:
-        log.info("%s is not kept (%s); the shard is listed at every start.", index, error.strerror)
+        return True
+    except OSError:
+        return False
 
 
 def _scan(path: Path) -> list[Sample]:

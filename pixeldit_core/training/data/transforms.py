@@ -42,12 +42,18 @@ class Transform:
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
-    """Turned as its EXIF data says, 8 bits, gray or RGB; transparency is put on white."""
+    """Turned as its EXIF data says, 8 bits, gray or RGB; transparency is put on white.
+
+    Raises:
+        ValueError: numbers without a fixed range.
+    """
     image = ImageOps.exif_transpose(image) or image
     if image.mode == "F":
         raise ValueError("an image of floating-point numbers has no fixed range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits
-        values = np.asarray(image).astype(np.float64).clip(0, 65535)
+        values = np.asarray(image).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("an image of 32-bit numbers has no fixed range; save it with 8 or 16 bits")
         image = Image.fromarray((values / 65535 * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")

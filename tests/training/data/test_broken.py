@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from pixeldit_core.training.data.batch import collate
 from pixeldit_core.training.data.folder import FolderData, class_files
-from pixeldit_core.training.data.order import GlobalBatchSampler
+from pixeldit_core.training.data.order import Draw, GlobalBatchSampler
 from pixeldit_core.training.data.transforms import Transform
 
 
@@ -75,3 +75,10 @@ def test_a_loader_gives_the_same_batches_with_any_number_of_workers(tmp_path, wr
             assert torch.equal(getattr(batch, name), getattr(expected, name))
         assert batch.broken == expected.broken and batch.captions is None
         assert batch.pixels.shape == (4 if step % 3 < 2 else 2, 3, 8, 8)
+
+
+def test_a_row_that_only_fills_up_reports_nothing(tmp_path, write_classes):
+    data = open_folder(write_classes(tmp_path))
+    (tmp_path / "a" / "0.png").write_bytes(b"")
+    loaded = collate([data[Draw(0, 1, weight, (8, 8))] for weight in (1, 0)])
+    assert len(loaded.broken) == 1 and loaded.weights.tolist() == [1, 0] and loaded.weights.dtype == torch.float32

@@ -76,3 +76,11 @@ def test_buckets_that_are_too_small_are_reported(caplog):
     assert "3 images are never used: their 1 buckets have fewer images than a batch of 5" in caplog.text
     with pytest.raises(ValueError, match=r"18 images of several sizes, too few for a batch of 10: lower"):
         GlobalBatchSampler(SIZES, 10, 1)
+
+
+def test_sizes_of_one_area_are_chosen_by_their_shape():
+    table = [(8, 8), (8, 16), (4, 12), (9, 8)]
+    small, large = (50, 150), (500, 1500)
+    assert nearest_buckets([small, large, (0, 0)], table, by_aspect=True) == [(4, 12), (4, 12), (8, 8)]
+    assert nearest_buckets([(3, 4)], table) == [(8, 8)]  # by PixelHDM's rule: none is small enough
+    assert nearest_buckets([(3, 5)], table, by_aspect=True) == [(8, 16)]

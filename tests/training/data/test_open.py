@@ -14,6 +14,7 @@ from pixeldit_core.training.data.order import GlobalBatchSampler
 
 SIZE = (8, 16)
 BUCKETS = BucketConfig(min_side=16, max_side=32)
+BUCKETS_OF_96 = BucketConfig(min_side=32, max_side=96)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,22 @@ def test_buckets_of_a_model_s_trained_sizes(photos, texts):
     with pytest.raises(ValueError, match=r"data.buckets.area is 100, and PixelHDM.* has no trained sizes of that area"):
         open_data(config(photos, kind="captions", buckets=BucketConfig(area=100)), texts, SIZE, {})
 
+    for name, size in (("wide", (460, 300)), ("tall", (300, 460))):
+        Image.new("RGB", size).save(photos / f"{name}.png")
+    model = pc.build_model("pixeldit_t2i", "PixelDiT-T2I")
+    recipe = config(photos, kind="captions", buckets=BucketConfig(area=512**2), default_caption="")
+    data = open_data(recipe, model, SIZE, {})
+    sizes = {data.name(index)[len(str(photos)) + 1 :]: size for index, size in enumerate(data.sizes())}
+    assert set(sizes.values()) <= set(model.family.trained_sizes(model.params))
+    assert sizes["wide.png"][1] / sizes["wide.png"][0] == pytest.approx(46 / 30, rel=0.1)
+    assert sizes["tall.png"][0] / sizes["tall.png"][1] == pytest.approx(46 / 30, rel=0.1)
+
+
+def test_buckets_that_the_network_cannot_have_are_refused(photos):
+    model = pc.build_model("pixelhdm", pc.PixelHDMParams(mrope_img_max_height=4, mrope_img_max_width=4))
+    with pytest.raises(ValueError, match="size .* does not fit the model, which generates .* at most 64 x 64 pixels"):
+        open_data(config(photos, kind="captions", buckets=BUCKETS_OF_96, default_caption=""), model, SIZE, {})
+
 
 def test_images_that_are_too_small_for_buckets_are_refused(tmp_path, write_classes, classes):
     recipe = config(write_classes(tmp_path), buckets=BUCKETS)
@@ -97,6 +114,12 @@ def test_sets_as_published(tmp_path, classes, kind):
     data = open_data(recipe, classes, (32, 32), {})
     draw = GlobalBatchSampler(data.sizes(), 4, 0).batch(0)[0]
     assert data[draw].pixels.shape == (3, 32, 32)
+    turned = open_data(
+        recipe, classes, (32, 32), {name: 9 - label for label, name in enumerate(read_class_names(recipe))}
+    )
+    assert [turned.target(index)[0] for index in range(4)] == [9 - data.target(index)[0] for index in range(4)]
+    with pytest.raises(ValueError, match="10 classes, and model.class_names has 1 names"):
+        open_data(recipe, classes, (32, 32), {"a": 0})
     with pytest.raises(ValueError, match=f"{kind} has one: set data.size"):
         open_data(config(tmp_path, kind=kind, buckets=BUCKETS), classes, SIZE, {})
 
@@ -132,3 +155,11 @@ def test_kinds_that_do_not_fit_the_model_are_refused(photos, classes, texts):
 def test_imagenet_is_recognized_by_its_folders():
     names = [f"n{number:08d}" for number in range(1000)]
     assert are_imagenet(names) and not are_imagenet(names[:-1]) and not are_imagenet([*names[:-1], "cat"])
+
+
+def test_a_path_that_is_not_set_is_not_the_current_folder(classes):
+    with pytest.raises(ValueError, match="data.path is not set; name a folder of images"):
+        read_class_names(DataConfig())
+    for kind in ("folder", "mnist", "cifar10", "webdataset"):
+        with pytest.raises(ValueError, match="data.path is not set"):
+            open_data(DataConfig(kind=kind), classes, SIZE, {})

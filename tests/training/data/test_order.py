@@ -74,3 +74,13 @@ def test_too_few_images_say_what_to_do():
     assert indices(sampler(1, 4, drop_last=False), [2]) == [0]
     with pytest.raises(ValueError, match="the data has no images"):
         sampler(0, 4, drop_last=False)
+
+
+def test_the_order_is_the_same_in_every_version():
+    """Of Python, NumPy and this project: a run may go on with another one."""
+    one = sampler(10, 4, seed=5)
+    assert ([draw.index for draw in one.batch(0)], one.batch(3)[0].seed) == ([0, 8, 3, 6], 3653973078505081234)
+    shards = GlobalBatchSampler([(8, 8)] * 6, 3, 5, groups=[2, 2, 2])
+    assert [draw.index for draw in shards.batch(0)] == [2, 4, 1]
+    buckets = GlobalBatchSampler([(8, 8), (8, 16)] * 5, 2, 5)
+    assert [[draw.index for draw in buckets.batch(step)] for step in range(4)] == [[0, 2], [4, 8], [5, 7], [3, 1]]

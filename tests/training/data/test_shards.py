@@ -92,10 +92,18 @@ def test_the_list_of_a_shard_is_kept_until_it_changes(tmp_path, monkeypatch):
     assert [sample.label for sample in list_samples(path)] == [2, 0]
 
 
-def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path, monkeypatch, draw):
+def test_the_list_of_a_shard_in_a_read_only_folder_is_in_the_cache(tmp_path, monkeypatch, draw, caplog):
     path = write_shard(tmp_path / "a.tar", {"png": encoded(1), "cls": 1})
     (tmp_path / f".a.tar.index.json.{os.getpid()}.part").mkdir()
-    assert open_shards(str(path))[draw(0)].label == 1 and not (tmp_path / "a.tar.index.json").exists()
+    cache = tmp_path / "cache"
+    cache.touch()  # cannot be written to, either
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert open_shards(str(path))[draw(0)].label == 1 and "cannot be kept" in caplog.text
+    cache.unlink()
+    first = list_samples(path)
+    assert [file.name.rpartition("-")[0] for file in cache.rglob("*.json")] == ["a.tar"]
+    monkeypatch.setattr(tarfile, "open", lambda *_: pytest.fail("listed again"))
+    assert list_samples(path) == first and not (tmp_path / "a.tar.index.json").exists()
 
 
 def test_labels_and_captions_are_read_from_json_too(tmp_path, draw):

@@ -75,13 +75,19 @@ def test_crop_and_flip_follow_the_seed_of_the_draw(draw):
     assert Transform(1)(row, draw(size=(10, 10)))[0, 0].tolist() == list(range(15, 25))
 
 
-def test_photographs_are_turned_upright():
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_turned_upright_whatever_their_file(kind, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    file = encoded(Image.new("RGB", (30, 10)), "JPEG", exif=exif)
-    assert read_image(file).size == (10, 30)
+    exif[0x0112] = orientation
+    image = Image.new("RGB", (32, 16), "white")
+    image.paste("black", (0, 0, 8, 16))
+    file = encoded(image, kind, exif=exif)
+    assert header_size(file) == ((32, 16) if orientation in (6, 8) else (16, 32))
     file.seek(0)
-    assert header_size(file) == (30, 10)
+    pixels = np.array(read_image(file, 1), dtype=np.float32)
+    dark = {1: pixels[:, :6], 3: pixels[:, -6:], 6: pixels[:6], 8: pixels[-6:]}[orientation]
+    assert pixels.shape == header_size(file) and dark.mean() < 20 and pixels.mean() > 180
 
 
 def test_transparency_is_over_white():
@@ -111,8 +117,14 @@ def test_images_of_every_mode_are_read(mode, channels, draw):
 def test_sixteen_bits_are_scaled_not_cut():
     deep = Image.fromarray(np.array([[0, 128, 257, 32768, 65535]], dtype=np.uint16))
     assert np.array(read_image(encoded(deep), 1)).tolist() == [[0, 0, 1, 128, 255]]
-    with pytest.raises(ValueError, match="floating-point"):
-        upright(Image.new("F", (2, 2)), 3)
+    dark = Image.fromarray(np.full((2, 2), 200, dtype=np.uint16))
+    assert np.unique(read_image(encoded(dark), 1)).tolist() == [1]
+
+
+def test_numbers_without_a_fixed_range_are_refused():
+    for image in (Image.new("F", (2, 2)), Image.new("I", (2, 2), 70_000), Image.new("I", (2, 2), -1)):
+        with pytest.raises(ValueError, match=r"numbers has no fixed range; save it with 8 or 16 bits"):
+            upright(image, 3)
 
 
 def test_headers_of_broken_images_are_unknown(tmp_path, monkeypatch):
