@@ -107,8 +107,8 @@ def train_lora(form: Form) -> None:
     for source, name, y in ((before, "before", 0), (after, "after", 800)):
         scale = graph.add(enlarge((2640, y)), image=(source, 0))
         graph.add(save_image(f"PixelDiT/train-lora-{name}", (2640, y + 130), (460, 410)), images=(scale, 0))
-    graph.add(note(START, (0, 460), (340, 420), "Start here"))
-    graph.add(note(f"{OWN}\n\n{form.versions}", (400, 800), (340, 560), "Your own images"))
+    graph.add(note(START, (0, 460), (340, 330), "Start here"))
+    graph.add(note(f"{OWN}\n\n{form.versions}", (400, 800), (340, 480), "Your own images"))
     graph.save(form.title)
 
 
