@@ -75,6 +75,8 @@ def expected_widgets(server: Server, node: dict) -> dict:
     for group in ("required", "optional"):
         for name, spec in info["input"].get(group, {}).items():
             options = spec[1] if len(spec) > 1 else {}
+            if options.get("forceInput"):
+                continue
             if isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
                 names.append(name)
                 if options.get("control_after_generate") or name == "seed":  # the page adds one of its own to each seed
