@@ -9,7 +9,7 @@ from loras import put
 from safetensors.torch import load_file
 from training import Subject, as_file, is_newer, sampled, subjects, train
 
-SUBJECTS = ("class", "text", "pixelhdm", "pixeldit-r2")  # the last has convolutions
+SUBJECTS = ("class", "text", "pixelhdm", "gray")  # the last has convolutions
 
 
 def patches(model, name):
@@ -75,7 +75,7 @@ def test_a_lora_of_ours_fits_comfyuis_own_network_and_the_other_way_round():
 
 
 def test_the_loss_graph_is_drawn():
-    losses = {"loss": train(subjects()["dit-r1"](), steps=4).losses}
+    losses = {"loss": train(subjects()["dit-r1-layernorm-noape"](), steps=4).losses}
     kind = node("LossGraphNode")
     before = set(Path(out_of("temp")).glob("*.png"))
     if is_newer():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import other_families
 import tiny_t2i
 import torch
-from kit import empty, golden, labels, load_tiny, node, run, texts
+from kit import core, empty, golden, labels, load, load_tiny, node, out_of, run, texts
 from loras import put
 
 SETTINGS = {
@@ -29,6 +29,10 @@ NEWER_SETTINGS = {
     "bucket_mode": False,
     "bypass_mode": False,
 }
+GRAY = {
+    "dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "in_channels": 1, "image_size": 12,
+    "pixel_dim": 4, "pixel_depth": 1, "compress_ratio": 2, "pixel_mlp_hidden_dim": 10,
+}  # fmt: skip
 STILL = 1e-9  # a learning rate at which nothing is learned: the loss of what came in
 
 
@@ -109,8 +113,8 @@ def as_file(name, lora):
 
 def subjects():
     """Constructors by name. As in ComfyUI, a loader runs in inference mode, too."""
-    xpred = ("dit-r1", "mmdit-r1", "pixeldit-r2", other_families.GRAY)
-    return {"class": _class, "text": _text, "pixelhdm": _pixelhdm, **{name: _xpred(name) for name in xpred}}
+    xpred = {name: _xpred(name) for name in ("dit-r1-layernorm-noape", "mmdit-r2", "mmpixeldit-r2")}
+    return {"class": _class, "text": _text, "pixelhdm": _pixelhdm, "gray": _gray, **xpred}
 
 
 @torch.inference_mode()
@@ -127,6 +131,19 @@ def _text():
 def _pixelhdm():
     _, inputs, _ = golden(other_families.HDM, "pixelhdm")
     return Subject(other_families.pixelhdm(), (3, 16, 16), other_families.text(inputs, rows=slice(0, 1)))
+
+
+def _gray():
+    """A one-channel x-prediction PixelDiT, which has convolutions."""
+    pc = core()
+    model = pc.build_model("xpred_pixeldit", pc.FAMILIES["xpred_pixeldit"].params(**GRAY), device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.network.named_parameters():
+        around = 1.0 if "norm" in name else 0.0
+        parameter.data.copy_(around + 0.1 * torch.randn(parameter.shape, generator=generator))
+    path = pc.save_checkpoint(model, out_of("files") / "gray-pixeldit.safetensors")
+    with torch.inference_mode():
+        return Subject(load(path), (1, 12, 12), labels([3]))
 
 
 def _xpred(name):
