@@ -23,14 +23,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import pixeldit_core as pc
-from pixeldit_core.training.batches import BatchMaker
-from pixeldit_core.training.blocks import apply_engine_config
-from pixeldit_core.training.config import AverageConfig, EngineConfig, ObjectiveConfig, OptimConfig, TrainConfig
-from pixeldit_core.training.data.batch import Example, Loaded, collate
-from pixeldit_core.training.data.order import Draw, GlobalBatchSampler
-from pixeldit_core.training.engine import Engine
-from pixeldit_core.training.initialize import initialize
-from pixeldit_core.training.loss import Loss
+from pixeldit_core import training
 
 
 class RandomImages(torch.utils.data.Dataset):
@@ -41,19 +34,17 @@ class RandomImages(torch.utils.data.Dataset):
         self.pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
         self.classes = classes
 
-    def __getitem__(self, draw: Draw) -> Example:
-        return Example(self.pixels[draw.index], draw.index % self.classes, None, draw, ())
+    def __getitem__(self, draw: training.Draw) -> training.Example:
+        return training.Example(self.pixels[draw.index], draw.index % self.classes, None, draw, ())
 
 
 def build(options: argparse.Namespace, device: torch.device) -> pc.Model:
-    model = pc.build_model("pixeldit", options.variant, device="cpu")
-    torch.manual_seed(0)
-    initialize(model)
+    model = training.start_model(training.ModelConfig(family="pixeldit", variant=options.variant), None, 0)
     model.network.to(device).requires_grad_(True)
     return model
 
 
-def shares(order: GlobalBatchSampler) -> Iterator[list[Draw]]:
+def shares(order: training.GlobalBatchSampler) -> Iterator[list[training.Draw]]:
     step = 0
     while True:
         yield order.batch(step)
@@ -64,11 +55,11 @@ class Ours:
     """The engine, with its loader, on the options' batch."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.config = TrainConfig(
-            objective=ObjectiveConfig(),
-            optim=OptimConfig(),
-            average=AverageConfig(decays=(0.9999,)),
-            engine=EngineConfig(
+        self.config = training.TrainConfig(
+            objective=training.ObjectiveConfig(),
+            optim=training.OptimConfig(),
+            average=training.AverageConfig(decays=(0.9999,)),
+            engine=training.EngineConfig(
                 batch_size=options.batch,
                 micro_batch=options.micro_batch,
                 precision=options.precision,
@@ -76,19 +67,19 @@ class Ours:
                 activation_checkpointing=options.checkpointing,
             ),
         )
-        self.engine = Engine(self.config)
+        self.engine = training.Engine(self.config)
         self.model = build(options, self.engine.device)
-        loss = Loss(self.model, self.config.objective, None)
-        apply_engine_config(self.model.network, self.config.engine)
-        self.engine.prepare(loss, BatchMaker(self.model, None))
+        loss = training.Loss(self.model, self.config.objective, None)
+        training.apply_engine_config(self.model.network, self.config.engine)
+        self.engine.prepare(loss, training.BatchMaker(self.model, None))
         data = RandomImages(4 * options.batch, options.size, self.model.params.num_classes)
-        order = GlobalBatchSampler([(options.size, options.size)] * len(data.pixels), options.batch, 0)
+        order = training.GlobalBatchSampler([(options.size, options.size)] * len(data.pixels), options.batch, 0)
         loader = torch.utils.data.DataLoader(
-            data, batch_sampler=shares(order), collate_fn=collate, num_workers=options.workers,
+            data, batch_sampler=shares(order), collate_fn=training.collate, num_workers=options.workers,
             pin_memory=self.engine.device.type == "cuda",
         )  # fmt: skip
         self.loader, self.number = iter(loader), 0
-        self.upcoming: Loaded | None = None
+        self.upcoming: training.Loaded | None = None
         self.fixed = [
             self.engine.make_batch(rows, self.engine.device) for rows in next(self.loader).split(options.micro_batch)
         ]
@@ -98,7 +89,7 @@ class Ours:
         self.engine.step(loaded, self.number, ahead=self.peek)
         self.number += 1
 
-    def peek(self) -> Loaded:
+    def peek(self) -> training.Loaded:
         self.upcoming = next(self.loader)
         return self.upcoming
 
@@ -126,8 +117,8 @@ def plain(path: Path, options: argparse.Namespace, ours: Ours) -> Callable[[], T
     spec.loader.exec_module(module)
     device = ours.engine.device
     model = build(options, device)
-    apply_engine_config(model.network, ours.config.engine)
-    loaded: Loaded = next(ours.loader)
+    training.apply_engine_config(model.network, ours.config.engine)
+    loaded: training.Loaded = next(ours.loader)
     assert loaded.labels is not None
     return module.make_step(
         model.network, loaded.pixels.to(device), loaded.labels.to(device), options.micro_batch,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from pixeldit_core.training.report import memory_table
+from pixeldit_core.training import memory_table
 
 ROWS = (
     ("PixelDiT-B", 256),

@@ -1,4 +1,43 @@
-"""Training: weight initialization, the flow-matching objective, a small trainer and a classifier of its samples.
+"""Training: recipes, data, losses and an engine on accelerate (docs/training.md).
 
-Sampling never imports it.
+Sampling never imports it. The names below are its public ones; each module is imported when a name of it is used, so
+that packages of the extra `train` are needed only for what they do.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "config": (
+        "AverageConfig", "BucketConfig", "DataConfig", "EngineConfig", "FrequencyConfig", "LoraConfig", "ModelConfig",
+        "ObjectiveConfig", "OptimConfig", "RepaConfig", "SampleConfig", "TrainConfig",
+    ),
+    "recipe": ("read_recipe", "write_recipe"),
+    "start": ("start_model",),
+    "data.order": ("Draw", "GlobalBatchSampler"),
+    "data.batch": ("Example", "ImageData", "Loaded", "collate"),
+    "data.open": ("open_data",),
+    "batches": ("BatchMaker",),
+    "draws": ("Draws", "draw"),
+    "loss": ("Batch", "Loss"),
+    "blocks": ("apply_engine_config", "transformer_blocks"),
+    "lora": ("add_lora", "write_lora"),
+    "ema": ("Averages",),
+    "snapshots": ("reconstruct",),
+    "setup": ("Setup", "set_up"),
+    "engine": ("Engine", "StepResult"),
+    "report": ("describe_run", "memory_table"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"pixeldit_core.training has no {name}; it has {', '.join(sorted(_HOME))}.")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)
