@@ -91,10 +91,18 @@ def write(
     if chosen.split:
         written = split_tensors(written)
     written = {chosen.prefix + key: value for key, value in _unshared(written)}
-    metadata = write_metadata(spec, origin)
+    return write_tensors(written, path, write_metadata(spec, origin))
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
+    """Write a `.safetensors` file, completely or not at all.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
     try:
         with atomic_path(path) as part:
-            save_file(written, part, metadata)
+            save_file(dict(tensors), part, dict(metadata))
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} could not be written ({error}). No partial file was left. Free space on the disk, or choose "

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..atomic import atomic_path
+from ..checkpoints.save import write_tensors
 from ..model import Model
 from .blocks import transformer_blocks
 from .config import LoraConfig
@@ -79,12 +77,4 @@ def write_lora(tensors: Mapping[str, Tensor], path: Path, config: LoraConfig, or
         written[_PREFIX + name.replace(f".{_ADAPTER}.", ".")] = tensor.detach().cpu().contiguous()
         written[f"{_PREFIX}{module}.alpha"] = torch.tensor(config.alpha)
     about = {"rank": config.rank, "alpha": config.alpha, "version": __version__, **origin}
-    try:
-        with atomic_path(path) as part:
-            save_file(written, part, {"format": "pt", "pixeldit_lora": json.dumps(about)})
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} could not be written ({error}). No partial file was left. Free space on the disk, or choose "
-            "another folder."
-        ) from error
-    return path
+    return write_tensors(written, path, {"format": "pt", "pixeldit_lora": json.dumps(about)})

@@ -12,7 +12,7 @@ STEPS = 4000
 
 @pytest.fixture(scope="module")
 def weight():
-    """One weight after each step: a random walk on a curve."""
+    """One weight after each step: noise summed up, on a curve."""
     generator = np.random.default_rng(0)
     return 0.05 * generator.normal(size=STEPS).cumsum() + np.log1p(np.arange(STEPS))
 
