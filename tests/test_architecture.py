@@ -36,9 +36,10 @@ ROOMS = {
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
-    "images": {*_MODEL},
+    "images": {*_MODEL, "atomic"},
+    "text_states": {*_MODEL, "atomic"},
     "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
-    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
+    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
     "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training"},
     "__main__": {"cli"},
 }
