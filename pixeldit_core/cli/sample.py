@@ -14,14 +14,14 @@ from ..checkpoints.load import load_checkpoint
 from ..dtypes import dtype_name
 from ..families import FAMILIES
 from ..flow.guidance import check_interval
-from ..images import contact_sheet
+from ..images import contact_sheet, write_png
 from ..labels import parse_classes
 from ..model import Model
 from ..sampling import check_size, time_grid
 from ..settings import SETTINGS, SamplingSettings
 from ..sizes import Size, advise
 from ..text import shorten_list
-from .generate import class_name, generate, write_image
+from .generate import class_name, generate
 from .options import choose_device
 from .sample_options import ALL_CLASSES_UP_TO, CHECKPOINT_DEFAULT, EXAMPLES, PUBLISHED, add_arguments
 from .text import describe_settings, table
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
     columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
     sheet = contact_sheet(images, columns, scale=max(1, _SHEET_WIDTH // size[1]))
-    write_image(sheet, options.out / SHEET)
+    write_png(sheet, options.out / SHEET)
     averaged = ", averaged weights" if model.spec.weights == "ema" else ""
     advice = advise(size, model.spec.trained_sizes)
     rows = {

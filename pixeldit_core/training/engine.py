@@ -24,7 +24,7 @@ from .config import TrainConfig
 from .data.batch import Loaded
 from .draws import Draws
 from .ema import Averages
-from .extras import require
+from ..extras import require
 from .loss import Batch, Loss
 from .optim import build_optimizers
 from .run_folder import RunFolder

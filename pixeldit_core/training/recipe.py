@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .extras import require
+from ..extras import require
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..families import VARIANTS, Family
 from ..families.record import Params
-from .extras import require
+from ..extras import require
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ...sizes import Size
 from ...text import shorten_list
-from ..extras import require
+from ...extras import require
 from .batch import ImageData
 from .files import check_folder, open_image
 from .packed import PackedStrings
