@@ -45,7 +45,15 @@ ROOMS = {
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
     "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "text_states"},
     "cli": {
-        *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "text_states", "training", "evaluation",
+        *_MODEL,
+        *_LEAVES,
+        "conditions",
+        "sampling",
+        "images",
+        "checkpoints",
+        "text_states",
+        "training",
+        "evaluation",
     },
     "__main__": {"cli"},
 }

@@ -31,12 +31,15 @@ def write_archive(folder: ImageFolder, count: int, path: Path) -> None:
             f"{path} needs {size / 1e6:,.1f} MB, and its disk has {free / 1e6:,.1f} MB. The images are in "
             f"{folder.path}: free space, then run the same command again."
         )
-    with atomic_path(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-            shape = (count, *folder.shape)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for pixels in _read_in_order(folder, count):
-                file.write(pixels.tobytes())
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *folder.shape)}
+    with (
+        atomic_path(path) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for pixels in _read_in_order(folder, count):
+            file.write(pixels.tobytes())
 
 
 def _read_in_order(folder: ImageFolder, count: int) -> Iterator[np.ndarray]:

@@ -24,8 +24,8 @@ def prompt_conditions(prompts: Sequence[str], states: TextStates) -> Conditions:
     """Entries are numbers of prompts; the null condition is the encoding of ""."""
 
     def conditions(entries: Sequence[int]) -> tuple[Condition, Condition | None]:
-        batch = states.batch([prompts[entry] for entry in entries])
-        return (batch, states.null) if len(batch) > 1 else (batch[0], states.null[0])
+        batch, null = states.batch([prompts[entry] for entry in entries]), states.null
+        return (batch[0], null[0]) if states.parts == ("embeds",) else (batch, null)
 
     return conditions
 
@@ -64,8 +64,8 @@ def open_prompts(model: Model, path: Path | None, folder: Path | None) -> tuple[
         where = path or "prompts.txt"
         raise ValueError(
             f"{model.spec.source} is {model.family.title}, which needs prompts and their text states. Write one prompt "
-            f"a line into a file, encode it ({encode_command(model.family, folder or 'states', str(where))}), then give "
-            f"--prompts {where} --text-states {folder or 'states'}."
+            f"a line into a file, encode it ({encode_command(model.family, folder or 'states', str(where))}), then "
+            f"give --prompts {where} --text-states {folder or 'states'}."
         )
     prompts = read_prompts(path)
     return prompts, open_states(folder, model, prompts, str(path))
@@ -75,4 +75,6 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as text in UTF-8 ({error}). Name a text file, one entry a line.") from error
+        raise ValueError(
+            f"{path} cannot be read as text in UTF-8 ({error}). Name a text file, one entry a line."
+        ) from error

@@ -99,7 +99,7 @@ def _default_layer(kind: Any, metric: str) -> str | None:
 
 
 def _check_weights(name: str, weights: Path | None) -> None:
-    """Raises ValueError for weights that are missing, or that torch-fidelity would unpickle and are not plain tensors."""
+    """Raises ValueError for missing weights, and for pickled ones that are more than tensors."""
     if weights is None:
         if name == CLASSIFIER:
             raise ValueError(

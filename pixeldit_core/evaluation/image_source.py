@@ -32,8 +32,12 @@ class ImageSource(Protocol):
 
     path: Path
     kind: str
-    count: int
     is_lossy: bool  # some files are JPEG or WebP
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
 
     @property
     def size(self) -> Size:
@@ -166,7 +170,9 @@ def open_images(path: Path, crop: Size | None = None) -> ImageSource:
         return FolderSource(path, files, crop)
     shape = archive_shape(path)
     if shape is None or len(shape) != 4 or shape[-1] not in (1, 3) or not shape[0]:
-        found = "is not there" if not path.exists() else f"has no images: its arr_0 is {shape or 'missing or not uint8'}"
+        found = (
+            "is not there" if not path.exists() else f"has no images: its arr_0 is {shape or 'missing or not uint8'}"
+        )
         raise ValueError(f"{path} {found}; expected uint8 [N, H, W, 3]. Name a folder of images, or an .npz file.")
     return ArchiveSource(path, shape)
 

@@ -62,15 +62,15 @@ class Plan:
         return counts
 
     def check_balance(self) -> None:
-        """Raises ValueError, naming the nearest counts that do, unless the count divides into whole rounds of entries."""
+        """Raises ValueError, naming the nearest counts that do, unless the count is a multiple of the entries."""
         length = len(self.entries)
         if self.count % length == 0:
             return
         below = self.count // length * length
         nearest = f"{below} or {below + length}" if below else f"{length}"
         raise ValueError(
-            f"{self.count} images do not divide into {length} classes or prompts: some would have one more than others. "
-            f"Choose --count {nearest}, other --classes, or --unbalanced if that is intended."
+            f"{self.count} images do not divide into {length} classes or prompts: some would have one more than "
+            f"others. Choose --count {nearest}, other --classes, or --unbalanced if that is intended."
         )
 
     def to_dict(self) -> dict[str, object]:

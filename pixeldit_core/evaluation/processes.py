@@ -34,15 +34,13 @@ class Processes:
             self.state.wait_for_everyone()
 
 
-def join_processes(device: torch.device | None) -> Processes:
+def join_processes(device: torch.device, *, automatic: bool) -> Processes:
     """The processes that this one was launched with; alone without a launcher, for which accelerate is not needed.
 
     Args:
-        device: None = this process's own.
+        automatic: several processes each take a device of this kind of their own.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        assert device is not None, "the caller chooses the device of a process alone"
         return Processes(0, 1, device)
-    on_cpu = (device is not None and device.type == "cpu") or not torch.accelerator.is_available()
-    state = require("accelerate").PartialState(cpu=on_cpu, timeout=_PATIENCE)
-    return Processes(state.process_index, state.num_processes, device or state.device, state)
+    state = require("accelerate").PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
+    return Processes(state.process_index, state.num_processes, state.device if automatic else device, state)

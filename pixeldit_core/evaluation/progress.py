@@ -24,9 +24,7 @@ class Progress:
         self._there: dict[int, int] = {}  # images of each folder
         self._stop = threading.Event()
         hidden = None if shown else True  # None: where there is no terminal
-        self.bar = tqdm(
-            total=count, initial=self.count(), bar_format=_BAR, unit=" images", leave=False, disable=hidden
-        )
+        self.bar = tqdm(total=count, initial=self.count(), bar_format=_BAR, unit=" images", leave=False, disable=hidden)
         self._fraction, self._thread = 0.0, threading.Thread(target=self._refresh, daemon=True)
 
     def count(self) -> int:

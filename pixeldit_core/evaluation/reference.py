@@ -36,7 +36,13 @@ class Reference:
 
 
 def open_reference(
-    path: Path, extractor: Extractor, device: torch.device, size: Size | None, *, crop: bool = False, batch_size: int = 64
+    path: Path,
+    extractor: Extractor,
+    device: torch.device,
+    size: Size | None,
+    *,
+    crop: bool = False,
+    batch_size: int = 64,
 ) -> Reference:
     """A folder of images, an ADM reference (.npz with mu and sigma, arr_0, or all), or statistics saved here.
 
@@ -62,15 +68,15 @@ def open_reference(
         reference = _from_images(path, extractor, device, size if crop else None, batch_size)
     if size is not None and reference.size is not None and size != reference.size:
         raise ValueError(
-            f"the reference {path} has images of {reference.size[1]} x {reference.size[0]} pixels (width x height), the "
-            f"samples {size[1]} x {size[0]}. Their scores would not mean what they say: name a reference of that size, "
-            "or give --crop-reference to scale and crop a folder of images to it."
+            f"the reference {path} has images of {reference.size[1]} x {reference.size[0]} pixels (width x height), "
+            f"the samples {size[1]} x {size[0]}. Their scores would not mean what they say: name a reference of that "
+            "size, or give --crop-reference to scale and crop a folder of images to it."
         )
     return reference
 
 
 def save_reference(reference: Reference, extractor: Extractor, path: Path) -> None:
-    """Write statistics that `open_reference` reads: mu, sigma, mu_s, sigma_s as in ADM's files, features, and a note."""
+    """Write statistics for `open_reference`: mu, sigma, mu_s, sigma_s as in ADM's files, features, and a note."""
     arrays = {"mu": reference.fid.mu, "sigma": reference.fid.sigma}
     if reference.spatial is not None:
         arrays |= {"mu_s": reference.spatial.mu, "sigma_s": reference.spatial.sigma}
@@ -84,7 +90,7 @@ def save_reference(reference: Reference, extractor: Extractor, path: Path) -> No
     if path.suffix != ".npz":
         raise ValueError(f"{path.name}: statistics are written as .npz; choose a name that ends so.")
     with atomic_path(path) as part, part.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

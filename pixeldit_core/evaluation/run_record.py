@@ -14,31 +14,32 @@ VERSION = 1
 _NAME = "run.json"
 
 
-def open_run(folder: Path, identity: Mapping[str, Any], count: int) -> None:
+def open_run(folder: Path, identity: Mapping[str, Any], extent: Mapping[str, Any]) -> None:
     """Record what a folder's images are, or check that they are the same.
 
     Args:
         identity: plain values that decide the images.
-        count: of images; the only thing that may change.
+        extent: "count" of images, and what follows from it: all that may change.
 
     Raises:
         ValueError: the folder has images of another run, or of which nothing is known, or cannot be written to.
     """
     identity = json.loads(json.dumps({"version": VERSION, **identity}))
+    extent = dict(extent)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if read_run(folder) is None:
             _refuse_unknown(folder)
-            _create(folder / _NAME, {"count": count, **identity})
+            _create(folder / _NAME, {**extent, **identity})
         found = read_run(folder) or {}
-        if different := list(_differences(found, {"count": found.get("count"), **identity})):
+        if different := list(_differences({**found, **extent}, {**extent, **identity})):
             raise ValueError(
                 f"{folder} has images of another run: {'; '.join(different[:4])}. Name another folder with --out, or "
                 "give the options that it was made with."
             )
-        if found["count"] != count:
+        if found != {**found, **extent}:
             with atomic_path(folder / _NAME) as part:
-                part.write_text(json.dumps({**found, "count": count}, indent=1), "utf-8")
+                part.write_text(json.dumps({**found, **extent}, indent=1), "utf-8")
     except OSError as error:
         raise ValueError(f"{folder} cannot be written to ({error}). Name another folder with --out.") from error
 
@@ -51,8 +52,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """
     try:
         record = json.loads((folder / _NAME).read_text("utf-8"))
-        height, width, channels = record["shape"]
-        int(record["count"]), int(height), int(width), int(channels)
+        if not all(isinstance(number, int) for number in (record["count"], *record["shape"])):
+            raise TypeError("count and shape are not whole numbers")
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

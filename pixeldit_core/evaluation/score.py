@@ -18,7 +18,7 @@ from .archive import NAME as ARCHIVE
 from .deviations import find_deviations
 from .extractor import Extractor
 from .image_folder import ImageFolder
-from .image_source import ImageSource, FolderSource, open_images
+from .image_source import FolderSource, ImageSource, open_images
 from .measure import Measured, measure
 from .metrics import compute_scores, share_correct
 from .reference import Reference
@@ -50,7 +50,9 @@ def open_samples(path: Path) -> tuple[ImageSource, dict[str, Any] | None]:
     )
 
 
-def score(path: Path, reference: Reference, extractor: Extractor, device: torch.device, batch_size: int = 64) -> dict[str, Any]:
+def score(
+    path: Path, reference: Reference, extractor: Extractor, device: torch.device, batch_size: int = 64
+) -> dict[str, Any]:
     """Score images; the content of score.json.
 
     Raises:
