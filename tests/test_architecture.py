@@ -16,7 +16,10 @@ import pixeldit_core as pc
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
-TRAIN_PACKAGES = {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"}  # of the extra
+EXTRAS = {  # packages of an extra, by the room that may import them
+    "training": {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"},
+    "evaluation": {"accelerate", "torch_fidelity", "matplotlib"},
+}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
 # inside the core: a room, and the rooms that it may import
@@ -39,7 +42,8 @@ ROOMS = {
     "images": {*_MODEL},
     "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
-    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training"},
+    "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints"},
+    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training", "evaluation"},
     "__main__": {"cli"},
 }
 
@@ -76,8 +80,8 @@ def test_the_core_imports_only_its_packages_and_allowed_rooms(path):
     for level, name in imports(path):
         top = name.split(".")[0]
         if level == 0:
-            extras = TRAIN_PACKAGES if room == "training" else set()
-            assert top in STDLIB | CORE_PACKAGES | extras, f"{path.name} imports {name}"
+            allowed = STDLIB | CORE_PACKAGES | EXTRAS.get(room, set())
+            assert top in allowed, f"{path.name} imports {name}"
             continue
         target = resolve(path, level, name)
         assert target.is_relative_to(CORE), f"{path.name} imports {name} from outside of the core"

@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "accuracy": ("accuracy", "confusion_matrix", "match_labels", "report"),
+    "class_accuracy": ("accuracy", "confusion_matrix", "match_labels", "report"),
     "classifier": ("Classifier", "load_classifier", "save_classifier", "train_classifier"),
     "classifier_extractor": ("ClassifierExtractor", "register_classifier"),
 }

@@ -18,14 +18,14 @@ FORMAT = "pixeldit-classifier"
 _WIDTHS = (24, 48, 96, 128)
 _SEED = 5_000_000
 _LARGEST_SIDE = 1 << 16  # pixels
-_EXPECTED = "Expected a .safetensors file that toy_data/classifier.py has written: choose that one, or train one with it."
+_EXPECTED = "Expected a .safetensors file that toy_data/classifier.py has written: choose it, or train one with that."
 
 
 class Classifier(nn.Module):
     """Four strided convolutions, a mean over the image and a linear map to the logits of K classes.
 
-    Images are [B, C, H, W], uint8 or float in [-1, 1]. It runs at any size; `image_size` (height, width) is the one that
-    it was trained at.
+    Images are [B, C, H, W], uint8 or float in [-1, 1]. It runs at any size; it was trained at `image_size`, which is
+    (height, width).
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:

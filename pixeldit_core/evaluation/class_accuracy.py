@@ -21,7 +21,7 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 
 def report(matrix: Tensor, class_names: Sequence[str]) -> str:
-    """A confusion matrix [K, K] as a Markdown table: accuracy per class and in total, and what the rest was taken for."""
+    """A confusion matrix [K, K] as a Markdown table: accuracy per class and in total, and what else was predicted."""
     lines = ["| class | samples | correct | classified as |", "|---|---|---|---|"]
     for index, (name, row) in enumerate(zip(class_names, matrix.tolist(), strict=True)):
         wrong = ", ".join(f"{class_names[j]} {count}" for j, count in enumerate(row) if count and j != index)
