@@ -39,9 +39,10 @@ ROOMS = {
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
-    "images": {*_MODEL},
+    "images": {*_MODEL, "atomic"},
+    "text_states": {*_MODEL, "atomic"},
     "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
-    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
+    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
     "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints"},
     "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training", "evaluation"},
     "__main__": {"cli"},
@@ -124,7 +125,8 @@ def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
     code = (
         "import sys\n"
         "import torch, numpy, PIL.Image, safetensors.torch; before = set(sys.modules)\n"
-        "import pixeldit_core, pixeldit_core.cli\n"
+        "import pixeldit_core, pixeldit_core.cli, pixeldit_core.evaluation\n"
+        "pixeldit_core.evaluation.load_classifier\n"
         "print('\\n'.join(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

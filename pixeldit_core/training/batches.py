@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..model import Model
 from .data.batch import Loaded
-from .data.text_states import TextStates
+from ..text_states.states import TextStates
 from .draws import Draws, draw
 from .loss import Batch
 

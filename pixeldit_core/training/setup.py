@@ -22,7 +22,8 @@ from .config import TrainConfig
 from .data.batch import ImageData
 from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
-from .data.text_states import TextStates, open_text_states
+from ..text_states.states import TextStates
+from .data.text_states import open_text_states
 from .lora import add_lora
 from .loss import Loss
 from .start import start_model

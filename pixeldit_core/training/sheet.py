@@ -14,7 +14,7 @@ from ..images import contact_sheet, to_uint8
 from ..model import Condition, Model
 from ..sampling import sample
 from .config import SampleConfig
-from .data.text_states import TextStates
+from ..text_states.states import TextStates
 
 
 class WithWeights(nn.Module):
