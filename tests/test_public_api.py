@@ -34,7 +34,9 @@ def test_the_package_does_not_import_the_toy_data():
 @pytest.mark.parametrize("name, first", [("training", "AverageConfig"), ("evaluation", "Classifier")])
 def test_the_public_names_of_training_and_evaluation_are_there(name, first):
     package = importlib.import_module(f"pixeldit_core.{name}")
-    found = {name: getattr(package, name) for name in dir(package)}
+    for each in dir(package):
+        getattr(package, each)
+    found = {each: getattr(package, each) for each in dir(package)}  # now a module of that name would hide it
     assert not [name for name, thing in found.items() if inspect.ismodule(thing)]
     with pytest.raises(AttributeError, match=f"has no Trainer; it has {first}"):
         package.Trainer  # noqa: B018
