@@ -16,8 +16,10 @@ import pixeldit_core as pc
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
-TRAIN_PACKAGES = {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"}  # of the extra
-EVAL_PACKAGES = {"accelerate", "torch_fidelity", "matplotlib"}
+EXTRAS = {  # packages of an extra, by the room that may import them
+    "training": {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"},
+    "evaluation": {"accelerate", "torch_fidelity", "matplotlib"},
+}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
 # inside the core: a room, and the rooms that it may import
@@ -91,8 +93,8 @@ def test_the_core_imports_only_its_packages_and_allowed_rooms(path):
     for level, name in imports(path):
         top = name.split(".")[0]
         if level == 0:
-            extras = {"training": TRAIN_PACKAGES, "evaluation": EVAL_PACKAGES}.get(room, set())
-            assert top in STDLIB | CORE_PACKAGES | extras, f"{path.name} imports {name}"
+            allowed = STDLIB | CORE_PACKAGES | EXTRAS.get(room, set())
+            assert top in allowed, f"{path.name} imports {name}"
             continue
         target = resolve(path, level, name)
         assert target.is_relative_to(CORE), f"{path.name} imports {name} from outside of the core"
@@ -136,7 +138,8 @@ def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
     code = (
         "import sys\n"
         "import torch, numpy, PIL.Image, safetensors.torch; before = set(sys.modules)\n"
-        "import pixeldit_core, pixeldit_core.cli\n"
+        "import pixeldit_core, pixeldit_core.cli, pixeldit_core.evaluation\n"
+        "pixeldit_core.evaluation.load_classifier\n"
         "print('\\n'.join(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

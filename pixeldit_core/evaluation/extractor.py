@@ -85,10 +85,9 @@ def _register_own(fidelity: Any, registry: dict[str, Any]) -> None:
         from .adm_inception import AdmInception
 
         fidelity.register_feature_extractor(INCEPTION, AdmInception)
-    if CLASSIFIER not in registry:
-        from .classifier_extractor import ClassifierExtractor
+    from .classifier_extractor import register_classifier
 
-        fidelity.register_feature_extractor(CLASSIFIER, ClassifierExtractor)
+    register_classifier()
 
 
 def _default_layer(kind: Any, metric: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..extras import require
@@ -78,8 +77,3 @@ def precision_recall(samples: Tensor, reference: Tensor | None) -> tuple[float |
         samples, reference, prc_neighborhood=_NEIGHBORS, prc_batch_size=_ROWS, save_cpu_ram=True, verbose=False
     )
     return found[module.KEY_METRIC_PRECISION], found[module.KEY_METRIC_RECALL]
-
-
-def share_correct(logits: Tensor, labels: Tensor) -> float:
-    """The share of rows of logits [N, K] whose largest is that of the label [N]."""
-    return (logits.argmax(1) == labels).float().mean().item() if len(labels) else torch.nan

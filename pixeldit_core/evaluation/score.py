@@ -15,12 +15,13 @@ import torch
 from ..atomic import atomic_path
 from ..extras import require
 from .archive import NAME as ARCHIVE
+from .class_accuracy import accuracy, match_labels
 from .deviations import find_deviations
 from .extractor import Extractor
 from .image_folder import ImageFolder
 from .image_source import FolderSource, ImageSource, open_images
 from .measure import Measured, measure
-from .metrics import compute_scores, share_correct
+from .metrics import compute_scores
 from .reference import Reference
 from .run_record import read_run
 
@@ -87,11 +88,10 @@ def score_path(samples: Path) -> Path:
 def _accuracy(samples: Measured, extractor: Extractor, run: dict[str, Any] | None) -> float | None:
     """Of samples whose classes are those of a classifier."""
     names = extractor.class_names
-    if names is None or run is None or run.get("class_names") != list(names):
+    if names is None or run is None or samples.labels is None or samples.logits is None:
         return None
-    if samples.labels is None or samples.logits is None:
-        return None
-    return share_correct(samples.logits, samples.labels)
+    own = [(name,) for name in run["class_names"]] if run["class_names"] else None
+    return accuracy(samples.logits, match_labels(samples.labels, own, names))
 
 
 def _versions() -> dict[str, str]:
