@@ -1,0 +1,160 @@
+"""The images of a run: the same whatever the division, and only the missing ones are made again."""
+
+import json
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from evaluation.runs import contents, evaluate, read, start
+from helpers import MODELS
+from PIL import Image
+
+import pixeldit_core as pc
+from pixeldit_core.evaluation.generate import Job
+
+COUNT = ("--count", 60, "--batch-size", 8, "--device", "cpu")
+
+
+@pytest.fixture
+def whole(tiny_file, tmp_path):
+    """All images, made at once."""
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "whole", "--npz") == 0
+    return tmp_path / "whole"
+
+
+def test_images_are_those_of_sample_and_say_their_class_and_seed(tiny_file, whole):
+    model = pc.load_checkpoint(tiny_file)
+    x = pc.sample(model, pc.class_condition(model, [17 % 12, 59 % 12]), seeds=[17, 59])
+    expected = pc.to_uint8(model, x).numpy()
+    for index, pixels in zip((17, 59), expected, strict=True):
+        with Image.open(whole / f"images/000/{index:06d}.png") as image:
+            assert json.loads(image.text["pixeldit"]) == {"index": index, "entry": index % 12, "seed": index}
+            assert np.abs(np.array(image).astype(int) - pixels).max() <= 1
+
+
+def test_the_archive_holds_the_same_pixels(whole):
+    with np.load(whole / "samples.npz") as file:
+        assert file.files == ["arr_0"] and file["arr_0"].dtype == np.uint8
+        assert np.array_equal(file["arr_0"], np.stack([*read(whole).values()]))
+
+
+@pytest.mark.parametrize("shares", [2, 7])
+def test_shards_make_the_same_bytes(tiny_file, whole, tmp_path, capsys, shares):
+    for share in range(shares):
+        assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "parts", "--shard", f"{share + 1}/{shares}") == 0
+        assert ("the other parts make the rest" in capsys.readouterr().out) == (share + 1 < shares)
+    assert contents(tmp_path / "parts") == contents(whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which torch lacks on Windows")
+def test_two_processes_make_the_same_bytes(tiny_file, whole, tmp_path):
+    run = start(tiny_file, *COUNT, "--out", tmp_path / "two", "--npz", processes=2)
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == 0 and out.count("60 in") == 2, out  # one table, of the main process
+    assert contents(tmp_path / "two") == contents(whole)
+    assert (tmp_path / "two" / "samples.npz").read_bytes() == (whole / "samples.npz").read_bytes()
+
+
+def test_another_batch_size_changes_at_most_the_last_bit(tmp_path):
+    """With the bundled model: of all values at most 0.1 % differ, by 1."""
+    for size in (1, 6):
+        arguments = ("--count", 12, "--steps", 6, "--batch-size", size, "--device", "cpu")
+        assert evaluate(MODELS / "pixeldit-drawings-64.safetensors", *arguments, "--out", tmp_path / str(size)) == 0
+    alone, together = (np.stack([*read(tmp_path / str(size)).values()]).astype(int) for size in (1, 6))
+    difference = np.abs(alone - together)
+    assert difference.max() <= 1 and (difference > 0).mean() <= 1e-3
+
+
+def test_only_what_is_missing_or_broken_is_made_again(tiny_file, whole):
+    before = contents(whole)
+    times = {path: path.stat().st_mtime_ns for path in (whole / "images").rglob("*.png")}
+    gone, cut, empty, flipped = (whole / f"images/000/{index:06d}.png" for index in (3, 20, 21, 50))
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-20])
+    empty.write_bytes(b"")
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    assert evaluate(tiny_file, *COUNT, "--out", whole) == 0
+    assert contents(whole) == before
+    changed = {path for path, then in times.items() if path.stat().st_mtime_ns != then}
+    assert changed == {gone, cut, empty, flipped}
+
+
+def test_a_larger_count_adds_images(tiny_file, whole, tmp_path):
+    first = contents(whole)
+    arguments = ("--count", 84, "--batch-size", 8, "--device", "cpu")
+    assert evaluate(tiny_file, *arguments, "--out", whole) == 0
+    found = contents(whole)
+    assert len(found) == 84 and first.items() <= found.items()
+    assert json.loads((whole / "run.json").read_text("utf-8"))["count"] == 84
+    assert evaluate(tiny_file, *arguments, "--out", tmp_path / "at-once") == 0
+    assert found == contents(tmp_path / "at-once")  # 60 = 7 * 8 + 4: the short batch, too
+
+
+def test_a_killed_run_continues(tiny_file, tmp_path):
+    arguments = (tiny_file, "--count", 1200, "--batch-size", 4, "--steps", 20, "--device", "cpu")
+    run = start(*arguments, "--out", tmp_path / "killed")
+    while len(list((tmp_path / "killed").rglob("[0-9]*.png"))) < 20:
+        assert run.poll() is None, run.stdout.read()
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    run.wait()
+    made = contents(tmp_path / "killed")
+    assert 20 <= len([name for name in made if not name.rpartition("/")[2].startswith(".")]) < 1200
+    assert evaluate(*arguments[:2], 60, *arguments[3:], "--out", tmp_path / "killed") == 0
+    assert evaluate(*arguments[:2], 60, *arguments[3:], "--out", tmp_path / "other") == 0
+    there = contents(tmp_path / "killed")
+    assert all(there[name] == data for name, data in contents(tmp_path / "other").items())
+
+
+def test_without_png_files_the_archive_is_the_run(tiny_file, whole, tmp_path, capsys):
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "npz", "--npz-only") == 0
+    assert (tmp_path / "npz" / "samples.npz").read_bytes() == (whole / "samples.npz").read_bytes()
+    assert not (tmp_path / "npz" / "images").exists()
+    capsys.readouterr()
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "npz", "--npz-only") == 0
+    assert "has all 60 images already" in capsys.readouterr().out
+
+
+def test_classes_labels_and_seeds_are_chosen(tiny_file, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\ufeffsquare\n3\n3\n4: crane\n", "utf-8")
+    arguments = ("--count", 8, "--device", "cpu", "--first-seed", 100)
+    assert evaluate(tiny_file, *arguments, "--labels", labels, "--out", tmp_path / "a") == 0
+    assert evaluate(tiny_file, *arguments, "--classes", "square, 3, 3, 4", "--out", tmp_path / "b") == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    with Image.open(tmp_path / "a" / "images/000/000006.png") as image:
+        assert json.loads(image.text["pixeldit"]) == {"index": 6, "entry": 3, "seed": 106}
+
+
+def test_autocast_and_loras_make_other_images(tiny_file, whole, tmp_path):
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "cast", "--autocast") == 0
+    difference = np.abs(np.stack([*read(tmp_path / "cast").values()]).astype(int) - np.stack([*read(whole).values()]))
+    assert 0 < difference.mean() < 8
+    record = json.loads((tmp_path / "cast" / "run.json").read_text("utf-8"))
+    assert record["dtype"] == "float32, bfloat16 autocast"
+
+
+def test_unguided_rows_are_not_computed(tiny, calls):
+    """Of 10 steps 2 to 8 lie inside of (0.1, 0.9): 10 + 7 rows for each image."""
+    model = tiny()
+    seen = calls(model)
+    settings = pc.SamplingSettings(10, 2.0, 1.0, (0.1, 0.9), "ab2", (16, 16))
+    from pixeldit_core.evaluation.conditions import class_conditions
+    from pixeldit_core.evaluation.generate import Prepared, _compute
+    from pixeldit_core.evaluation.plan import Plan
+
+    job = Job(model, Plan(4, (0, 1)), class_conditions(model), settings)
+    noise = pc.unit_noise(model, range(4), 16, 16)
+
+    class Silent:
+        def computing(self, images):
+            assert images <= 4
+
+    pixels = _compute(job, Prepared(range(4), [1, 2], noise), Silent())
+    assert pixels.shape == (4, 16, 16, 3) and pixels.dtype == torch.uint8
+    assert sum(call.rows for call in seen) == 4 * (10 + 7)
