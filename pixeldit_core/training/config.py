@@ -161,7 +161,9 @@ class SampleConfig(Section):
 class EvaluateConfig(Section):
     """What the command `evaluate` is asked for, every `engine.evaluate_every` steps."""
 
-    reference: str = ""  #                           images to compare with: a folder, or an .npz of images or statistics
+    reference: str = (
+        ""  #                           images to compare with: a folder, or an .npz of images or statistics
+    )
     count: int = 5000  #                             images to generate
     extractor: str = "inception"  #                  of features
     extractor_weights: str | None = None  #          its file

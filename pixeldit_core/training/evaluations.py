@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,13 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tqdm import tqdm
 
 from .config import EvaluateConfig
+from .evaluate_command import command_words, environment
 from .run_folder import RunFolder
 from .run_log import read_rows, write_rows
 
@@ -27,24 +29,18 @@ COLUMNS = ("step", "fid", "inception_score", "precision", "recall", "count")  # 
 _MODEL, _LOG, _SCORE, _IMAGES = "model.safetensors", "evaluate.log", "score.json", "images"
 _PATIENCE = 10.0  # seconds that a process has to end before it is killed
 _POLL = 0.1  # seconds
-# what launchers tell the processes of a run: with it, the command would take itself for one of them
-_LAUNCHER = {
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
-    "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
-}  # fmt: skip
-_LAUNCHER_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "PMI_")
 
 
 def unscored_steps(run: RunFolder) -> list[int]:
-    """Steps whose evaluation was stopped, has failed, or was never started: those that still have their model."""
+    """Steps whose evaluation was stopped, has failed or was never started: they still have their model."""
     return [step for step in run.evaluated_steps() if (run.evaluation(step) / _MODEL).is_file()]
 
 
 class Evaluations:
     """The evaluations of a run, one at a time and in the order of their steps. Of the main process.
 
-    What happens to one of them never ends the training: a failure is a warning, and its files stay for `--resume`; of
-    several failures only the last one's do, for each has a whole model.
+    Nothing that happens to one of them ends the training: a failure is a warning, and its files stay for `--resume`; of
+    several failures only those of the last, for each has a whole model.
 
     Args:
         device: of the command, unless the recipe names another.
@@ -61,10 +57,9 @@ class Evaluations:
         config: EvaluateConfig,
         device: str,
         start: int,
-        report: Callable[[dict[str, Any]], None] = lambda row: None,
+        report: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ) -> None:
-        self.run, self.config, self.report = run, config, report
-        self.device = config.device or device
+        self.run, self.config, self.device, self.report = run, config, device, report
         self._process: subprocess.Popen[bytes] | None = None
         self._current = 0  # the step of the process
         self._failed: int | None = None  # the last step that did
@@ -74,17 +69,15 @@ class Evaluations:
 
     @property
     def waiting(self) -> list[int]:
-        """Steps without a score yet: that of the evaluation that runs, and of those that come after it."""
-        return [*([self._current] if self._process is not None else []), *self._queue]
+        """Steps without a score yet: that of the evaluation that runs, and those that come after it."""
+        return [*([] if self._process is None else [self._current]), *self._queue]
 
     def add(self, step: int, write: Callable[[Path], None]) -> None:
         """Queue a step; `write` writes its model."""
-        path = self.run.evaluation(step) / _MODEL
         try:
-            write(path)
+            write(self.run.evaluation(step) / _MODEL)
         except (OSError, ValueError) as error:
-            _say(logging.WARNING, "step %d is not evaluated: %s", step, error)
-            return
+            return _say(logging.WARNING, "step %d is not evaluated: %s", step, error)
         self._queue.append(step)
         self.poll()
         if len(self._queue) > 1:
@@ -94,11 +87,12 @@ class Evaluations:
                 "lower evaluate.count, or name a faster evaluate.device.",
                 len(self._queue), self._current,
             )  # fmt: skip
+        return None
 
     def poll(self) -> None:
-        """Take the result of a process that has ended, and start the next one; cheap."""
-        if self._process is not None and self._process.poll() is not None:
-            status, self._process = self._process.returncode, None
+        """Take the result of a process that has ended, and start the next one. Cheap."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            self._process = None
             self._collect(self._current, status)
         while self._process is None and self._queue:
             self._start(self._queue.popleft())
@@ -124,42 +118,30 @@ class Evaluations:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        self._wait_for_removal()
+        if self._removal is not None:
+            self._removal.join()
 
     def _start(self, step: int) -> None:
         """Start the process of a step, or take the result that an earlier one has left."""
         self._current, folder = step, self.run.evaluation(step)
         if (folder / _SCORE).is_file():
             return self._collect(step, 0)
+        words = [*self.command, *command_words(self.config, folder / _MODEL, folder, self.device)]
         try:
             with (folder / _LOG).open("ab") as output:
                 self._process = subprocess.Popen(
-                    self._words(step),
+                    words,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=environment(),
-                    # a Ctrl-C is for the run, which ends the command after its step
+                    # Ctrl-C in a terminal is for the run, which ends the command itself
                     start_new_session=os.name == "posix",
                     creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
                 )
         except OSError as error:
             self._fail(step, f"it could not be started: {error}")
-
-    def _words(self, step: int) -> list[str]:
-        """The command line."""
-        config, folder = self.config, self.run.evaluation(step)
-        given = {
-            "--count": config.count,
-            "--out": folder,
-            "--reference": config.reference,
-            "--extractor": config.extractor,
-            "--extractor-weights": config.extractor_weights,
-            "--batch-size": config.batch_size,
-            "--device": self.device,
-        }
-        words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-        return [*self.command, str(folder / _MODEL), *words, *map(str, config.options)]
+        return None
 
     def _collect(self, step: int, status: int) -> None:
         """The result of a process that has ended."""
@@ -168,33 +150,31 @@ class Evaluations:
             return self._fail(step, f"exit status {status}: {_last_line(folder / _LOG)}")
         try:
             row = {"step": step, **_read_score(folder / _SCORE)}
-            rows = [row_ for row_ in read_rows(self.run.scores) if int(row_["step"]) != step]
-            write_rows(self.run.scores, COLUMNS, sorted([*rows, row], key=lambda row_: int(row_["step"])))
-            (folder / _MODEL).unlink()  # from here on the step is scored
+            others = [other for other in read_rows(self.run.scores) if _step_of(other) != step]
+            write_rows(self.run.scores, COLUMNS, sorted([*others, row], key=_step_of))
+            (folder / _MODEL).unlink()  # from here on the step has its score
         except (OSError, ValueError) as error:
             return self._fail(step, str(error))
         self._remove(folder / _IMAGES)
-        _say(logging.INFO, "step %d: FID %.4g (%s images)", step, row["fid"], f"{row['count']:,}")
         self.report(row)
+        return _say(logging.INFO, "step %d: FID %.4g (%s images)", step, row["fid"], f"{row['count']:,}")
 
     def _fail(self, step: int, reason: str) -> None:
         path = self.run.evaluation(step) / _LOG
         _say(logging.WARNING, "the evaluation of step %d failed (%s). The run goes on; see %s.", step, reason, path)
         if self._failed is not None:
             older = self.run.evaluation(self._failed)
-            (older / _MODEL).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (older / _MODEL).unlink()
             self._remove(older / _IMAGES)
         self._failed = step
 
     def _remove(self, images: Path) -> None:
-        """Remove a folder in a thread: with thousands of files on a slow disk it takes longer than a step may."""
-        self._wait_for_removal()
-        self._removal = threading.Thread(target=shutil.rmtree, args=(images, True))
-        self._removal.start()
-
-    def _wait_for_removal(self) -> None:
+        """Remove a folder in a thread: thousands of files on a slow disk would hold up the other processes."""
         if self._removal is not None:
             self._removal.join()
+        self._removal = threading.Thread(target=shutil.rmtree, args=(images, True))
+        self._removal.start()
 
     def _drop_after(self, start: int) -> None:
         """Remove what is of steps after `start`, and what a killed run was writing or removing."""
@@ -204,23 +184,12 @@ class Evaluations:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for part in folder.glob(f".{_MODEL}.*.part"):
-                part.unlink(missing_ok=True)
+                part.unlink()
             if not (folder / _MODEL).exists():
                 shutil.rmtree(folder / _IMAGES, ignore_errors=True)
         if self.run.scores.exists():
-            kept = [row for row in read_rows(self.run.scores) if int(row["step"]) <= start]
+            kept = [row for row in read_rows(self.run.scores) if _step_of(row) <= start]
             write_rows(self.run.scores, COLUMNS, kept)
-
-
-def environment() -> dict[str, str]:
-    """That of this process for a process of its own: not one of the run's, and with this very package."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "ACCELERATE_USE_CPU" or (name not in _LAUNCHER and not name.startswith(_LAUNCHER_PREFIXES))
-    }
-    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [kept.get("PYTHONPATH")])]
-    return kept | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _read_score(path: Path) -> dict[str, Any]:
@@ -233,14 +202,18 @@ def _read_score(path: Path) -> dict[str, Any]:
         score = json.loads(path.read_text("utf-8"))
         found = {name: score.get(name) for name in COLUMNS[1:]}
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
     if not isinstance(found["fid"], int | float) or not isinstance(found["count"], int):
-        raise ValueError(f"{path} has no fid and count")
+        raise ValueError(f"{path.name} has no fid or no count")
     return found
 
 
+def _step_of(row: Mapping[str, Any]) -> float:
+    return float(row["step"])
+
+
 def _last_line(path: Path) -> str:
-    """Of a log; progress bars return to the start of their line, which ends one here."""
+    """Of a log; a progress bar that goes back to the start of its line begins a new one here."""
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:

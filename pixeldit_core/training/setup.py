@@ -23,6 +23,7 @@ from .data.batch import ImageData
 from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .data.text_states import TextStates, open_text_states
+from .evaluate_command import check_evaluate, check_files
 from .lora import add_lora
 from .loss import Loss
 from .start import start_model
@@ -89,6 +90,9 @@ def set_up(config: TrainConfig) -> Setup:
     shown = [entry[0] for entry in imagenet_names()] if names and are_imagenet(names) else names
     wanted = None if config.lora else shown
     model = start_model(config.model, wanted, config.engine.seed, keep_classes=config.lora is not None)
+    check_evaluate(config, model.family)
+    if config.engine.evaluate_every:
+        check_files(config.evaluate)
     model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
     labels = (
         _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}
