@@ -77,7 +77,8 @@ class Evaluations:
         try:
             write(self.run.evaluation(step) / _MODEL)
         except (OSError, ValueError) as error:
-            return _say(logging.WARNING, "step %d is not evaluated: %s", step, error)
+            _say(logging.WARNING, "step %d is not evaluated: %s", step, error)
+            return
         self._queue.append(step)
         self.poll()
         if len(self._queue) > 1:
@@ -87,7 +88,6 @@ class Evaluations:
                 "lower evaluate.count, or name a faster evaluate.device.",
                 len(self._queue), self._current,
             )  # fmt: skip
-        return None
 
     def poll(self) -> None:
         """Take the result of a process that has ended, and start the next one. Cheap."""
@@ -125,7 +125,8 @@ class Evaluations:
         """Start the process of a step, or take the result that an earlier one has left."""
         self._current, folder = step, self.run.evaluation(step)
         if (folder / _SCORE).is_file():
-            return self._collect(step, 0)
+            self._collect(step, 0)
+            return
         words = [*self.command, *command_words(self.config, folder / _MODEL, folder, self.device)]
         try:
             with (folder / _LOG).open("ab") as output:
@@ -141,23 +142,24 @@ class Evaluations:
                 )
         except OSError as error:
             self._fail(step, f"it could not be started: {error}")
-        return None
 
     def _collect(self, step: int, status: int) -> None:
         """The result of a process that has ended."""
         folder = self.run.evaluation(step)
         if status:
-            return self._fail(step, f"exit status {status}: {_last_line(folder / _LOG)}")
+            self._fail(step, f"exit status {status}: {_last_line(folder / _LOG)}")
+            return
         try:
             row = {"step": step, **_read_score(folder / _SCORE)}
             others = [other for other in read_rows(self.run.scores) if _step_of(other) != step]
             write_rows(self.run.scores, COLUMNS, sorted([*others, row], key=_step_of))
             (folder / _MODEL).unlink()  # from here on the step has its score
         except (OSError, ValueError) as error:
-            return self._fail(step, str(error))
+            self._fail(step, str(error))
+            return
         self._remove(folder / _IMAGES)
         self.report(row)
-        return _say(logging.INFO, "step %d: FID %.4g (%s images)", step, row["fid"], f"{row['count']:,}")
+        _say(logging.INFO, "step %d: FID %.4g (%s images)", step, row["fid"], f"{row['count']:,}")
 
     def _fail(self, step: int, reason: str) -> None:
         path = self.run.evaluation(step) / _LOG

@@ -1,4 +1,4 @@
-"""Files that a run makes of its weights: models, snapshots and sample sheets. Every process calls them, unless they say so."""
+"""Files that a run makes of its weights: models, snapshots and sample sheets. Every process calls these."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> Non
 
 
 def write_average(setup: Setup, tensors: Mapping[str, Tensor], path: Path, step: int) -> None:
-    """The average that checkpoints and samples use, whole, as a file; of the main process.
+    """The average that checkpoints and samples use, gathered already; only the main process calls this.
 
     Raises:
         ValueError: it cannot be written.
