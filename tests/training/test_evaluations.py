@@ -16,6 +16,7 @@ from helpers import ROOT
 from training_runs import config_of, same_state, state_of, train, write_images
 
 import pixeldit_core as pc
+from pixeldit_core.families import find_family
 from pixeldit_core.training import engine
 from pixeldit_core.training.command import resume
 from pixeldit_core.training.config import EvaluateConfig
@@ -23,6 +24,7 @@ from pixeldit_core.training.evaluate_command import check_evaluate, command_word
 from pixeldit_core.training.evaluations import Evaluations, unscored_steps
 from pixeldit_core.training.report import describe_run
 from pixeldit_core.training.run_folder import RunFolder
+from pixeldit_core.training.setup import set_up
 
 # stands for `evaluate`: one image and a score; its options let it wait for a file, fail, or write a broken score
 SCRIPT = """
@@ -47,7 +49,6 @@ score = {"fid": 100.0 / step, "inception_score": 2.5, "precision": 0.5, "recall"
 with order.open("a") as file:
     file.write(f"end {step}\\n")
 """
-EMPTY = {"recall": ""}
 
 
 @pytest.fixture(scope="module")
@@ -388,11 +389,10 @@ def test_ctrl_c_in_the_terminal_reaches_only_the_run(queue, tmp_path):
         ({"evaluate": {"options": ["--out", "x"]}}, "scores into its own folder"),
     ],
 )
-def test_what_cannot_be_scored_is_an_error_before_the_first_step(build, tmp_path, sections, message):
+def test_what_cannot_be_scored_is_an_error_before_the_first_step(build, sections, message):
     with pytest.raises(ValueError, match=message):
-        train(build(**sections), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    train(build(**sections, engine={"evaluate_every": 0, "steps": 1}), tmp_path / "run")
+        set_up(build(**sections))
+    set_up(build(**sections, engine={"evaluate_every": 0}))
 
 
 def test_numbers_that_are_none_are_errors_of_the_recipe(build):
@@ -403,10 +403,10 @@ def test_numbers_that_are_none_are_errors_of_the_recipe(build):
 
 
 def test_a_lora_and_a_text_family_without_prompts_are_errors(build):
-    family = pc.find_family("pixeldit")
+    family = find_family("pixeldit")
     with pytest.raises(ValueError, match="the file of a LoRA is no checkpoint that `evaluate` can open"):
         check_evaluate(build(lora={"rank": 2}), family)
-    text = pc.find_family("pixelhdm")
+    text = find_family("pixelhdm")
     with pytest.raises(ValueError, match="generates from prompts, and evaluate.options names none: add --prompts"):
         check_evaluate(build(), text)
     check_evaluate(build("--prompts", "prompts.txt"), text)
