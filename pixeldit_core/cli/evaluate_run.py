@@ -132,12 +132,13 @@ def run_job(
     folder, archive = ImageFolder(out, job.shape), out / ARCHIVE
     if options.npz_only and archive_shape(archive) == (count, *job.shape) and not (out / "images").exists():
         return out, f"{archive} has all {count:,} images already.\n", True
-    made = _generate_share(job, options, processes, folder)
+    before = sum(1 for _ in folder.absent(count))
+    _generate_share(job, options, processes, folder)
     processes.wait()
     absent = sum(1 for _ in folder.absent(count))
     if not processes.is_main:
         return out, "", not absent
-    rows = _describe(job, folder, made * processes.count, time.monotonic() - started)
+    rows = _describe(job, folder, before - absent, time.monotonic() - started)
     if absent:
         rows["images"] = f"{count - absent:,} of {count:,}: the other parts make the rest"
     elif options.npz or options.npz_only:
@@ -145,13 +146,13 @@ def run_job(
     return out, table(rows), not absent
 
 
-def _generate_share(job: Job, options: argparse.Namespace, processes: Processes, folder: ImageFolder) -> int:
+def _generate_share(job: Job, options: argparse.Namespace, processes: Processes, folder: ImageFolder) -> None:
     part, parts = options.shard
     size = batch_size(options, job)
     batches = job.plan.batches(size, part * processes.count + processes.rank, parts * processes.count)
     try:
         with Progress(folder, job.plan.count, shown=processes.is_main) as progress:
-            return generate(job, folder, batches, progress)
+            generate(job, folder, batches, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: {_finished(job, folder)}. The same command continues.") from None
     except OSError as error:
@@ -188,5 +189,5 @@ def _describe(job: Job, folder: ImageFolder, made: int, seconds: float) -> dict[
         "model": f"{model.spec.source} ({model.family.title}{averaged})",
         "settings": describe_settings(settings),
         "images": f"{job.plan.count:,} in {folder.path / 'images'}",
-        "made now": f"about {made:,} in {seconds:,.1f} s, on {model.device}",
+        "made now": f"{made:,} in {seconds:,.1f} s, on {model.device}",
     }

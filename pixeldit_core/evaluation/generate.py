@@ -50,8 +50,8 @@ class Prepared(NamedTuple):
     noise: Tensor
 
 
-def generate(job: Job, folder: ImageFolder, batches: Iterable[range], progress: Progress) -> int:
-    """Make the missing images of these batches; returns how many were missing.
+def generate(job: Job, folder: ImageFolder, batches: Iterable[range], progress: Progress) -> None:
+    """Make the missing images of these batches.
 
     A batch of which one image is missing is computed as a whole, so that the image has the bytes it would have had.
 
@@ -59,7 +59,6 @@ def generate(job: Job, folder: ImageFolder, batches: Iterable[range], progress: 
         OSError: a file could not be written.
         ValueError: a sampled image is not finite.
     """
-    made = 0
     with Writer() as writer:
         for batch in prepare(job, folder, batches):
             pixels = _compute(job, batch, progress)
@@ -67,9 +66,7 @@ def generate(job: Job, folder: ImageFolder, batches: Iterable[range], progress: 
                 if index in batch.missing:
                     values = {"index": index, "entry": job.plan.entry(index), "seed": job.plan.seed(index)}
                     writer.put(pixels[row], folder.file(index), values)
-            made += len(batch.missing)
             progress.computing(0)
-    return made
 
 
 def prepare(job: Job, folder: ImageFolder, batches: Iterable[range]) -> Iterator[Prepared]:

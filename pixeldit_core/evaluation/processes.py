@@ -28,6 +28,12 @@ class Processes:
         """Whether this process writes what there is only one of."""
         return self.rank == 0
 
+    def share(self, value: Any) -> Any:
+        """The main process's value, in every process."""
+        if self.state is None:
+            return value
+        return require("accelerate.utils").broadcast_object_list([value])[0]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.state is not None:

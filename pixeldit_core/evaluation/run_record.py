@@ -32,7 +32,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], extent: Mapping[str, Any
             _refuse_unknown(folder)
             _create(folder / _NAME, {**extent, **identity})
         found = read_run(folder) or {}
-        if different := list(_differences({**found, **extent}, {**extent, **identity})):
+        if different := list(differences({**found, **extent}, {**extent, **identity})):
             raise ValueError(
                 f"{folder} has images of another run: {'; '.join(different[:4])}. Name another folder with --out, or "
                 "give the options that it was made with."
@@ -85,11 +85,11 @@ def _create(path: Path, record: Mapping[str, Any]) -> None:
     path.with_name(f"{path.name}.new").unlink(missing_ok=True)
 
 
-def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:
-    """What differs, for messages; nested names are dotted."""
+def differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:
+    """What differs between two records, for messages; nested names are dotted."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in [*found, *(key for key in expected if key not in found)]:
-            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
+            yield from differences(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
     elif found != expected:
         yield f"{name} is {_short(found)} there, and {_short(expected)} here"
 
