@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from .atomic import atomic_path
 from .model import Model
 
 
@@ -82,6 +86,15 @@ def from_image(model: Model, image: Any) -> Tensor:
 def to_pil(pixels: Tensor) -> list[Image.Image]:
     """uint8 [B, H, W, C] with one or three channels -> PIL images."""
     return [Image.fromarray(image.squeeze(-1).numpy()) for image in pixels]
+
+
+def write_png(image: Image.Image, path: Path, values: dict[str, Any] | None = None) -> None:
+    """Write a PNG file, completely or not at all, with values as JSON in its text chunk "pixeldit"."""
+    text = PngInfo()
+    if values:
+        text.add_text("pixeldit", json.dumps(values))
+    with atomic_path(path) as part:
+        image.save(part, format="PNG", pnginfo=text)
 
 
 def image_grid(images: Tensor, columns: int | None = None, *, gap: int = 0, background: float = 0) -> Tensor:

@@ -8,12 +8,14 @@ import helpers
 import pytest
 import torch
 from reference_time import reference_processor as with_reference_times
+from torchvision_operators import define_missing_operators
 
 import pixeldit_core as pc
 from pixeldit_core.layers import embeddings
 
 
 def pytest_configure(config):
+    define_missing_operators()
     torch.set_float32_matmul_precision("highest")
     # One: the networks here are tiny, and threads only wait for one another. Where `make test-portable` asks for more,
     # it has to be asked again: MKL lowers the variable to the number of cores.

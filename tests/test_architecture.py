@@ -16,11 +16,14 @@ import pixeldit_core as pc
 CORE, NODES = ROOT / "pixeldit_core", ROOT / "nodes"
 STDLIB = set(sys.stdlib_module_names)
 CORE_PACKAGES = {"torch", "einops", "safetensors", "numpy", "PIL", "tqdm"}
-TRAIN_PACKAGES = {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"}  # of the extra
+EXTRAS = {  # packages of an extra, by the room that may import them
+    "training": {"accelerate", "peft", "webdataset", "transformers", "timm", "tensorboard"},
+    "evaluation": {"accelerate", "torch_fidelity", "matplotlib"},
+}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution"}
 
 # inside the core: a room, and the rooms that it may import
-_LEAVES = {"settings", "labels", "sizes", "atomic", "dtypes", "text"}
+_LEAVES = {"settings", "labels", "sizes", "atomic", "dtypes", "text", "extras", "resize"}
 _MODEL = {"families", "flow", "spec", "model"}
 ROOMS = {
     "layers": set(),
@@ -31,15 +34,29 @@ ROOMS = {
     "atomic": set(),
     "dtypes": set(),
     "text": set(),
+    "extras": set(),
+    "resize": set(),
     "families": {"layers", "flow", "labels", "settings", "sizes"},
     "spec": {"families", "settings", "labels", "sizes"},
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
-    "images": {*_MODEL},
+    "images": {*_MODEL, "atomic"},
+    "text_states": {*_MODEL, "atomic"},
     "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
-    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints"},
-    "cli": {*_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "training"},
+    "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
+    "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "text_states"},
+    "cli": {
+        *_MODEL,
+        *_LEAVES,
+        "conditions",
+        "sampling",
+        "images",
+        "checkpoints",
+        "text_states",
+        "training",
+        "evaluation",
+    },
     "__main__": {"cli"},
 }
 
@@ -76,8 +93,8 @@ def test_the_core_imports_only_its_packages_and_allowed_rooms(path):
     for level, name in imports(path):
         top = name.split(".")[0]
         if level == 0:
-            extras = TRAIN_PACKAGES if room == "training" else set()
-            assert top in STDLIB | CORE_PACKAGES | extras, f"{path.name} imports {name}"
+            allowed = STDLIB | CORE_PACKAGES | EXTRAS.get(room, set())
+            assert top in allowed, f"{path.name} imports {name}"
             continue
         target = resolve(path, level, name)
         assert target.is_relative_to(CORE), f"{path.name} imports {name} from outside of the core"
@@ -111,16 +128,18 @@ def test_only_nodes_host_imports_comfyui(path):
             assert target.is_relative_to(NODES / "host"), f"nodes/host ({path.name}) imports {name} of nodes"
 
 
-def test_only_the_engine_knows_accelerate():
+def test_one_file_of_training_and_one_of_evaluation_know_accelerate():
     known = re.compile(r"(import|from|require\()\W*accelerate")
-    assert [path.name for path in FILES[CORE] if known.search(path.read_text(encoding="utf-8"))] == ["engine.py"]
+    users = [path for path in FILES[CORE] if known.search(path.read_text(encoding="utf-8"))]
+    assert [str(path.relative_to(CORE)) for path in users] == ["evaluation/processes.py", "training/engine.py"]
 
 
 def test_importing_the_core_brings_no_comfyui_and_nothing_unexpected():
     code = (
         "import sys\n"
         "import torch, numpy, PIL.Image, safetensors.torch; before = set(sys.modules)\n"
-        "import pixeldit_core, pixeldit_core.cli\n"
+        "import pixeldit_core, pixeldit_core.cli, pixeldit_core.evaluation\n"
+        "pixeldit_core.evaluation.load_classifier\n"
         "print('\\n'.join(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """Scripts beside the package use its public names only, and the package does not use them."""
 
 import ast
+import importlib
 import inspect
 
 import pytest
@@ -19,7 +20,7 @@ def imported(path):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_scripts_import_the_package_and_nothing_inside_of_it(path):
-    public = {"pixeldit_core.training"}  # a package with public names of its own
+    public = {"pixeldit_core.training", "pixeldit_core.evaluation"}  # packages with public names of their own
     assert not [name for name in imported(path) if name.startswith("pixeldit_core.") and name not in public]
     assert "sys.path" not in path.read_text(encoding="utf-8")
 
@@ -30,10 +31,12 @@ def test_the_package_does_not_import_the_toy_data():
         assert not names & {name.split(".")[0] for name in imported(path)}, path
 
 
-def test_training_s_public_names_are_there():
-    from pixeldit_core import training
-
-    found = {name: getattr(training, name) for name in dir(training)}
+@pytest.mark.parametrize("name, first", [("training", "AverageConfig"), ("evaluation", "Classifier")])
+def test_the_public_names_of_training_and_evaluation_are_there(name, first):
+    package = importlib.import_module(f"pixeldit_core.{name}")
+    for each in dir(package):
+        getattr(package, each)
+    found = {each: getattr(package, each) for each in dir(package)}  # now a module of that name would hide it
     assert not [name for name, thing in found.items() if inspect.ismodule(thing)]
-    with pytest.raises(AttributeError, match="has no Trainer; it has AverageConfig"):
-        training.Trainer  # noqa: B018
+    with pytest.raises(AttributeError, match=f"has no Trainer; it has {first}"):
+        package.Trainer  # noqa: B018

@@ -1,4 +1,4 @@
-"""The command line: sample, inspect, convert, train, ema, encode."""
+"""The command line: sample, inspect, convert, train, ema, encode, evaluate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import convert, ema, encode, inspect, sample, train
+from . import convert, ema, encode, evaluate, inspect, sample, train
 
 _DESCRIPTION = "PixelDiT: image generation in pixel space, without a VAE."
 _EXAMPLES = """\
@@ -24,6 +24,8 @@ examples:
       the averaged weights of a training checkpoint, as a small file
   python -m pixeldit_core train recipes/toy-digits.yaml
       train a network; docs/training.md has the recipes, and an example with your own images
+  python -m pixeldit_core evaluate trained.safetensors --count 5000 --out samples --reference data/held-back
+      generate many images, on any number of processes, and score them
 
 "python -m pixeldit_core COMMAND --help" shows all options.
 """
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m pixeldit_core", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=HelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (sample, inspect, convert, train, ema, encode):
+    for module in (sample, inspect, convert, train, ema, encode, evaluate):
         module.add_command(commands, formatter_class=HelpFormatter)
     options, rest = parser.parse_known_args(argv)
     if rest and not (hasattr(options, "overrides") and all(re.fullmatch(r"\w[\w.]*=.*", text) for text in rest)):
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "stopped.", 130)
-    except (ValueError, OSError, ImportError) as error:  # the last: packages for training only
+    except (ValueError, OSError, ImportError) as error:  # the last: packages of the extras
         return _fail(f"error: {error}", 2)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):

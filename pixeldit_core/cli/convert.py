@@ -11,7 +11,7 @@ from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.layouts import LAYOUTS
 from ..checkpoints.save import save_checkpoint
 from ..dtypes import dtype_name
-from .options import add_weights_option, dtype_option
+from .options import add_weights_option, dtype_option, lora_option
 from .text import table
 
 _EXAMPLES = """\
@@ -57,20 +57,11 @@ def add_command(commands: Any, **options: Any) -> None:
         "--lora",
         action="append",
         default=[],
-        type=_lora_option,
+        type=lora_option,
         metavar="FILE[=STRENGTH]",
         help="merge a LoRA into the weights (default strength: 1); may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="replace TARGET if it exists")
-
-
-def _lora_option(text: str) -> tuple[Path, float]:
-    """FILE or FILE=STRENGTH; file names may contain an equals sign."""
-    name, _, strength = text.rpartition("=")
-    try:
-        return Path(name or text), float(strength) if name else 1.0
-    except ValueError:
-        return Path(text), 1.0
 
 
 def run(options: argparse.Namespace) -> int:

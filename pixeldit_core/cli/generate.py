@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import atomic_path
 from ..conditions import class_condition
-from ..images import to_pil, to_uint8
+from ..images import to_pil, to_uint8, write_png
 from ..model import Model
 from ..sampling import sample
 from ..settings import SamplingSettings
@@ -46,7 +41,7 @@ def generate(
                 for (index, seed), image in zip(batch, to_pil(pixels), strict=True):
                     values = {"model": model.spec.source, "class": class_name(model, index), "seed": seed}
                     values |= {"convention": convention, **settings.to_dict()}
-                    write_image(image, folder / f"{index}_{seed}.png", values)
+                    write_png(image, folder / f"{index}_{seed}.png", values)
                     finished += 1
                 kept.extend(pixels[: _SHEET_IMAGES - len(kept)])
         except KeyboardInterrupt:
@@ -71,15 +66,6 @@ def _sample(
         **settings.to_dict(),
     )
     return to_uint8(model, x, convention)
-
-
-def write_image(image: Image.Image, path: Path, values: dict[str, Any] | None = None) -> None:
-    """Write a PNG file, with values as JSON in its text chunk "pixeldit"."""
-    text = PngInfo()
-    if values:
-        text.add_text("pixeldit", json.dumps(values))
-    with atomic_path(path) as part:
-        image.save(part, format="PNG", pnginfo=text)
 
 
 def class_name(model: Model, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +66,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f'"{text}" is not a size; write WIDTHxHEIGHT, such as 320x256, or one number')
     return int(match[2] or match[1]), int(match[1])
+
+
+def lora_option(text: str) -> tuple[Path, float]:
+    """FILE or FILE=STRENGTH; file names may contain an equals sign."""
+    name, _, strength = text.rpartition("=")
+    try:
+        return Path(name or text), float(strength) if name else 1.0
+    except ValueError:
+        return Path(text), 1.0
 
 
 def positive(text: str) -> int:

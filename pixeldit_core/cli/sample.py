@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -13,17 +12,15 @@ from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.load import load_checkpoint
 from ..dtypes import dtype_name
 from ..families import FAMILIES
-from ..flow.guidance import check_interval
-from ..images import contact_sheet
+from ..images import contact_sheet, write_png
 from ..labels import parse_classes
 from ..model import Model
-from ..sampling import check_size, time_grid
-from ..settings import SETTINGS, SamplingSettings
-from ..sizes import Size, advise
+from ..sizes import advise
 from ..text import shorten_list
-from .generate import class_name, generate, write_image
+from .generate import class_name, generate
 from .options import choose_device
-from .sample_options import ALL_CLASSES_UP_TO, CHECKPOINT_DEFAULT, EXAMPLES, PUBLISHED, add_arguments
+from .sample_options import ALL_CLASSES_UP_TO, EXAMPLES, add_arguments
+from .sampling_options import choose_settings
 from .text import describe_settings, table
 
 BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
@@ -54,8 +51,7 @@ def run(options: argparse.Namespace) -> int:
     path = _find_checkpoint(options.checkpoint)
     _require_classes(path)
     model = load_checkpoint(path, choose_device(options.device), options.dtype, options.weights)
-    settings, size = _choose_settings(model, options)
-    check_size(model.spec, *size)
+    settings, size = choose_settings(model, options)
     classes = _choose_classes(model, options.classes)
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes
     pairs = [(index, seed) for index in classes for seed in options.seeds]
@@ -67,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
     columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
     sheet = contact_sheet(images, columns, scale=max(1, _SHEET_WIDTH // size[1]))
-    write_image(sheet, options.out / SHEET)
+    write_png(sheet, options.out / SHEET)
     averaged = ", averaged weights" if model.spec.weights == "ema" else ""
     advice = advise(size, model.spec.trained_sizes)
     rows = {
@@ -97,25 +93,6 @@ def _require_classes(path: Path) -> None:
             f"{path.name} is {family.title}, and the command line has no text encoder. Use it in ComfyUI, or as a "
             "library: encode the prompt yourself and pass it to pixeldit_core.text_condition."
         )
-
-
-def _choose_settings(model: Model, options: argparse.Namespace) -> tuple[SamplingSettings, Size]:
-    """The settings by name or of the checkpoint with the given values, and their size (height, width).
-
-    Raises:
-        ValueError: no settings in the checkpoint; a value out of range.
-    """
-    if options.settings == CHECKPOINT_DEFAULT and not model.settings:
-        raise ValueError(f"{model.spec.source} has no settings in its metadata. Choose one of {', '.join(PUBLISHED)}.")
-    settings = SETTINGS.get(options.settings) or model.spec.settings_for(options.size)
-    size = options.size or settings.size or model.spec.default_size
-    names = ("steps", "solver", "cfg", "timeshift", "cfg_interval")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if "cfg_interval" in given:
-        given["cfg_interval"] = check_interval(given["cfg_interval"])
-    steps, timeshift = (given.get(name, getattr(settings, name)) for name in ("steps", "timeshift"))
-    time_grid(model, steps, timeshift, convention=options.convention)  # checks both
-    return dataclasses.replace(settings, size=size, **given), size
 
 
 def _choose_classes(model: Model, text: str | None) -> list[int]:

@@ -6,13 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
+from ..families import FAMILIES
+from .options import parse_seeds
+from .sampling_options import add_computation, add_settings, add_size
 
-from ..families import CONVENTIONS, FAMILIES
-from ..flow.solvers import SOLVERS
-from .options import add_weights_option, dtype_option, parse_seeds, parse_size, positive
-
-CHECKPOINT_DEFAULT = "checkpoint default"  # the settings in the file's metadata, as in PixelDiT Sampler
 PUBLISHED = tuple(
     dict.fromkeys(name for family in FAMILIES.values() if family.condition == "class" for name in family.settings)
 )
@@ -42,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .safetensors, .ckpt or .pth file (default: the bundled model)",
     )
     _add_images(parser.add_argument_group("images"))
-    _add_settings(parser.add_argument_group("sampling (default: the checkpoint's settings, else the published ones)"))
-    _add_computation(parser.add_argument_group("computation"))
+    add_settings(parser, PUBLISHED)
+    add_computation(parser)
 
 
 def _add_images(group: Any) -> None:
@@ -60,64 +57,7 @@ def _add_images(group: Any) -> None:
         metavar="LIST",
         help="numbers and ranges, such as 0-7,42; one image of each class per seed (default: 0)",
     )
-    group.add_argument(
-        "--size",
-        type=parse_size,
-        metavar="WIDTHxHEIGHT",
-        help="pixels, or one number for a square (default: the trained size)",
-    )
+    add_size(group)
     group.add_argument(
         "--out", type=Path, default=Path("output"), metavar="FOLDER", help="folder to write to (default: output)"
-    )
-
-
-def _add_settings(group: Any) -> None:
-    group.add_argument(
-        "--settings",
-        choices=[CHECKPOINT_DEFAULT, *PUBLISHED],
-        metavar="NAME",
-        help=f'settings by name: {", ".join(PUBLISHED)}, or "{CHECKPOINT_DEFAULT}" for those in the file; the options '
-        "below override single values",
-    )
-    group.add_argument("--steps", type=int, metavar="N", help="more is finer and slower; 20 to 100 are usual")
-    group.add_argument(
-        "--solver", choices=list(SOLVERS), help="ab2 is the published one; heun_exact costs twice as much"
-    )
-    group.add_argument(
-        "--cfg",
-        type=float,
-        metavar="SCALE",
-        help="guidance scale: 1 is none, 2 to 4 usual; more is stronger and less varied",
-    )
-    group.add_argument(
-        "--cfg-interval",
-        type=float,
-        nargs=2,
-        metavar=("START", "END"),
-        help="guide only between these times (0 = noise, 1 = image); steps outside cost half",
-    )
-    group.add_argument(
-        "--timeshift", type=float, metavar="SHIFT", help="above 1: more of the steps near the noise; 1 = uniform"
-    )
-    group.add_argument(
-        "--convention",
-        choices=CONVENTIONS,
-        default=CONVENTIONS[0],
-        help="standard: correct ODE sampling; reference: reproduces the original program exactly, quirks included "
-        "(the same for the official models; default: standard)",
-    )
-
-
-def _add_computation(group: Any) -> None:
-    group.add_argument("--device", default="auto", help='"cpu", "cuda", "mps" ... (default: an accelerator if any)')
-    group.add_argument(
-        "--dtype",
-        type=dtype_option("fp32", "bf16", "fp16"),
-        default=torch.float32,
-        metavar="fp32|bf16|fp16",
-        help="of the weights and the network; bf16 halves the memory and changes images slightly (default: fp32)",
-    )
-    add_weights_option(group)
-    group.add_argument(
-        "--batch-size", type=positive, metavar="N", help="images at a time; fewer need less memory (default: by size)"
     )

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..model import Model
+from ..text_states.states import TextStates
 from .data.batch import Loaded
-from .data.text_states import TextStates
 from .draws import Draws, draw
 from .loss import Batch
 

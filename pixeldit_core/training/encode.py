@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from ..dtypes import dtype_name
 from ..families import find_family
+from ..text_states.shards import Index, StatesInfo, read_index, shard_path, unindexed, write_index, write_shard
 from .data.captions import read_captions
 from .data.shards import captions_of, read_shards
-from .data.text_shards import Index, StatesInfo, read_index, shard_path, unindexed, write_index, write_shard
 from .text_encoder import TextEncoder, TextState, load_text_encoder
 
 SHARD_SIZE = 256  # captions of a file

@@ -20,11 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..extras import require
 from .config import TrainConfig
 from .data.batch import Loaded
 from .draws import Draws
 from .ema import Averages
-from .extras import require
 from .loss import Batch, Loss
 from .optim import build_optimizers
 from .run_folder import RunFolder

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..checkpoints.save import write_tensors
+from ..extras import require
 from ..model import Model
 from .blocks import transformer_blocks
 from .config import LoraConfig
-from .extras import require
 
 _ADAPTER = "default"
 _PREFIX = "diffusion_model."  # of ComfyUI's key style, which peft's names of the two matrices follow

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..extras import require
 from .config import TrainConfig
-from .extras import require
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:

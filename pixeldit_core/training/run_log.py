@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_path
-from .extras import require
+from ..extras import require
 
 Row = dict[str, str]
 

@@ -17,12 +17,13 @@ from ..model import Model
 from ..sampling import check_size
 from ..settings import SamplingSettings
 from ..sizes import Size
+from ..text_states.states import TextStates
 from .blocks import apply_engine_config
 from .config import TrainConfig
 from .data.batch import ImageData
 from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
-from .data.text_states import TextStates, open_text_states
+from .data.text_states import open_text_states
 from .evaluate_command import check_evaluate, check_files
 from .lora import add_lora
 from .loss import Loss

@@ -13,8 +13,8 @@ from ..conditions import class_condition
 from ..images import contact_sheet, to_uint8
 from ..model import Condition, Model
 from ..sampling import sample
+from ..text_states.states import TextStates
 from .config import SampleConfig
-from .data.text_states import TextStates
 
 
 class WithWeights(nn.Module):

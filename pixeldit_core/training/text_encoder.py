@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..extras import require
 from ..families import VARIANTS, Family
 from ..families.record import Params
-from .extras import require
 
 log = logging.getLogger(__name__)
 

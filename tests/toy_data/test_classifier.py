@@ -1,21 +1,18 @@
-"""The classifier that judges the samples of the bundled models."""
+"""The script that trains the judge of the bundled models."""
 
 import classifier
 import numpy as np
 import pytest
 import torch
-from classifier import Classifier, confusion_matrix, report, train_classifier
-from helpers import MODELS
 from PIL import Image
 
-DIGITS = MODELS / "xpred-digits-28.safetensors"
-NAMES = ("hot-air balloon", "sailboat", "mountain", *map(str, range(9)))
+from pixeldit_core.evaluation import load_classifier
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+@pytest.fixture
+def digits(tmp_path):
     """An image folder of a few plain digits: bars at ten positions."""
-    folder = tmp_path_factory.mktemp("data") / "digits"
+    folder = tmp_path / "digits"
     for digit in range(10):
         (folder / str(digit)).mkdir(parents=True)
         for number in range(6):
@@ -25,28 +22,31 @@ def digits(tmp_path_factory):
     return folder
 
 
-def test_report_counts_what_was_correct():
-    matrix = 10 * torch.eye(len(NAMES), dtype=torch.int64)
-    matrix[0, 0], matrix[0, 2] = 8, 2
-    text = report(matrix, NAMES)
-    assert "| hot-air balloon | 10 | 80.0% | mountain 2 |" in text
-    assert "| all | 120 | 98.3% | |" in text
-
-
-def test_the_classifier_counts_every_image_once():
-    images = torch.randint(0, 256, (300, 16, 16, 3), dtype=torch.uint8)
-    matrix = confusion_matrix(torch.arange(300) % 12, Classifier(12).predict(images), 12)
-    assert matrix.sum() == 300 and matrix.sum(1).tolist() == [25] * 12
-    assert confusion_matrix(torch.tensor([1]), torch.tensor([2]), 3).nonzero().tolist() == [[1, 2]]
-
-
-def test_the_classifier_learns_and_counts_a_checkpoint_s_samples(digits, capsys, monkeypatch):
-    monkeypatch.setattr(classifier, "train_classifier", lambda *data: train_classifier(*data, epochs=1))
-    classifier.main([str(DIGITS), "--data", str(digits), "--samples", "20", "--steps", "2"])
+def test_it_writes_a_classifier_and_its_held_out_accuracy(digits, tmp_path, capsys):
+    out = tmp_path / "out" / "classifier.safetensors"
+    classifier.main([str(digits), "--out", str(out), "--epochs", "1"])
     printed = capsys.readouterr().out
-    assert printed.startswith("held-out images: ") and "| all | 20 |" in printed and "| 9 | 2 |" in printed
+    assert "held-out images: " in printed and "of 10 correct" in printed and "| 9 | 1 |" in printed
+    found, names = load_classifier(out)
+    assert names == tuple("0123456789") and found.in_channels == 1 and found.image_size == (28, 28)
 
 
-def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no images"):
-        classifier.read_images(tmp_path, ["a"], 3)
+def test_the_images_are_read_as_they_are(tmp_path):
+    for name, value in (("b", 7), ("a", 9)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (6, 4), (value, 0, 1)).save(tmp_path / name / "0.png")
+    names = classifier.class_folders(tmp_path)
+    images, labels = classifier.read_images(tmp_path, names)
+    assert names == ["a", "b"] and labels.tolist() == [0, 1]
+    assert images.shape == (2, 3, 4, 6) and images.dtype == torch.uint8
+    assert images[:, :, 2, 3].tolist() == [[9, 0, 1], [7, 0, 1]]
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 0 folders with images; expected at least two"):
+        classifier.class_folders(tmp_path)
+    for name, size in (("a", (4, 4)), ("b", (4, 5))):
+        (tmp_path / name).mkdir()
+        Image.new("L", size).save(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match="all have to be of one size"):
+        classifier.read_images(tmp_path, ["a", "b"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixeldit_core.cli import main
 from pixeldit_core.families import find_family
-from pixeldit_core.training.data.text_shards import StatesInfo, read_index, read_states
+from pixeldit_core.text_states.shards import StatesInfo, read_index, read_states
 from pixeldit_core.training.encode import collect_captions, encode_captions
 from pixeldit_core.training.text_encoder import TextState, load_text_encoder
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from helpers import close, randn
 
-from pixeldit_core.training import extras, teacher
+from pixeldit_core import extras
+from pixeldit_core.training import teacher
 from pixeldit_core.training.teacher import IMAGENET_MEAN, IMAGENET_STD, load_teacher, timm_teacher
 
 transformers = pytest.importorskip("transformers")

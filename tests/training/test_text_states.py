@@ -11,8 +11,8 @@ from PIL import Image
 
 import pixeldit_core as pc
 from pixeldit_core.cli import main
+from pixeldit_core.text_states.shards import StatesInfo, shard_path
 from pixeldit_core.training.config import DataConfig, ObjectiveConfig
-from pixeldit_core.training.data.text_shards import StatesInfo, shard_path
 from pixeldit_core.training.data.text_states import open_text_states
 from pixeldit_core.training.draws import draw
 from pixeldit_core.training.encode import encode_captions

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ...atomic import atomic_path
-from ..extras import require
+from ...extras import require
 from .files import SUFFIXES, header_size
 
 log = logging.getLogger(__name__)

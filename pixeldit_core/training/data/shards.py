@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...extras import require
 from ...sizes import Size
 from ...text import shorten_list
-from ..extras import require
 from .batch import ImageData
 from .files import check_folder, open_image
 from .packed import PackedStrings

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from pixeldit_core.resize import cover, upright
 from pixeldit_core.training.data.files import UNKNOWN, header_size, open_image
-from pixeldit_core.training.data.transforms import Transform, cover, upright
+from pixeldit_core.training.data.transforms import Transform
 
 RNG = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...atomic import atomic_path
+from ..atomic import atomic_path
 
 VERSION = 1
 _INDEX = "index.json"

@@ -1,0 +1,1 @@
+"""Encoded captions in files: shards of states, and the index that finds them. Written by the command `encode`."""
