@@ -17,7 +17,10 @@ _LAUNCHER = {
 }  # fmt: skip
 _LAUNCHER_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "PMI_")
 _SECTION = {"--count", "--reference", "--extractor", "--extractor-weights", "--batch-size", "--device"}
-_OTHER_USE = {"--out", "--score", "--save-statistics", "--sweep"}
+_OTHER_USE = {"--out", "--score", "--save-statistics", "--sweep", "--shard"}
+_CLASSES = {"--classes", "--labels", "--unbalanced"}  # each changes what the count must divide into
+_PROMPTS = {"--prompts", "--text-states"}
+_NEED_WEIGHTS = ("inception", "classifier", "vgg16")
 
 
 def check_evaluate(config: TrainConfig, family: Family) -> None:
@@ -38,34 +41,58 @@ def check_evaluate(config: TrainConfig, family: Family) -> None:
     if not evaluate.reference:
         raise ValueError(f"engine.evaluate_every needs images to compare with: set evaluate.reference, {off}.")
     _check_device(evaluate.device)
-    words = {str(word).partition("=")[0] for word in evaluate.options}
+    words = _names(evaluate)
     for word in sorted(words & _SECTION):
         key = word[2:].replace("-", "_")
         raise ValueError(f"evaluate.options has {word}, for which there is a key: set evaluate.{key}.")
     for word in sorted(words & _OTHER_USE):
-        raise ValueError(f"evaluate.options has {word}: a run scores into its own folder, one model at a time.")
-    if family.condition == "text" and "--prompts" not in words:
+        raise ValueError(f"evaluate.options has {word}: a run scores all images of one model, in its own folder.")
+    if family.condition == "text" and not words >= _PROMPTS:
         raise ValueError(
-            f"{family.title} generates from prompts, and evaluate.options names none: add --prompts and a file, {off}."
+            f"{family.title} generates from prompts: add --prompts FILE and --text-states DIR, which the command "
+            f"encode writes, to evaluate.options, {off}."
         )
+
+
+def check_balance(config: EvaluateConfig, classes: int) -> None:
+    """Raises ValueError unless each class of the model gets as many images."""
+    below = config.count - config.count % classes
+    if below == config.count or _names(config) & _CLASSES:
+        return
+    nearest = f"{below} or {below + classes}" if below else f"{classes}"
+    raise ValueError(
+        f"evaluate.count {config.count} does not divide into {classes} classes: set {nearest}, or add --unbalanced to "
+        "evaluate.options."
+    )
 
 
 def check_files(config: EvaluateConfig) -> None:
     """Whether the files are there that the command will read.
 
     Raises:
-        ValueError: one of them is not, or the reference is neither a folder nor an .npz file.
+        ValueError: one of them is not or was not named, or the reference is neither a folder nor an .npz file.
     """
     reference = Path(config.reference)
     if not reference.exists():
         raise ValueError(f"evaluate.reference {reference} is not there; expected a folder of images or an .npz file.")
     if not reference.is_dir() and reference.suffix != ".npz":
         raise ValueError(f"evaluate.reference {reference} is neither a folder of images nor an .npz file.")
-    if config.extractor_weights is not None and not Path(config.extractor_weights).is_file():
+    if config.extractor_weights is None:
+        if config.extractor in _NEED_WEIGHTS:
+            raise ValueError(
+                f"evaluate.extractor_weights is not set: the extractor {config.extractor} needs its file, and nothing "
+                "is downloaded."
+            )
+    elif not Path(config.extractor_weights).is_file():
         raise ValueError(
             f"evaluate.extractor_weights {config.extractor_weights} is not there; expected the file of the extractor "
             f"{config.extractor}."
         )
+
+
+def _names(config: EvaluateConfig) -> set[str]:
+    """Words of the options without their values."""
+    return {str(word).partition("=")[0] for word in config.options}
 
 
 def _check_device(name: str | None) -> None:

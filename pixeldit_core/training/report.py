@@ -13,7 +13,7 @@ from ..spec import ModelSpec
 from .config import EngineConfig, ModelConfig, TrainConfig
 from .data.open import find_buckets, open_data, read_class_names
 from .data.order import GlobalBatchSampler
-from .evaluate_command import check_evaluate, check_files
+from .evaluate_command import check_balance, check_evaluate, check_files
 from .memory import Estimate, estimate
 from .start import planned_spec
 
@@ -94,10 +94,10 @@ def _length(config: TrainConfig, spec: ModelSpec, size: Size) -> dict[str, str]:
         "steps": f"{engine.steps:,}, {engine.steps * engine.batch_size:,} images",
         "epochs": _epochs(config, spec, size),
     }
-    return rows | ({"scores": _scores(config)} if engine.evaluate_every else {})
+    return rows | ({"scores": _scores(config, spec)} if engine.evaluate_every else {})
 
 
-def _scores(config: TrainConfig) -> str:
+def _scores(config: TrainConfig, spec: ModelSpec) -> str:
     evaluate, every = config.evaluate, config.engine.evaluate_every
     times = -(-config.engine.steps // every)  # the last step counts
     text = (
@@ -106,6 +106,8 @@ def _scores(config: TrainConfig) -> str:
     )
     try:
         check_files(evaluate)
+        if spec.family.condition == "class" and config.model.start is None:  # the data may add classes to a start's
+            check_balance(evaluate, spec.params.num_classes)
     except ValueError as error:
         return f"{text}; {error}"
     return text

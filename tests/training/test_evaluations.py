@@ -1,7 +1,6 @@
 """Scores during training: processes of the command line beside a run, whatever becomes of them."""
 
 import csv
-import importlib.util
 import json
 import logging
 import os
@@ -13,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT
-from training_runs import config_of, same_state, state_of, train, write_images
+from training_runs import NAMES, config_of, same_state, state_of, train, write_images
 
 import pixeldit_core as pc
+from pixeldit_core.evaluation import Classifier, save_classifier
 from pixeldit_core.families import find_family
 from pixeldit_core.training import engine
 from pixeldit_core.training.command import resume
 from pixeldit_core.training.config import EvaluateConfig
-from pixeldit_core.training.evaluate_command import check_evaluate, command_words, environment
+from pixeldit_core.training.evaluate_command import check_balance, check_evaluate, command_words, environment
 from pixeldit_core.training.evaluations import Evaluations, unscored_steps
 from pixeldit_core.training.report import describe_run
 from pixeldit_core.training.run_folder import RunFolder
@@ -50,6 +50,8 @@ with order.open("a") as file:
     file.write(f"end {step}\\n")
 """
 
+COMMAND = Evaluations.command
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
@@ -70,7 +72,8 @@ def build(images):
 
     def config(*options, **sections):
         settings = {"steps": 6, "batch_size": 4, "evaluate_every": 2, "save_every": 100, "seed": 5}
-        evaluate = {"reference": str(images), "count": 3, "options": list(options)}
+        weights = str(Path(__file__))  # a file, whatever is in it
+        evaluate = {"reference": str(images), "extractor_weights": weights, "count": 3, "options": list(options)}
         return config_of(
             images, engine=settings | sections.pop("engine", {}),
             evaluate=evaluate | sections.pop("evaluate", {}), **sections,
@@ -382,11 +385,15 @@ def test_ctrl_c_in_the_terminal_reaches_only_the_run(queue, tmp_path):
             "evaluate.reference nowhere is not there; expected a folder of images",
         ),
         ({"evaluate": {"reference": __file__}}, "neither a folder of images nor an .npz file"),
+        ({"evaluate": {"extractor_weights": None}}, "evaluate.extractor_weights is not set: the extractor inception"),
+        ({"evaluate": {"count": 4}}, "count 4 does not divide into 3 classes: set 3 or 6, or add --unbalanced"),
+        ({"evaluate": {"count": 2}}, "count 2 does not divide into 3 classes: set 3, or add"),
         ({"evaluate": {"extractor_weights": "gone.pth"}}, "evaluate.extractor_weights gone.pth is not there"),
         ({"evaluate": {"device": "gpu 7"}}, 'evaluate.device "gpu 7" is not a device'),
         ({"evaluate": {"options": ["--count=4"]}}, "there is a key: set evaluate.count"),
         ({"evaluate": {"options": ["--extractor-weights", "x"]}}, "set evaluate.extractor_weights"),
-        ({"evaluate": {"options": ["--out", "x"]}}, "scores into its own folder"),
+        ({"evaluate": {"options": ["--out", "x"]}}, "scores all images of one model, in its own folder"),
+        ({"evaluate": {"options": ["--shard", "1/2"]}}, "evaluate.options has --shard"),
     ],
 )
 def test_what_cannot_be_scored_is_an_error_before_the_first_step(build, sections, message):
@@ -407,10 +414,17 @@ def test_a_lora_and_a_text_family_without_prompts_are_errors(build):
     with pytest.raises(ValueError, match="the file of a LoRA is no checkpoint that `evaluate` can open"):
         check_evaluate(build(lora={"rank": 2}), family)
     text = find_family("pixelhdm")
-    with pytest.raises(ValueError, match="generates from prompts, and evaluate.options names none: add --prompts"):
-        check_evaluate(build(), text)
-    check_evaluate(build("--prompts", "prompts.txt"), text)
-    check_evaluate(build("--prompts=prompts.txt"), text)
+    for options in ((), ("--prompts", "prompts.txt")):
+        with pytest.raises(
+            ValueError, match="text-to-image generates from prompts: add --prompts FILE and --text-states DIR"
+        ):
+            check_evaluate(build(*options), text)
+    check_evaluate(build("--prompts", "prompts.txt", "--text-states=states"), text)
+
+
+def test_options_may_change_what_the_count_divides_into():
+    for options in (("--unbalanced",), ("--classes", "0-3"), ("--labels=labels.txt",)):
+        check_balance(EvaluateConfig(count=4, options=options), 3)
 
 
 def test_a_dry_run_names_the_scores(build, images):
@@ -423,8 +437,20 @@ def test_a_dry_run_names_the_scores(build, images):
         describe_run(build(evaluate={"reference": ""}))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pixeldit_core.cli.evaluate") is None, reason="there is no `evaluate` yet")
 def test_the_command_itself(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(Evaluations, "command", (sys.executable, "-m", "pixeldit_core", "evaluate"))
-    run = train(build(engine={"steps": 2}, evaluate={"count": 3}), tmp_path / "run")
+    """The real one, in a process in which torchvision can be imported."""
+    assert COMMAND[1:] == ("-m", "pixeldit_core", "evaluate")
+    start = (
+        f"import sys; sys.path.append({str(ROOT / 'tests')!r}); import torchvision_operators as operators;"
+        "operators.define_missing_operators(); from pixeldit_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    monkeypatch.setattr(Evaluations, "command", (sys.executable, "-c", start, "evaluate"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    weights = save_classifier(Classifier(3, 3, (16, 16)).eval(), tmp_path / "judge.safetensors", NAMES)
+    evaluate = {"count": 6, "extractor": "classifier", "extractor_weights": str(weights)}
+    run = train(build("--steps", 2, engine={"steps": 2}, evaluate=evaluate), tmp_path / "run")
     assert steps_of(run) == [2], (run.evaluation(2) / "evaluate.log").read_text("utf-8")
+    score = json.loads((run.evaluation(2) / "score.json").read_text("utf-8"))
+    assert rows_of(run)[0]["fid"] == str(score["fid"]) and rows_of(run)[0]["count"] == "6"
+    assert score["run"]["settings"]["steps"] == 2 and score["count"] == 6
+    assert files_of(run, 2) == ["evaluate.log", "run.json", "score.json"]
