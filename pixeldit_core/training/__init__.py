@@ -11,8 +11,8 @@ from typing import Any
 
 _MODULES = {
     "config": (
-        "AverageConfig", "BucketConfig", "DataConfig", "EngineConfig", "FrequencyConfig", "LoraConfig", "ModelConfig",
-        "ObjectiveConfig", "OptimConfig", "RepaConfig", "SampleConfig", "TrainConfig",
+        "AverageConfig", "BucketConfig", "DataConfig", "EngineConfig", "EvaluateConfig", "FrequencyConfig",
+        "LoraConfig", "ModelConfig", "ObjectiveConfig", "OptimConfig", "RepaConfig", "SampleConfig", "TrainConfig",
     ),
     "recipe": ("read_recipe", "write_recipe"),
     "start": ("start_model",),

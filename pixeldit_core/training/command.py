@@ -72,13 +72,14 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> str:
     folder.prepare()
     engine = Engine(setup.config)
     run = Run(setup, engine, folder, resume=resume)
-    if run.step >= config.engine.steps:
+    if run.is_done:
         return f"{folder.path} has made its {run.step} steps. Raise engine.steps to go on.\n"
     run.train()
     if not engine.is_main:
         return ""
     written = folder.lora if config.lora is not None else folder.model
-    return f"{written}\nloss curve: {folder.curve}\nlog: {folder.log}\n"
+    scores = f"scores: {folder.scores}\n" if folder.scores.is_file() else ""
+    return f"{written}\nloss curve: {folder.curve}\nlog: {folder.log}\n{scores}"
 
 
 def describe(recipe: Path, overrides: Sequence[str]) -> str:

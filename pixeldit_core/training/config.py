@@ -158,6 +158,25 @@ class SampleConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Section):
+    """What the command `evaluate` is asked for, every `engine.evaluate_every` steps."""
+
+    reference: str = (
+        ""  #                           images to compare with: a folder, or an .npz of images or statistics
+    )
+    count: int = 5000  #                             images to generate
+    extractor: str = "inception"  #                  of features
+    extractor_weights: str | None = None  #          its file
+    batch_size: int | None = None  #                 None = the command's own
+    device: str | None = None  #                     None = that of the main process; "cuda:7" or "cpu" leave it alone
+    options: tuple[str | int | float, ...] = ()  #   more words of the command line, such as "--steps", 50
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise ValueError("count and batch_size are numbers of images, at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig(Section):
     """How long and how the run computes."""
 
@@ -172,9 +191,14 @@ class EngineConfig(Section):
     log_every: int = 50
     save_every: int = 1000  #                        steps between checkpoints
     keep: int = 2  #                                 checkpoints to keep
+    evaluate_every: int = 0  #                       steps between scores of the average (`evaluate`); 0 = never
     save_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the model files; training states are float32
     max_skipped: int = 10  #                         steps in a row with a non-finite loss or gradient, then stop
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.evaluate_every < 0:
+            raise ValueError("evaluate_every is a number of steps, at least 1, or 0 for no scores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,5 +213,6 @@ class TrainConfig(Section):
     average: AverageConfig = field(default_factory=AverageConfig)
     lora: LoraConfig | None = None
     sample: SampleConfig = field(default_factory=SampleConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     settings: dict[str, Any] | None = None  #        SamplingSettings to store in checkpoints; None = the family's
     engine: EngineConfig = field(default_factory=EngineConfig)

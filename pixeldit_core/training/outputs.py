@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..checkpoints.save import write
 from ..dtypes import DTYPES
@@ -21,18 +25,26 @@ def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> Non
     raw = engine.whole(engine.weights())
     if not engine.is_main:
         return
-    dtype = DTYPES[setup.config.engine.save_dtype]
-    average_name = {"decay": setup.config.average.decays[0]} if setup.config.average.decays else {}
-    kinds: list[tuple[Any, ...]] = [
-        (average, run.model, {"weights": "ema", **average_name}),
-        (raw, run.raw_model, {"weights": "raw"}),
-    ]
-    for tensors, path, about in kinds:
-        origin = {"step": step, "recipe": setup.config.title, **about, **setup.origin}
-        if setup.config.lora is not None:
-            write_lora(tensors, run.lora if path == run.model else run.raw_lora, setup.config.lora, origin)
-        else:
-            write(setup.model.spec, tensors, path, dtype=dtype, origin=origin)
+    write_average(setup, average, run.lora if setup.config.lora else run.model, step)
+    _write(setup, raw, run.raw_lora if setup.config.lora else run.raw_model, step, {"weights": "raw"})
+
+
+def write_average(setup: Setup, tensors: Mapping[str, Tensor], path: Path, step: int) -> None:
+    """The average that checkpoints and samples use, gathered already; only the main process calls this.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    decays = setup.config.average.decays
+    _write(setup, tensors, path, step, {"weights": "ema", **({"decay": decays[0]} if decays else {})})
+
+
+def _write(setup: Setup, tensors: Mapping[str, Tensor], path: Path, step: int, about: Mapping[str, Any]) -> None:
+    origin = {"step": step, "recipe": setup.config.title, **about, **setup.origin}
+    if setup.config.lora is not None:
+        write_lora(tensors, path, setup.config.lora, origin)
+    else:
+        write(setup.model.spec, tensors, path, dtype=DTYPES[setup.config.engine.save_dtype], origin=origin)
 
 
 def write_snapshots(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:

@@ -13,6 +13,7 @@ from ..spec import ModelSpec
 from .config import EngineConfig, ModelConfig, TrainConfig
 from .data.open import find_buckets, open_data, read_class_names
 from .data.order import GlobalBatchSampler
+from .evaluate_command import check_balance, check_evaluate, check_files
 from .memory import Estimate, estimate
 from .start import planned_spec
 
@@ -24,11 +25,12 @@ def describe_run(config: TrainConfig) -> str:
     """Lines of a name and a value. Neither data, encoder nor GPU need be there: what is missing is a note.
 
     Raises:
-        ValueError: a network that cannot be built, or a size that is not for it.
+        ValueError: a network that cannot be built, a size that is not for it, or scores that are not possible.
     """
     spec = planned_spec(config.model)
     size = _size(config, spec)
     check_size(spec, *size)
+    check_evaluate(config, spec.family)
     found = estimate(spec, config, size)
     rows = _network(config, spec, size, found) | _memory(config, found) | _length(config, spec, size)
     return f"{config.title or 'a run'}\n{_table(rows | _work(config, found))}"
@@ -87,11 +89,28 @@ def _memory(config: TrainConfig, found: Estimate) -> dict[str, str]:
 
 def _length(config: TrainConfig, spec: ModelSpec, size: Size) -> dict[str, str]:
     engine = config.engine
-    return {
+    rows = {
         "batch": f"{engine.batch_size:,} images for each step",
         "steps": f"{engine.steps:,}, {engine.steps * engine.batch_size:,} images",
         "epochs": _epochs(config, spec, size),
     }
+    return rows | ({"scores": _scores(config, spec)} if engine.evaluate_every else {})
+
+
+def _scores(config: TrainConfig, spec: ModelSpec) -> str:
+    evaluate, every = config.evaluate, config.engine.evaluate_every
+    times = -(-config.engine.steps // every)  # the last step counts
+    text = (
+        f"{times:,}, every {every:,} steps: {evaluate.count:,} images against {evaluate.reference}, "
+        f"{evaluate.extractor}, on {evaluate.device or 'the device of the run'}"
+    )
+    try:
+        check_files(evaluate)
+        if spec.family.condition == "class" and config.model.start is None:  # the data may add classes to a start's
+            check_balance(evaluate, spec.params.num_classes)
+    except ValueError as error:
+        return f"{text}; {error}"
+    return text
 
 
 def _epochs(config: TrainConfig, spec: ModelSpec, size: Size) -> str:

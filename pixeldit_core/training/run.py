@@ -15,9 +15,10 @@ from .batches import BatchMaker
 from .data.batch import Loaded, collate
 from .data.order import Draw
 from .engine import Engine, StepResult
+from .evaluations import Evaluations, unscored_steps
 from .interrupts import Interrupts, leave_to_main_process
 from .monitor import Monitor
-from .outputs import write_models, write_sheet, write_snapshots
+from .outputs import write_average, write_models, write_sheet, write_snapshots
 from .recipe import write_recipe
 from .run_folder import RunFolder
 from .schedule import learning_rate_at
@@ -41,22 +42,29 @@ class Run:
         self.step = self._resume() if resume else 0
         self.skipped_in_a_row = 0
         self.monitor: Monitor | None = None
+        self.evaluations: Evaluations | None = None
         if engine.is_main:
             folder.clear_parts()
             averages = len(self.config.average.decays) + len(self.config.average.power)
             folder.check_space((3 + averages) * setup.state_bytes, self.config.engine.keep)  # AdamW keeps two of each
             write_recipe(self.config, folder.recipe)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left for this process: no step, and for the main process no score."""
+        scores = self.engine.is_main and self.config.engine.evaluate_every > 0 and bool(unscored_steps(self.folder))
+        return self.step >= self.config.engine.steps and not scores
+
     def train(self) -> None:
-        """Every step that is left.
+        """Every step that is left, and every score.
 
         Raises:
             KeyboardInterrupt: it was asked to stop, and has saved its state.
             ValueError: too many steps in a row without a finite loss.
         """
-        if self.engine.is_main:
-            self.monitor = Monitor(self.folder, self.config.engine, self.config.title, self.step)
         try:
+            if self.engine.is_main:
+                self._open()
             with Interrupts() as interrupts:
                 batches = _Lookahead(self._batches())
                 for loaded in batches:
@@ -66,9 +74,20 @@ class Run:
                     self._after(loaded, result)
                     if result.stop and self.step < self.config.engine.steps:
                         self._stop()
+                self._finish_scores(interrupts)
         finally:
+            if self.evaluations is not None:
+                self.evaluations.close()
             if self.monitor is not None:
                 self.monitor.close()
+
+    def _open(self) -> None:
+        """What only the main process has."""
+        config = self.config
+        self.monitor = Monitor(self.folder, config.engine, config.title, self.step)
+        if config.engine.evaluate_every:
+            device, show = str(self.engine.device), self.monitor.rows.show
+            self.evaluations = Evaluations(self.folder, config.evaluate, device, self.step, show)
 
     def _batches(self) -> Iterator[Loaded]:
         """This process's shares of the global batches that are left."""
@@ -86,17 +105,22 @@ class Run:
         yield from loader
 
     def _after(self, loaded: Loaded, result: StepResult) -> None:
-        """Logs, samples and files of a step."""
+        """Logs, samples, scores and files of a step."""
         config, step = self.config.engine, self.step
+        if self.evaluations is not None:
+            self.evaluations.poll()
         if self.monitor is not None:
             self.monitor.report_broken(loaded.broken)
             rate = learning_rate_at(step - 1, self.config.optim, config.steps)
             self.monitor.step(step, step / self.order.steps_per_epoch, rate, config.batch_size, result)
         self._check_skipped(result)
         last = step == config.steps
-        pause = self.monitor is not None and (last or step % config.save_every == 0 or self._is_due(step))
+        is_scored = config.evaluate_every > 0 and (last or step % config.evaluate_every == 0)
+        pause = self.monitor is not None and (last or is_scored or step % config.save_every == 0 or self._is_due(step))
         if pause and self.monitor is not None:
             self.monitor.pause_clock()
+        if is_scored:  # before the state: a run that goes on from there has it
+            self._score()
         if last or step % config.save_every == 0:
             self.save()
         if self.config.average.snapshot_every and step % self.config.average.snapshot_every == 0:
@@ -110,6 +134,20 @@ class Run:
     def _is_due(self, step: int) -> bool:
         """Whether a sample sheet is."""
         return self.config.sample.every > 0 and step % self.config.sample.every == 0
+
+    def _score(self) -> None:
+        """Queue the average of this step."""
+        step, average = self.step, self.engine.whole(self.engine.averages.main)
+        if self.evaluations is not None:
+            self.evaluations.add(step, lambda path: write_average(self.setup, average, path, step))
+
+    def _finish_scores(self, interrupts: Interrupts) -> None:
+        if self.evaluations is None or self.evaluations.finish(interrupts.is_asked):
+            return
+        raise KeyboardInterrupt(
+            f"all {self.step} steps are made; stopped while step {self.evaluations.waiting[0]} was evaluated. Go on "
+            f"with: python -m pixeldit_core train --resume {self.folder.path}"
+        )
 
     def _check_skipped(self, result: StepResult) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if result.skipped else 0

@@ -16,6 +16,14 @@ def step_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def _steps_in(folder: Path) -> list[int]:
+    """Steps that sub-folders are named after, in their order."""
+    if not folder.is_dir():
+        return []
+    matches = (_STEP.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run."""
@@ -67,16 +75,31 @@ class RunFolder:
         """Its newest weights themselves."""
         return self.path / "lora-raw.safetensors"
 
+    @property
+    def evaluations(self) -> Path:
+        """Folders of `evaluate`, one for each step that is scored."""
+        return self.path / "evaluations"
+
+    @property
+    def scores(self) -> Path:
+        """One row for each scored step."""
+        return self.evaluations / "scores.csv"
+
+    def evaluation(self, step: int) -> Path:
+        """The folder of `evaluate` for one step."""
+        return self.evaluations / step_name(step)
+
+    def evaluated_steps(self) -> list[int]:
+        """Steps that have such a folder, oldest first, whatever is in it."""
+        return _steps_in(self.evaluations)
+
     def sample_sheet(self, step: int) -> Path:
         """Images of one step."""
         return self.path / "samples" / f"{step_name(step)}.png"
 
     def steps(self) -> list[int]:
         """Steps with a complete training state, oldest first."""
-        if not self.checkpoints.is_dir():
-            return []
-        matches = (_STEP.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
-        return sorted(int(match[1]) for match in matches if match)
+        return _steps_in(self.checkpoints)
 
     def checkpoint(self, step: int) -> Path:
         """The training state of a step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class RunLog:
             self._file = self.path.open("a", newline="", encoding="utf-8")
         self._file.write(_line([row.get(name, "") for name in self.columns]))
         self._file.flush()
+        self.show(row)
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Give the numbers of a row to TensorBoard only; its step may be an earlier one."""
         if self._board is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float) and math.isfinite(value):
@@ -63,9 +67,7 @@ class RunLog:
             self._board.close()
 
     def _rewrite(self, rows: list[Row]) -> None:
-        with atomic_path(self.path) as part:
-            lines = [self.columns, *([row.get(name, "") for name in self.columns] for row in rows)]
-            part.write_text("".join(map(_line, lines)) if self.columns else "", encoding="utf-8", newline="")
+        write_rows(self.path, self.columns, rows)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -77,7 +79,14 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row in rows if None not in row and None not in row.values() and _is_number(row.get("step"))]
 
 
-def _line(values: list[Any]) -> str:
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole log, completely or not at all; a row without a column has nothing there."""
+    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    with atomic_path(path) as part:
+        part.write_text("".join(map(_line, lines)) if columns else "", encoding="utf-8", newline="")
+
+
+def _line(values: Sequence[Any]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()

@@ -24,6 +24,7 @@ from .data.batch import ImageData
 from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .data.text_states import open_text_states
+from .evaluate_command import check_balance, check_evaluate, check_files
 from .lora import add_lora
 from .loss import Loss
 from .start import start_model
@@ -90,6 +91,11 @@ def set_up(config: TrainConfig) -> Setup:
     shown = [entry[0] for entry in imagenet_names()] if names and are_imagenet(names) else names
     wanted = None if config.lora else shown
     model = start_model(config.model, wanted, config.engine.seed, keep_classes=config.lora is not None)
+    check_evaluate(config, model.family)
+    if config.engine.evaluate_every:
+        check_files(config.evaluate)
+        if model.family.condition == "class":
+            check_balance(config.evaluate, model.params.num_classes)
     model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
     labels = (
         _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}
