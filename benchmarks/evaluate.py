@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ import pixeldit_core as pc
 from pixeldit_core.evaluation import ImageFolder, Job, Plan, Progress, Writer, generate_images, write_archive
 
 SETTINGS, WHOLE = pc.SETTINGS["imagenet256-epoch320"], 50_000
+COPIES = 1_000
 PARTS = {
     "solver": "in the sampler, beside the network: guidance and solver",
     "conversion": "conversion to uint8",
@@ -161,21 +163,38 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def alone(job: Job, folder: ImageFolder, path: Path) -> dict[str, float]:
-    """Milliseconds an image of what other threads do, by itself."""
-    indices = range(job.plan.count)
-    images = [torch.from_numpy(folder.read(index)) for index in indices]
-    noise = seconds(lambda: [pc.unit_noise(job.model, [index], *job.shape[:2]) for index in indices])
-    check = seconds(lambda: folder.missing(indices))
+def copy_images(images: ImageFolder, count: int, path: Path) -> ImageFolder:
+    """COPIES files, from few images: what is fast needs many to be timed."""
+    copies = ImageFolder(path, images.shape)
+    copies.file(0).parent.mkdir(parents=True)
+    for index in range(COPIES):
+        shutil.copyfile(images.file(index % count), copies.file(index))
+    return copies
 
-    def write() -> None:
+
+def report_alone(job: Job, images: ImageFolder, path: Path) -> None:
+    """What other threads do while the network computes, by itself."""
+    indices = range(job.plan.count)
+    pixels = [torch.from_numpy(images.read(index)) for index in indices]
+
+    def encode() -> None:
         with Writer() as writer:
-            for index, image in enumerate(images):
+            for index, image in enumerate(pixels):
                 writer.put(image, path / f"{index}.png", {"index": index})
 
-    return {
-        name: 1e3 * each / len(indices) for name, each in (("noise", noise), ("png", seconds(write)), ("check", check))
-    }
+    noise = seconds(lambda: [pc.unit_noise(job.model, [index], *job.shape[:2]) for index in indices])
+    for title, value in {"noise": noise, "PNG files": seconds(encode)}.items():
+        write(f"| {title} alone, mostly while the network computes | {1e3 * value / len(indices):.2f} ms an image |\n")
+
+
+def report_files(copies: ImageFolder, path: Path | None) -> None:
+    """Files that are there: looked at by a resumed run, and put into an archive."""
+    check = seconds(lambda: copies.missing(range(COPIES)))
+    write(f"| check of {COPIES:,} existing files when a run continues | {check:.2f} s |\n")
+    if path is not None:
+        archive = seconds(lambda: write_archive(copies, COPIES, path))
+        write(f"| archive of {COPIES:,} images | {archive:.2f} s |\n")
+        write(f"| archive of {WHOLE:,} images, at this speed | {archive * WHOLE / COPIES:.0f} s |\n")
 
 
 def sha256(file: Path) -> str:
@@ -247,12 +266,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     report_parts(best, options.count)
     whole = report_cost(best, size, options.count)
     images = ImageFolder(folder / "0", job.shape)
-    for name, value in alone(job, images, folder / "alone").items():
-        write(f"| {name} alone, an image, mostly while others compute | {value:.2f} ms |\n")
-    if options.write_npz:
-        archive = seconds(lambda: write_archive(images, options.count, folder / "samples.npz"))
-        write(f"| archive of {options.count:,} images | {archive:.2f} s |\n")
-        write(f"| archive of {WHOLE:,}, at this speed | {archive * WHOLE / options.count:.0f} s |\n")
+    report_alone(job, images, folder / "alone")
+    copies = copy_images(images, options.count, folder / "copies")
+    report_files(copies, folder / "samples.npz" if options.write_npz else None)
     starting, hashing = start(model, folder, options)
     write(
         f"| starting: the command for one image of one step | {starting:.1f} s, {starting / whole:.3%} of {WHOLE:,} |\n"
