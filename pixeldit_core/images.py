@@ -89,12 +89,16 @@ def to_pil(pixels: Tensor) -> list[Image.Image]:
 
 
 def write_png(image: Image.Image, path: Path, values: dict[str, Any] | None = None) -> None:
-    """Write a PNG file, completely or not at all, with values as JSON in its text chunk "pixeldit"."""
+    """Write a PNG file, completely or not at all, with values as JSON in its text chunk "pixeldit".
+
+    Compressed by run lengths after PNG's filters: photographs take a third of the time of zlib's default, and 4 % more
+    bytes (docs/speed.md).
+    """
     text = PngInfo()
     if values:
         text.add_text("pixeldit", json.dumps(values))
     with atomic_path(path) as part:
-        image.save(part, format="PNG", pnginfo=text)
+        image.save(part, format="PNG", pnginfo=text, compress_type=Image.RLE)
 
 
 def image_grid(images: Tensor, columns: int | None = None, *, gap: int = 0, background: float = 0) -> Tensor:

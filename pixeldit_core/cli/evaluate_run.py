@@ -17,7 +17,7 @@ from ..dtypes import dtype_name
 from ..evaluation.archive import NAME as ARCHIVE
 from ..evaluation.archive import write_archive
 from ..evaluation.conditions import class_conditions, open_prompts, prompt_conditions, read_labels
-from ..evaluation.generate import Job, generate
+from ..evaluation.generate import Job, generate_images
 from ..evaluation.image_folder import ImageFolder
 from ..evaluation.image_source import archive_shape
 from ..evaluation.plan import Plan
@@ -152,7 +152,7 @@ def _generate_share(job: Job, options: argparse.Namespace, processes: Processes,
     batches = job.plan.batches(size, part * processes.count + processes.rank, parts * processes.count)
     try:
         with Progress(folder, job.plan.count, shown=processes.is_main) as progress:
-            generate(job, folder, batches, progress)
+            generate_images(job, folder, batches, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: {_finished(job, folder)}. The same command continues.") from None
     except OSError as error:

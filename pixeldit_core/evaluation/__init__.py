@@ -10,9 +10,15 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "archive": ("write_archive",),
     "class_accuracy": ("accuracy", "confusion_matrix", "match_labels", "report"),
     "classifier": ("Classifier", "load_classifier", "save_classifier", "train_classifier"),
     "classifier_extractor": ("ClassifierExtractor", "register_classifier"),
+    "generate": ("Job", "generate_images"),
+    "image_folder": ("ImageFolder",),
+    "plan": ("Plan",),
+    "progress": ("Progress",),
+    "writer": ("Writer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

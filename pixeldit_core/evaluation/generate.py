@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
     noise: Tensor
 
 
-def generate(job: Job, folder: ImageFolder, batches: Iterable[range], progress: Progress) -> None:
+def generate_images(job: Job, folder: ImageFolder, batches: Iterable[range], progress: Progress) -> None:
     """Make the missing images of these batches.
 
     A batch of which one image is missing is computed as a whole, so that the image has the bytes it would have had.
