@@ -24,7 +24,7 @@ from ..evaluation.plan import Plan
 from ..evaluation.processes import Processes
 from ..evaluation.progress import Progress
 from ..evaluation.run_record import open_run
-from ..labels import find_class, parse_classes
+from ..labels import parse_classes
 from ..model import Model
 from .sampling_options import choose_settings
 from .text import describe_settings, table
@@ -85,7 +85,7 @@ def _choose_entries(model: Model, options: argparse.Namespace) -> tuple[int, ...
     if options.labels is not None:
         if options.classes is not None:
             raise ValueError("give --classes or --labels, not both.")
-        return tuple(find_class(label, count, names) for label in read_labels(options.labels))
+        return read_labels(options.labels, count, names)
     if options.classes is not None:
         return tuple(parse_classes(options.classes, count, names))
     return tuple(range(count))
@@ -141,7 +141,9 @@ def run_job(
     rows = _describe(job, folder, before - absent, time.monotonic() - started)
     if absent:
         rows["images"] = f"{count - absent:,} of {count:,}: the other parts make the rest"
-    elif options.npz or options.npz_only:
+    if not absent:
+        folder.clear_parts()
+    if not absent and (options.npz or options.npz_only):
         rows["archive"] = _write_npz(folder, count, archive, only=options.npz_only)
     return out, table(rows), not absent
 

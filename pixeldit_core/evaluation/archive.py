@@ -21,7 +21,7 @@ def write_archive(folder: ImageFolder, count: int, path: Path) -> None:
     """Write the first `count` images of a folder, in their order, without holding more than some of them in memory.
 
     Raises:
-        ValueError: the disk has no room for it; an image is broken.
+        ValueError: the disk has no room for it, or it cannot be written; an image is broken.
     """
     size = count * int(np.prod(folder.shape))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +31,16 @@ def write_archive(folder: ImageFolder, count: int, path: Path) -> None:
             f"{path} needs {size / 1e6:,.1f} MB, and its disk has {free / 1e6:,.1f} MB. The images are in "
             f"{folder.path}: free space, then run the same command again."
         )
+    try:
+        _write(folder, count, path)
+    except OSError as error:
+        raise ValueError(
+            f"{path} could not be written ({error}). The images are in {folder.path}, each of them whole: free space, "
+            "then run the same command again."
+        ) from error
+
+
+def _write(folder: ImageFolder, count: int, path: Path) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *folder.shape)}
     with (
         atomic_path(path) as part,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..conditions import class_condition
+from ..labels import Names, find_class
 from ..model import Condition, Model
 from ..text_states.states import TextStates, encode_command, open_states
 from .generate import Conditions
@@ -30,16 +31,22 @@ def prompt_conditions(prompts: Sequence[str], states: TextStates) -> Conditions:
     return conditions
 
 
-def read_labels(path: Path) -> list[str]:
+def read_labels(path: Path, num_classes: int, names: Names | None) -> tuple[int, ...]:
     """One class a line, as numbers or names; empty lines are left out.
 
     Raises:
-        ValueError: no file, or nothing in it.
+        ValueError: no file, nothing in it, or a line that is no class.
     """
-    labels = [line.strip() for line in _read_lines(path) if line.strip()]
+    labels: list[int] = []
+    for number, line in enumerate(_read_lines(path), start=1):
+        if line.strip():
+            try:
+                labels.append(find_class(line, num_classes, names))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
     if not labels:
         raise ValueError(f"{path} has no labels. Write one class a line, such as 207.")
-    return labels
+    return tuple(labels)
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 PER_FOLDER = 1000
+_STALE = 3600.0  # seconds
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -63,6 +66,14 @@ class ImageFolder:
             last = min(first + PER_FOLDER, count)
             there = self.between(first, last)
             yield from (index for index in range(first, last) if index not in there)
+
+    def clear_parts(self) -> None:
+        """Remove what killed processes were writing: files of another name that nothing has touched for an hour."""
+        limit = time.time() - _STALE
+        for part in (self.path / "images").rglob(".*.part"):
+            with contextlib.suppress(OSError):
+                if part.stat().st_mtime < limit:
+                    part.unlink()
 
     def between(self, first: int, last: int) -> set[int]:
         """Images from `first` to before `last`, of one folder of 1,000, that have a file, whole or not."""

@@ -54,7 +54,7 @@ def open_reference(
         ValueError: nothing to compare with there; of another extractor, or of another size.
     """
     stored = _read_arrays(path) if path.is_file() else {}
-    note = json.loads(str(stored[_NOTE])) if _NOTE in stored else None
+    note = _read_note(path, stored)
     if note is not None:
         reference = _from_saved(path, stored, note, extractor)
     elif "mu" in stored and "sigma" in stored and extractor.name == INCEPTION:
@@ -107,6 +107,19 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _read_note(path: Path, stored: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """Our own note; None = the file has none."""
+    if _NOTE not in stored:
+        return None
+    try:
+        note = json.loads(str(stored[_NOTE]))
+        for name in ("extractor", "weights", "count", "size", "about", "deviations"):
+            note[name]
+        return {**note, "about": dict(note["about"]), "size": tuple(note["size"]) if note["size"] else None}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: the note of --save-statistics is damaged ({error!r}). Save them again.") from error
+
+
 def _statistics(path: Path, arrays: dict[str, np.ndarray], suffix: str = "") -> Statistics | None:
     if f"mu{suffix}" not in arrays or f"sigma{suffix}" not in arrays:
         return None
@@ -131,12 +144,12 @@ def _from_saved(path: Path, stored: dict[str, np.ndarray], note: dict[str, Any],
             f"{'the same network with other weights' if same else 'another network'}. Use that one, or save them again."
         )
     fid = _statistics(path, stored)
-    assert fid is not None, "statistics that were saved have mu and sigma"
+    if fid is None:
+        raise ValueError(f"{path} lacks mu or sigma, which --save-statistics writes. Save them again.")
     features = torch.from_numpy(stored["features"]) if "features" in stored else None
-    size = tuple(note["size"]) if note["size"] else None
     about = {**note["about"], "statistics": str(path)}
     return Reference(
-        fid, _statistics(path, stored, "_s"), features, note["count"], size, about, tuple(note["deviations"])
+        fid, _statistics(path, stored, "_s"), features, note["count"], note["size"], about, tuple(note["deviations"])
     )
 
 
