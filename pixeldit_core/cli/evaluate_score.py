@@ -11,7 +11,7 @@ import torch
 
 from ..evaluation.extractor import Extractor, load_extractor
 from ..evaluation.reference import Reference, open_reference, save_reference
-from ..evaluation.score import open_samples, score, score_path, write_score
+from ..evaluation.score import open_samples, score_path, score_samples, write_score
 from ..resize import Size
 from .text import table
 
@@ -59,7 +59,7 @@ def score_images(judge: Judge, path: Path) -> str:
 def write_scores(judge: Judge, path: Path) -> dict[str, Any]:
     """Score and write score.json; its content."""
     reference = judge.reference(open_samples(path)[0].size)
-    values = score(path, reference, judge.extractor, judge.device, _BATCH)
+    values = score_samples(path, reference, judge.extractor, judge.device, _BATCH)
     write_score(values, score_path(path))
     return values
 

@@ -6,28 +6,24 @@ used, so that packages of the extra `eval` are needed only for what they do.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import lazy_names
 
 _MODULES = {
     "archive": ("write_archive",),
     "class_accuracy": ("accuracy", "confusion_matrix", "match_labels", "report"),
     "classifier": ("Classifier", "load_classifier", "save_classifier", "train_classifier"),
     "classifier_extractor": ("ClassifierExtractor", "register_classifier"),
+    "conditions": ("class_conditions", "prompt_conditions"),
+    "extractor": ("Extractor", "load_extractor"),
     "generate": ("Job", "generate_images"),
     "image_folder": ("ImageFolder",),
+    "image_source": ("open_images",),
+    "measure": ("Measured", "measure_images"),
+    "metrics": ("Scores", "compute_scores"),
     "plan": ("Plan",),
     "progress": ("Progress",),
+    "reference": ("Reference", "open_reference", "save_reference"),
+    "score": ("score_samples",),
     "writer": ("Writer",),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"pixeldit_core.evaluation has no {name}; it has {', '.join(sorted(_HOME))}.")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -54,7 +54,7 @@ class ImageFolder:
                 pixels = np.array(image)
         except (OSError, SyntaxError) as error:
             raise ValueError(
-                f"{self.file(index)} is broken ({error}). Run the command that made it again: it is made anew."
+                f"{self.file(index)} is broken ({error}). The command that made it replaces broken files: run it again."
             ) from error
         if pixels.dtype != np.uint8 or pixels.size != np.prod(self.shape):
             raise ValueError(f"{self.file(index)} has the shape {list(pixels.shape)}; expected {list(self.shape)}.")

@@ -58,7 +58,7 @@ class SortedRows:
         self.keys, self._rows = [self.keys[row] for row in order], [torch.cat(self._rows)[order]]
 
 
-def measure(
+def measure_images(
     source: ImageSource,
     extractor: Extractor,
     device: torch.device,

@@ -16,7 +16,7 @@ from ..atomic import atomic_path
 from ..resize import Size
 from .extractor import INCEPTION, Extractor
 from .image_source import archive_shape, open_images
-from .measure import MOST_REFERENCES, measure
+from .measure import MOST_REFERENCES, measure_images
 from .moments import Statistics
 
 _NOTE = "pixeldit"  # the array with our note, JSON as text
@@ -162,7 +162,9 @@ def _from_adm(
     features, size = None, None
     if archive_shape(path) is not None:
         images = open_images(path)
-        found = measure(images, extractor, device, most=MOST_REFERENCES, with_logits=False, batch_size=batch_size)
+        found = measure_images(
+            images, extractor, device, most=MOST_REFERENCES, with_logits=False, batch_size=batch_size
+        )
         features, size = found.features, images.size
     about = {"path": str(path), "kind": "ADM statistics" + (" and images" if features is not None else "")}
     notes = () if features is not None else ("the reference has no images: no precision and recall",)
@@ -173,7 +175,7 @@ def _from_images(
     path: Path, extractor: Extractor, device: torch.device, crop: Size | None, batch_size: int
 ) -> Reference:
     images = open_images(path, crop)
-    found = measure(images, extractor, device, most=MOST_REFERENCES, with_logits=False, batch_size=batch_size)
+    found = measure_images(images, extractor, device, most=MOST_REFERENCES, with_logits=False, batch_size=batch_size)
     about = {"path": str(path), "kind": f"images of a {images.kind}", "count": found.count}
     notes = [f"statistics of {found.count:,} reference images, computed here; the protocol has stored ones of its own"]
     if images.is_lossy:

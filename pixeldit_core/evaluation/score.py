@@ -20,7 +20,7 @@ from .deviations import find_deviations
 from .extractor import Extractor
 from .image_folder import ImageFolder
 from .image_source import FolderSource, ImageSource, open_images
-from .measure import Measured, measure
+from .measure import Measured, measure_images
 from .metrics import compute_scores
 from .reference import Reference
 from .run_record import read_run
@@ -51,7 +51,7 @@ def open_samples(path: Path) -> tuple[ImageSource, dict[str, Any] | None]:
     )
 
 
-def score(
+def score_samples(
     path: Path, reference: Reference, extractor: Extractor, device: torch.device, batch_size: int = 64
 ) -> dict[str, Any]:
     """Score images; the content of score.json.
@@ -60,7 +60,7 @@ def score(
         ValueError: images that cannot be read, or do not fit the reference.
     """
     source, run = open_samples(path)
-    samples = measure(source, extractor, device, batch_size=batch_size)
+    samples = measure_images(source, extractor, device, batch_size=batch_size)
     scores = compute_scores(samples, reference, _accuracy(samples, extractor, run))
     return {
         **dataclasses.asdict(scores),

@@ -6,8 +6,7 @@ that packages of the extra `train` are needed only for what they do.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import lazy_names
 
 _MODULES = {
     "config": (
@@ -30,14 +29,4 @@ _MODULES = {
     "engine": ("Engine", "StepResult"),
     "report": ("describe_run", "memory_table"),
 }  # fmt: skip
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"pixeldit_core.training has no {name}; it has {', '.join(sorted(_HOME))}.")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -14,7 +14,7 @@ from helpers import ROOT
 
 from pixeldit_core.evaluation.adm_inception import AdmInception
 from pixeldit_core.evaluation.image_source import open_images
-from pixeldit_core.evaluation.measure import SortedRows, measure
+from pixeldit_core.evaluation.measure import SortedRows, measure_images
 from pixeldit_core.evaluation.metrics import compute_scores, frechet_distance, inception_score
 from pixeldit_core.evaluation.moments import Moments, Statistics
 from pixeldit_core.evaluation.reference import open_reference, save_reference
@@ -35,7 +35,7 @@ def samples(tmp_path_factory):
 
 def scores(path, reference, batch_size=64):
     extractor = channels()
-    measured = measure(open_images(path), extractor, CPU, batch_size=batch_size)
+    measured = measure_images(open_images(path), extractor, CPU, batch_size=batch_size)
     return compute_scores(measured, open_reference(reference, extractor, CPU, (8, 8), batch_size=batch_size))
 
 
@@ -109,7 +109,7 @@ def test_saved_statistics_give_the_same_scores(samples, reference, tmp_path):
     direct = open_reference(reference, extractor, CPU, (8, 8))
     save_reference(direct, extractor, tmp_path / "saved.npz")
     saved = open_reference(tmp_path / "saved.npz", extractor, CPU, (8, 8))
-    measured = measure(open_images(samples), extractor, CPU)
+    measured = measure_images(open_images(samples), extractor, CPU)
     assert compute_scores(measured, saved) == compute_scores(measured, direct)
     assert (saved.count, saved.size, saved.deviations) == (80, (8, 8), direct.deviations)
 
@@ -179,7 +179,7 @@ def test_inception_gives_every_score(inception, samples, tmp_path):
     extractor = load_extractor("inception", inception, CPU)
     few, other = write(SAMPLES[:6], tmp_path / "few"), write(REFERENCE[:6], tmp_path / "other")
     reference = open_reference(other, extractor, CPU, (8, 8))
-    found = compute_scores(measure(open_images(few), extractor, CPU), reference)
+    found = compute_scores(measure_images(open_images(few), extractor, CPU), reference)
     values = dataclasses.asdict(found)
     assert values.pop("accuracy") is None and None not in values.values()
     np.savez(tmp_path / "adm.npz", mu=reference.fid.mu, sigma=reference.fid.sigma,
