@@ -134,7 +134,6 @@ def run_job(
         return out, f"{archive} has all {count:,} images already.\n", True
     before = sum(1 for _ in folder.absent(count))
     _generate_share(job, options, processes, folder)
-    processes.wait()
     absent = sum(1 for _ in folder.absent(count))
     if not processes.is_main:
         return out, "", not absent
@@ -155,6 +154,7 @@ def _generate_share(job: Job, options: argparse.Namespace, processes: Processes,
     try:
         with Progress(folder, job.plan.count, shown=processes.is_main) as progress:
             generate_images(job, folder, batches, progress)
+            processes.wait()  # the bar shows what the others do
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: {_finished(job, folder)}. The same command continues.") from None
     except OSError as error:
