@@ -80,8 +80,8 @@ class Timeline:
     """Seconds of the main thread, by what it did until each mark."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.seconds, self.last, self.part = device, defaultdict(float), time.perf_counter(), ""
-        self.batch = 0
+        self.device, self.seconds, self.last = device, defaultdict(float), time.perf_counter()
+        self.part, self.batch = "", 0
 
     def mark(self, part: str) -> None:
         now = time.perf_counter()
@@ -111,17 +111,15 @@ class TimedProgress(Progress):
             self.timeline.mark("sampling")
 
 
+@dataclasses.dataclass(frozen=True)
 class TimedFolder(ImageFolder):
     """Learns when a batch is converted: the main thread asks for the name of its first file then."""
 
-    def watch(self, timeline: Timeline) -> TimedFolder:
-        object.__setattr__(self, "timeline", timeline)
-        return self
+    timeline: Timeline
 
     def file(self, index: int) -> Path:
-        timeline = getattr(self, "timeline", None)
-        if timeline and timeline.part == "sampling" and threading.current_thread() is threading.main_thread():
-            timeline.mark("conversion")
+        if self.timeline.part == "sampling" and threading.current_thread() is threading.main_thread():
+            self.timeline.mark("conversion")
         return super().file(index)
 
 
@@ -147,7 +145,7 @@ def run(job: Job, clock: NetworkClock, path: Path, batch: int, device: str) -> R
     """Generate all images of a job into a new folder."""
     clock.take()
     begin, timeline = time.perf_counter(), Timeline(device)
-    folder = TimedFolder(path, job.shape).watch(timeline)
+    folder = TimedFolder(path, job.shape, timeline)
     timed = dataclasses.replace(job, conditions=lambda entries: timeline.conditions(job.model, entries))
     with TimedProgress(folder, job.plan.count, timeline) as progress:
         generate_images(timed, folder, job.plan.batches(batch), progress)
@@ -197,19 +195,12 @@ def report_files(copies: ImageFolder, path: Path | None) -> None:
         write(f"| archive of {WHOLE:,} images, at this speed | {archive * WHOLE / COPIES:.0f} s |\n")
 
 
-def sha256(file: Path) -> str:
-    """As the command reads a checkpoint for its hash."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(2**24):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def start(model: pc.Model, folder: Path, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds of the command for one image of one step, and of hashing its checkpoint (both: file in the cache)."""
     file = pc.save_checkpoint(model, folder / "network.safetensors")
-    hashing = seconds(lambda: sha256(file))
+    with file.open("rb") as content:  # by blocks, as the command does
+        digest = hashlib.sha256()
+        hashing = seconds(lambda: [digest.update(block) for block in iter(lambda: content.read(2**24), b"")])
     command = [sys.executable, "-m", "pixeldit_core", "evaluate", str(file), "--out", str(folder / "one")]
     command += ["--count", "1", "--unbalanced", "--steps", "1", "--size", str(options.size), "--device", options.device]
     return seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)), hashing
@@ -233,7 +224,7 @@ def report_parts(best: Run, count: int) -> None:
     for title, value in rows.items():
         write(f"| {title} | {value:.3f} | {value / best.wall:.2%} |\n")
     write(f"| **outside the network** | {best.wall - best.network:.3f} | **{best.outside:.2%}** |\n")
-    write(f"\n{count / best.wall:.3f} images/s\n\n")
+    write(f"\n{count / best.wall:.3f} images/s\n\n| | |\n|---|---|\n")
 
 
 def report_cost(best: Run, batch: int, count: int) -> float:
@@ -270,9 +261,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     copies = copy_images(images, options.count, folder / "copies")
     report_files(copies, folder / "samples.npz" if options.write_npz else None)
     starting, hashing = start(model, folder, options)
-    write(
-        f"| starting: the command for one image of one step | {starting:.1f} s, {starting / whole:.3%} of {WHOLE:,} |\n"
-    )
+    write(f"| the command for one image of one step | {starting:.1f} s, {starting / whole:.4%} of {WHOLE:,} |\n")
     write(f"| of which hashing the checkpoint | {hashing:.2f} s |\n")
 
 
@@ -284,9 +273,8 @@ def write(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--variant", choices=["PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"], help="default: B on a CPU, XL on a GPU"
-    )
+    variants = ["PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"]
+    parser.add_argument("--variant", choices=variants, help="default: B on a CPU, XL on a GPU")
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--steps", type=int, help="default: 4 on a CPU, the published 100 on a GPU")
     parser.add_argument("--count", type=int, help="images (default: 16 on a CPU, 128 on a GPU)")
