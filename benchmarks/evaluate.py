@@ -137,7 +137,6 @@ class Run:
 
     @property
     def outside(self) -> float:
-        """Share of the time."""
         return 1 - self.network / self.wall
 
 
@@ -161,13 +160,11 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def copy_images(images: ImageFolder, count: int, path: Path) -> ImageFolder:
+def copy_images(images: ImageFolder, count: int, copies: ImageFolder) -> None:
     """COPIES files, from few images: what is fast needs many to be timed."""
-    copies = ImageFolder(path, images.shape)
     copies.file(0).parent.mkdir(parents=True)
     for index in range(COPIES):
         shutil.copyfile(images.file(index % count), copies.file(index))
-    return copies
 
 
 def report_alone(job: Job, images: ImageFolder, path: Path) -> None:
@@ -182,7 +179,7 @@ def report_alone(job: Job, images: ImageFolder, path: Path) -> None:
 
     noise = seconds(lambda: [pc.unit_noise(job.model, [index], *job.shape[:2]) for index in indices])
     for title, value in {"noise": noise, "PNG files": seconds(encode)}.items():
-        write(f"| {title} alone, mostly while the network computes | {1e3 * value / len(indices):.2f} ms an image |\n")
+        write(f"| {title} alone, mostly while the network computes | {1e3 * value / len(pixels):.2f} ms an image |\n")
 
 
 def report_files(copies: ImageFolder, path: Path | None) -> None:
@@ -221,8 +218,7 @@ def report_parts(best: Run, count: int) -> None:
     rows = {"in the network": best.network}
     rows |= {title: best.parts.get(part, 0.0) for part, title in PARTS.items()}
     write("| | seconds | share |\n|---|---|---|\n")
-    for title, value in rows.items():
-        write(f"| {title} | {value:.3f} | {value / best.wall:.2%} |\n")
+    write("".join(f"| {title} | {value:.3f} | {value / best.wall:.2%} |\n" for title, value in rows.items()))
     write(f"| **outside the network** | {best.wall - best.network:.3f} | **{best.outside:.2%}** |\n")
     write(f"\n{count / best.wall:.3f} images/s\n\n| | |\n|---|---|\n")
 
@@ -256,9 +252,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     best = min(runs, key=lambda each: each.outside)
     report_parts(best, options.count)
     whole = report_cost(best, size, options.count)
-    images = ImageFolder(folder / "0", job.shape)
+    images, copies = (ImageFolder(folder / name, job.shape) for name in ("0", "copies"))
     report_alone(job, images, folder / "alone")
-    copies = copy_images(images, options.count, folder / "copies")
+    copy_images(images, options.count, copies)
     report_files(copies, folder / "samples.npz" if options.write_npz else None)
     starting, hashing = start(model, folder, options)
     write(f"| the command for one image of one step | {starting:.1f} s, {starting / whole:.4%} of {WHOLE:,} |\n")
@@ -285,8 +281,7 @@ def main() -> None:
     defaults = {"variant": "PixelDiT-XL", "steps": SETTINGS.steps, "count": 128, "batch_size": 32}
     if options.device == "cpu":
         defaults = {"variant": "PixelDiT-B", "steps": 4, "count": 16, "batch_size": 8}
-    for name, value in defaults.items():
-        setattr(options, name, getattr(options, name) or value)
+    vars(options).update({name: getattr(options, name) or value for name, value in defaults.items()})
     if options.count % options.batch_size or options.steps < 4:
         parser.error("--count must be a multiple of --batch-size, and --steps at least 4, some of them unguided")
     cuda = options.device == "cuda"
