@@ -80,8 +80,8 @@ class Timeline:
     """Seconds of the main thread, by what it did until each mark."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.seconds, self.last, self.part = device, defaultdict(float), time.perf_counter(), ""
-        self.batch = 0
+        self.device, self.seconds, self.last = device, defaultdict(float), time.perf_counter()
+        self.part, self.batch = "", 0
 
     def mark(self, part: str) -> None:
         now = time.perf_counter()
@@ -111,17 +111,15 @@ class TimedProgress(Progress):
             self.timeline.mark("sampling")
 
 
+@dataclasses.dataclass(frozen=True)
 class TimedFolder(ImageFolder):
     """Learns when a batch is converted: the main thread asks for the name of its first file then."""
 
-    def watch(self, timeline: Timeline) -> TimedFolder:
-        object.__setattr__(self, "timeline", timeline)
-        return self
+    timeline: Timeline
 
     def file(self, index: int) -> Path:
-        timeline = getattr(self, "timeline", None)
-        if timeline and timeline.part == "sampling" and threading.current_thread() is threading.main_thread():
-            timeline.mark("conversion")
+        if self.timeline.part == "sampling" and threading.current_thread() is threading.main_thread():
+            self.timeline.mark("conversion")
         return super().file(index)
 
 
@@ -139,7 +137,6 @@ class Run:
 
     @property
     def outside(self) -> float:
-        """Share of the time."""
         return 1 - self.network / self.wall
 
 
@@ -147,7 +144,7 @@ def run(job: Job, clock: NetworkClock, path: Path, batch: int, device: str) -> R
     """Generate all images of a job into a new folder."""
     clock.take()
     begin, timeline = time.perf_counter(), Timeline(device)
-    folder = TimedFolder(path, job.shape).watch(timeline)
+    folder = TimedFolder(path, job.shape, timeline)
     timed = dataclasses.replace(job, conditions=lambda entries: timeline.conditions(job.model, entries))
     with TimedProgress(folder, job.plan.count, timeline) as progress:
         generate_images(timed, folder, job.plan.batches(batch), progress)
@@ -163,13 +160,11 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def copy_images(images: ImageFolder, count: int, path: Path) -> ImageFolder:
+def copy_images(images: ImageFolder, count: int, copies: ImageFolder) -> None:
     """COPIES files, from few images: what is fast needs many to be timed."""
-    copies = ImageFolder(path, images.shape)
     copies.file(0).parent.mkdir(parents=True)
     for index in range(COPIES):
         shutil.copyfile(images.file(index % count), copies.file(index))
-    return copies
 
 
 def report_alone(job: Job, images: ImageFolder, path: Path) -> None:
@@ -184,7 +179,7 @@ def report_alone(job: Job, images: ImageFolder, path: Path) -> None:
 
     noise = seconds(lambda: [pc.unit_noise(job.model, [index], *job.shape[:2]) for index in indices])
     for title, value in {"noise": noise, "PNG files": seconds(encode)}.items():
-        write(f"| {title} alone, mostly while the network computes | {1e3 * value / len(indices):.2f} ms an image |\n")
+        write(f"| {title} alone, mostly while the network computes | {1e3 * value / len(pixels):.2f} ms an image |\n")
 
 
 def report_files(copies: ImageFolder, path: Path | None) -> None:
@@ -197,19 +192,12 @@ def report_files(copies: ImageFolder, path: Path | None) -> None:
         write(f"| archive of {WHOLE:,} images, at this speed | {archive * WHOLE / COPIES:.0f} s |\n")
 
 
-def sha256(file: Path) -> str:
-    """As the command reads a checkpoint for its hash."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(2**24):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def start(model: pc.Model, folder: Path, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds of the command for one image of one step, and of hashing its checkpoint (both: file in the cache)."""
     file = pc.save_checkpoint(model, folder / "network.safetensors")
-    hashing = seconds(lambda: sha256(file))
+    with file.open("rb") as content:  # by blocks, as the command does
+        digest = hashlib.sha256()
+        hashing = seconds(lambda: [digest.update(block) for block in iter(lambda: content.read(2**24), b"")])
     command = [sys.executable, "-m", "pixeldit_core", "evaluate", str(file), "--out", str(folder / "one")]
     command += ["--count", "1", "--unbalanced", "--steps", "1", "--size", str(options.size), "--device", options.device]
     return seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)), hashing
@@ -230,10 +218,9 @@ def report_parts(best: Run, count: int) -> None:
     rows = {"in the network": best.network}
     rows |= {title: best.parts.get(part, 0.0) for part, title in PARTS.items()}
     write("| | seconds | share |\n|---|---|---|\n")
-    for title, value in rows.items():
-        write(f"| {title} | {value:.3f} | {value / best.wall:.2%} |\n")
+    write("".join(f"| {title} | {value:.3f} | {value / best.wall:.2%} |\n" for title, value in rows.items()))
     write(f"| **outside the network** | {best.wall - best.network:.3f} | **{best.outside:.2%}** |\n")
-    write(f"\n{count / best.wall:.3f} images/s\n\n")
+    write(f"\n{count / best.wall:.3f} images/s\n\n| | |\n|---|---|\n")
 
 
 def report_cost(best: Run, batch: int, count: int) -> float:
@@ -265,14 +252,12 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     best = min(runs, key=lambda each: each.outside)
     report_parts(best, options.count)
     whole = report_cost(best, size, options.count)
-    images = ImageFolder(folder / "0", job.shape)
+    images, copies = (ImageFolder(folder / name, job.shape) for name in ("0", "copies"))
     report_alone(job, images, folder / "alone")
-    copies = copy_images(images, options.count, folder / "copies")
+    copy_images(images, options.count, copies)
     report_files(copies, folder / "samples.npz" if options.write_npz else None)
     starting, hashing = start(model, folder, options)
-    write(
-        f"| starting: the command for one image of one step | {starting:.1f} s, {starting / whole:.3%} of {WHOLE:,} |\n"
-    )
+    write(f"| the command for one image of one step | {starting:.1f} s, {starting / whole:.4%} of {WHOLE:,} |\n")
     write(f"| of which hashing the checkpoint | {hashing:.2f} s |\n")
 
 
@@ -284,9 +269,8 @@ def write(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--variant", choices=["PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"], help="default: B on a CPU, XL on a GPU"
-    )
+    variants = ["PixelDiT-B", "PixelDiT-L", "PixelDiT-XL"]
+    parser.add_argument("--variant", choices=variants, help="default: B on a CPU, XL on a GPU")
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--steps", type=int, help="default: 4 on a CPU, the published 100 on a GPU")
     parser.add_argument("--count", type=int, help="images (default: 16 on a CPU, 128 on a GPU)")
@@ -297,8 +281,7 @@ def main() -> None:
     defaults = {"variant": "PixelDiT-XL", "steps": SETTINGS.steps, "count": 128, "batch_size": 32}
     if options.device == "cpu":
         defaults = {"variant": "PixelDiT-B", "steps": 4, "count": 16, "batch_size": 8}
-    for name, value in defaults.items():
-        setattr(options, name, getattr(options, name) or value)
+    vars(options).update({name: getattr(options, name) or value for name, value in defaults.items()})
     if options.count % options.batch_size or options.steps < 4:
         parser.error("--count must be a multiple of --batch-size, and --steps at least 4, some of them unguided")
     cuda = options.device == "cuda"
