@@ -63,11 +63,11 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace, processes: Processes) -> str:
+    judge = Judge(options, processes.device) if options.reference is not None and processes.is_main else None
+    if judge is not None:
+        judge.check()
     folder, text, complete = make_images(options, processes, options.out)
-    if options.reference is None or not complete or not processes.is_main:
-        return text
-    judge = Judge(options, processes.device)
-    return text + score_images(judge, folder)
+    return text if judge is None or not complete else text + score_images(judge, folder)
 
 
 def _score(options: argparse.Namespace, processes: Processes) -> str:

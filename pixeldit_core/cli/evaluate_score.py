@@ -34,6 +34,14 @@ class Judge:
         """The one that was asked for."""
         return load_extractor(self.options.extractor, self.options.extractor_weights, self.device)
 
+    def check(self) -> None:
+        """Raises what can be found out before hours of generating: an extractor or reference that is not there."""
+        _ = self.extractor
+        if not self.options.reference.exists():
+            raise ValueError(
+                f"the reference {self.options.reference} is not there. Name a folder of images, or an .npz file."
+            )
+
     def reference(self, size: Size | None) -> Reference:
         """For samples of this size; None = whatever the reference has."""
         if size not in self._references:

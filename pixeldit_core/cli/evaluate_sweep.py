@@ -39,6 +39,8 @@ class Sweep:
                 "average.power, for its averages are made from the run's snapshots."
             )
         self.judge = Judge(options, processes.device)
+        if processes.is_main:
+            self.judge.check()
         self.rows: list[dict[str, Any]] = []
         self._seen: dict[tuple[Any, ...], dict[str, Any]] = {}
 

@@ -28,7 +28,7 @@ def find_deviations(
 
 def _of_samples(source: ImageSource, samples: Measured, run: dict[str, Any] | None) -> Iterator[str]:
     if samples.count != _COUNT:
-        bias = "FID falls with the count, so it compares only with scores of as many samples"
+        bias = "FID is biased by the count, so it compares only with scores of as many samples"
         yield f"{samples.count:,} samples, not 50,000: {bias}"
     if source.size not in _SIZES:
         yield f"{source.size[1]} x {source.size[0]} pixels, not 256 x 256 or 512 x 512"

@@ -123,6 +123,20 @@ def test_weights_of_an_extractor_are_checked_before_they_are_used(fails, samples
     assert "has no weights of the extractor" in message()
 
 
+def test_what_will_not_be_scored_is_refused_before_the_first_image(tiny_file, tmp_path, capsys):
+    reference, out = write(draw(9, 3, size=16), tmp_path / "images"), tmp_path / "run"
+    command = (tiny_file, "--count", 12, "--device", "cpu", "--out", out, "--extractor")
+    for words, message in (
+        ((NAME, "--reference", tmp_path / "nowhere"), "nowhere is not there"),
+        (("inception", "--reference", reference), "nothing is downloaded here"),
+        (("x", "--reference", reference, "--sweep", "cfg=1,2"), 'extractor "x" is not known'),
+    ):
+        assert evaluate(*command, *words) == 2
+        assert message in capsys.readouterr().err and not out.exists()
+    assert evaluate(*command, NAME, "--reference", reference) == 0
+    assert "FID" in capsys.readouterr().out and (out / "score.json").exists()
+
+
 def test_extractors_without_weights_or_of_no_name_say_what_to_do(fails, tmp_path):
     reference = write(draw(9, 3), tmp_path / "images")
     assert "nothing is downloaded here. Get https://" in fails(reference, extractor="inception")
