@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def write_archive(folder: ImageFolder, count: int, path: Path) -> None:
     Raises:
         ValueError: the disk has no room for it, or it cannot be written; an image is broken.
     """
-    size = count * int(np.prod(folder.shape))
+    size = count * math.prod(folder.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if size > free:

@@ -50,12 +50,12 @@ def read_labels(path: Path, num_classes: int, names: Names | None) -> tuple[int,
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line, exactly as it stands; empty lines are left out.
+    """One prompt a line, without white space around it, as the command `encode` reads them; no empty ones.
 
     Raises:
         ValueError: no file, or nothing in it.
     """
-    prompts = [line for line in _read_lines(path) if line.strip()]
+    prompts = [line.strip() for line in _read_lines(path) if line.strip()]
     if not prompts:
         raise ValueError(f"{path} has no prompts. Write one a line.")
     return prompts

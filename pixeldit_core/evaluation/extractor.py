@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ INCEPTION = "inception"
 CLASSIFIER = "classifier"
 _URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 _PICKLED = (INCEPTION, "inception-v3-compat", "vgg16")  # weights that torch-fidelity unpickles
-_REFUSED = {"clip": "unpacks its weights as TorchScript, which is code", "dinov2": "only downloads its weights"}
+_REFUSED = {"clip-": "unpacks its weights as TorchScript, which is code", "dinov2-": "only downloads its weights"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ def load_extractor(name: str, weights: Path | None, device: torch.device) -> Ext
     _check_weights(name, weights)
     kind = registry[name]
     layers = {metric: _default_layer(kind, metric) for metric in ("fid", "isc")}
+    if layers["fid"] is None:
+        raise ValueError(f'extractor "{name}" names no features for FID. Choose {INCEPTION}, {CLASSIFIER} or vgg16.')
     provided = kind.get_provided_features_list()
     spatial = "spatial" if "spatial" in provided else None
     wanted = tuple(dict.fromkeys(layer for layer in (layers["fid"], spatial, layers["isc"]) if layer))
     path = None if weights is None else str(weights)
     module = _build(kind, name, list(wanted), path, weights).eval().requires_grad_(False).to(device)
     digest = hashes(weights) if weights is not None else {}
-    assert layers["fid"] is not None, f"extractor {name} gives no features for FID"
     return Extractor(name, module, digest, layers["fid"], spatial, layers["isc"], wanted)
 
 
@@ -116,20 +117,23 @@ def _check_weights(name: str, weights: Path | None) -> None:
     if name in _PICKLED:
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except Exception as error:  # torch raises many kinds for damaged files
             raise ValueError(_not_weights(weights, name, error)) from error
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        if type(state) not in (dict, OrderedDict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+        ):
             raise ValueError(_not_weights(weights, name, "it does not hold tensors by name"))
 
 
 def _build(kind: Any, name: str, layers: list[str], path: str | None, weights: Path | None) -> Any:
     try:
         return kind(name, layers, feature_extractor_weights_path=path)
-    except (RuntimeError, KeyError) as error:
-        assert weights is not None, "an extractor without a file has nothing to load"
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        if weights is None:  # an error of the extractor itself
+            raise
         raise ValueError(_not_weights(weights, name, error)) from error
 
 
 def _not_weights(weights: Path, name: str, reason: object) -> str:
     text = " ".join(str(reason).split())[:200]
-    return f'{weights} has no weights of the extractor "{name}" ({text}). For {INCEPTION}, get {_URL}'
+    return f'{weights} has no weights of the extractor "{name}" ({text}). For {INCEPTION}, get {_URL}.'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,8 +15,10 @@ import numpy as np
 from PIL import Image
 
 PER_FOLDER = 1000
+_NAME = re.compile(r"[0-9]{6,12}\.png")
 _STALE = 3600.0  # seconds
 _MODES = {1: "L", 3: "RGB"}
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of a PNG file, which Pillow does not check
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,44 @@ class ImageFolder:
         return self.path / "images" / f"{index // PER_FOLDER:03d}" / f"{index:06d}.png"
 
     def missing(self, indices: Iterable[int]) -> list[int]:
-        """Those that are not there, or broken."""
+        """Those that are not there, or broken.
+
+        Raises:
+            ValueError: something else is in the place of one.
+        """
         return [index for index in indices if not self.is_whole(index)]
 
     def is_whole(self, index: int) -> bool:
-        """Whether an image is there in the right size, with every checksum of its file right."""
+        """Whether an image is there in the right size, with every checksum of its file right.
+
+        Raises:
+            ValueError: something else is in its place.
+        """
         height, width, channels = self.shape
         try:
-            with Image.open(self.file(index)) as image:
-                fits = image.format == "PNG" and image.size == (width, height) and image.mode == _MODES[channels]
-                image.verify()
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises for truncated and damaged files
+            data = self.file(index).read_bytes()
+        except FileNotFoundError:
             return False
-        return fits
+        except OSError:
+            self._check_place(index)
+            return False
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                fits = image.size == (width, height) and image.mode == _MODES[channels]
+                image.verify()
+        except Exception:  # Pillow may raise anything for a damaged file
+            return False
+        return fits and data.endswith(_END)
+
+    def _check_place(self, index: int) -> None:
+        """Raises ValueError if a folder is in the place of an image, or a file in that of its folder."""
+        file = self.file(index)
+        wrong = next((path for path in (file.parents[1], file.parent) if path.is_file()), file)
+        if wrong.exists() and wrong.is_file() == (wrong != file):
+            raise ValueError(
+                f"{wrong} is a {'folder' if wrong == file else 'file'}, and image {index} belongs there. Move it away, "
+                "then run the same command again."
+            )
 
     def read(self, index: int) -> np.ndarray:
         """uint8 [H, W, C].
@@ -49,16 +78,28 @@ class ImageFolder:
         Raises:
             ValueError: a broken file, or one of another size.
         """
+        height, width, channels = self.shape
+        again = "The command that made it replaces broken files: run it again."
         try:
-            with Image.open(self.file(index)) as image:
-                pixels = np.array(image)
-        except (OSError, SyntaxError) as error:
+            with Image.open(self.file(index), formats=["PNG"]) as image:
+                pixels, mode = np.array(image), image.mode
+        except Exception as error:  # Pillow may raise anything for a damaged file
+            raise ValueError(f"{self.file(index)} is broken ({error}). {again}") from error
+        if (*pixels.shape[:2], mode) != (height, width, _MODES[channels]):
             raise ValueError(
-                f"{self.file(index)} is broken ({error}). The command that made it replaces broken files: run it again."
-            ) from error
-        if pixels.dtype != np.uint8 or pixels.size != np.prod(self.shape):
-            raise ValueError(f"{self.file(index)} has the shape {list(pixels.shape)}; expected {list(self.shape)}.")
+                f"{self.file(index)} is {pixels.shape[1]} x {pixels.shape[0]} {mode}; expected {width} x {height} "
+                f"{_MODES[channels]}. {again}"
+            )
         return pixels.reshape(self.shape)
+
+    def count(self, most: int) -> int:
+        """How many of the first `most` images have a file, from the folders that are there."""
+        try:
+            names = os.listdir(self.path / "images")
+        except OSError:
+            return 0
+        starts = {int(name) * PER_FOLDER for name in names if re.fullmatch("[0-9]{3,9}", name)}
+        return sum(len(self.between(first, min(first + PER_FOLDER, most))) for first in starts)
 
     def absent(self, count: int) -> Iterator[int]:
         """Those of the first `count` images that have no file; one listing for each folder of 1,000."""
@@ -81,5 +122,5 @@ class ImageFolder:
             names = os.listdir(self.file(first).parent)
         except OSError:
             return set()
-        numbers = (int(name[:-4]) for name in names if name.endswith(".png") and name[:-4].isdigit())
+        numbers = (int(name[:-4]) for name in names if _NAME.fullmatch(name))
         return {number for number in numbers if first <= number < last}

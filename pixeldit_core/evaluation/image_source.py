@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,7 +18,9 @@ from PIL import Image
 from ..resize import Size, center_crop, cover, upright
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_LOSSY = {".jpg", ".jpeg", ".webp"}
+_LOSSY = {"JPEG", "MPO", "WEBP"}  # formats, whatever the names of the files
+_IGNORED = "__MACOSX"
+_LARGEST = 2**16  # pixels of a side
 _THREADS, _AHEAD = 8, 128
 
 
@@ -32,7 +36,7 @@ class ImageSource(Protocol):
 
     path: Path
     kind: str
-    is_lossy: bool  # some files are JPEG or WebP
+    is_lossy: bool  # some of the files read so far are JPEG or WebP
 
     @property
     def count(self) -> int:
@@ -60,11 +64,8 @@ class FolderSource:
     path: Path
     files: list[Path]
     crop: Size | None = None  # scale and center-crop to this size, as ADM prepares ImageNet; None = as they are
-    kind: str = "folder"
-    is_lossy: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.is_lossy = any(file.suffix.lower() in _LOSSY for file in self.files)
+    kind: str = "folder"  # or "run": PNG files, as they were generated
+    is_lossy: bool = field(default=False, init=False)
 
     @property
     def count(self) -> int:
@@ -90,23 +91,34 @@ class FolderSource:
 
     def _read(self, file: Path) -> Labeled:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=["PNG"] if self.kind == "run" else None) as image:
+                self.is_lossy |= image.format in _LOSSY
                 text = getattr(image, "text", {}).get("pixeldit", "{}")
                 image = upright(image, 3)
                 if self.crop is not None:
                     image = center_crop(cover(image, self.crop), self.crop)
-                return Labeled(np.asarray(image), json.loads(text).get("entry"))
-        except (OSError, SyntaxError, ValueError, AttributeError, Image.DecompressionBombError) as error:
+                return Labeled(np.asarray(image), _label(text))
+        except Exception as error:  # a decoder may raise anything
             raise ValueError(
                 f"{file} is not a readable image ({error}). Remove it, or, if it is of an evaluation, run the command "
                 "that made it again."
             ) from error
 
 
+def _label(text: str) -> int | None:
+    """The class in the text chunk of our PNG files; None = there is none, or the chunk is of another program."""
+    try:
+        entry = json.loads(text)["entry"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return entry if type(entry) is int and 0 <= entry < 2**31 else None
+
+
 def _other_size(folder: Path, file: Path, shape: tuple[int, ...], first: Path, size: Size) -> str:
     return (
         f"{folder} has images of several sizes: {file.name} is {shape[1]} x {shape[0]}, {first.name} is "
-        f"{size[1]} x {size[0]}. Give --crop-reference to scale and crop a reference to the size of the samples."
+        f"{size[1]} x {size[0]}. Keep those of one size; if it is the reference, --crop-reference scales and crops "
+        "them to the size of the samples."
     )
 
 
@@ -131,30 +143,51 @@ class ArchiveSource:
 
     def images(self) -> Iterator[Labeled]:
         """In their order."""
-        one = self.shape[1:]
-        length = int(np.prod(one))
+        height, width, channels = self.shape[1:]
+        length = height * width * channels
         with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
-            read_header(file)
+            _read_header(file)
             for index in range(self.count):
                 try:
                     data = file.read(length)
-                except zipfile.BadZipFile as error:
+                except Exception as error:  # of damaged files, zipfile passes on what its decoders raise
                     raise ValueError(f"{self.path} is damaged after {index} images ({error}). Get it again.") from error
                 if len(data) != length:
                     raise ValueError(f"{self.path} ends after {index} of {self.count} images. Get it again.")
-                pixels = np.frombuffer(data, np.uint8).reshape(one)
-                yield Labeled(np.broadcast_to(pixels, (*one[:2], 3)), None)
+                pixels = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+                yield Labeled(np.broadcast_to(pixels, (height, width, 3)), None)
 
 
-def read_header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and dtype of an array in an .npz file.
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype of an array in an .npz file; nothing in it is unpickled."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files of a folder and the folders in it, sorted; links are followed, hidden files are not seen.
 
     Raises:
-        ValueError: not an array.
+        ValueError: a folder that cannot be read.
     """
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]  # numpy's stubs want a path
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)  # type: ignore[arg-type]
+    found: list[Path] = []
+    waiting, seen = [str(folder)], set()
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(current)
+        if real in seen:  # a link to a folder that was listed, or to one above
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(current) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name != _IGNORED]
+        except OSError as error:
+            raise ValueError(f"the folder {current} cannot be read ({error.strerror}).") from error
+        waiting += [entry.path for entry in shown if entry.is_dir()]
+        named = (Path(entry.path) for entry in shown if not entry.is_dir())
+        found += [path for path in named if path.suffix.lower() in _SUFFIXES]
+    return sorted(found)
 
 
 def open_images(path: Path, crop: Size | None = None) -> ImageSource:
@@ -163,29 +196,41 @@ def open_images(path: Path, crop: Size | None = None) -> ImageSource:
     Raises:
         ValueError: no images there.
     """
+    if not path.exists():
+        raise ValueError(f"{path} is not there. Name a folder of images, or an .npz file.")
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and not _hidden(file))
+        files = find_images(path)
         if not files:
             raise ValueError(f"{path} has no images. Name a folder of PNG or JPEG files, or an .npz file.")
         return FolderSource(path, files, crop)
-    shape = archive_shape(path)
-    if shape is None or len(shape) != 4 or shape[-1] not in (1, 3) or not shape[0]:
-        found = (
-            "is not there" if not path.exists() else f"has no images: its arr_0 is {shape or 'missing or not uint8'}"
-        )
-        raise ValueError(f"{path} {found}; expected uint8 [N, H, W, 3]. Name a folder of images, or an .npz file.")
-    return ArchiveSource(path, shape)
+    return ArchiveSource(path, _check_archive(path))
 
 
-def archive_shape(path: Path, name: str = "arr_0") -> tuple[int, ...] | None:
-    """The shape of an array of uint8 in an .npz file, from its header; None = there is none."""
+def archive_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape [N, H, W, C] of the images of an .npz file, from its headers; None = it has none."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            shape, fortran, dtype = read_header(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return _check_archive(path)
+    except ValueError:
         return None
-    return None if fortran or dtype != np.uint8 else shape
 
 
-def _hidden(file: Path) -> bool:
-    return file.name.startswith(".")
+def _check_archive(path: Path) -> tuple[int, ...]:
+    """Shape of arr_0. Raises ValueError, with what is there, unless it is complete and holds images."""
+    expected = "expected arr_0, uint8 [N, H, W, 3]. Name a folder of images, or an .npz file."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "arr_0.npy" not in names:
+                raise ValueError(f"it has {', '.join(names[:4])[:80] or 'nothing'}")
+            with archive.open("arr_0.npy") as file:
+                shape, fortran, dtype = _read_header(file)
+                size = archive.getinfo("arr_0.npy").file_size - file.tell()
+    except Exception as error:  # zipfile and numpy raise many kinds of errors for damaged files
+        raise ValueError(f"{path} has no images that can be read ({error}); {expected}") from error
+    found = f"its arr_0 is {dtype}{' in Fortran order' if fortran else ''} {list(shape)}"
+    kind_fits = dtype == np.uint8 and not fortran and len(shape) == 4 and shape[3] in (1, 3)
+    if not kind_fits or min(shape) < 1 or max(shape[1:]) > _LARGEST:
+        raise ValueError(f"{path} has no images: {found}; {expected}")
+    if size != math.prod(shape):
+        raise ValueError(f"{path} is damaged: {found}, and {size:,} bytes are stored for it. Get it again.")
+    return shape

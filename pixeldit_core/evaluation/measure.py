@@ -74,8 +74,12 @@ def measure_images(
         with_logits: keep logits and labels too.
 
     Raises:
-        ValueError: fewer than two images, or one that cannot be read.
+        ValueError: fewer than two images, one that cannot be read, or features that are not finite.
     """
+    if source.count < 2:
+        raise ValueError(
+            f"{source.path}: statistics need at least 2 images; there is {source.count}. Name more of them."
+        )
     moments = {layer: Moments() for layer in (extractor.fid, extractor.spatial) if layer}
     features, logits, labels = SortedRows(most), SortedRows(), SortedRows()
     with tqdm(total=source.count, desc=source.path.name, unit=" images", leave=False, disable=None) as bar:
@@ -90,13 +94,18 @@ def measure_images(
                 logits.add(keys, found[extractor.logits].float())
                 labels.add(keys, torch.tensor([-1 if image.label is None else image.label for image in batch]))
             bar.update(len(batch))
-    rows, known = features.result(), labels.result()
+    rows, values, known = features.result(), logits.result(), labels.result()
     assert rows is not None, "a source has images"
-    spatial = moments[extractor.spatial].statistics() if extractor.spatial else None
     known = None if known is None or (known < 0).any() else known
-    return Measured(
-        moments[extractor.fid].count, moments[extractor.fid].statistics(), spatial, rows, logits.result(), known
-    )
+    statistics = {layer: total.statistics() for layer, total in moments.items()}
+    fid, spatial = statistics[extractor.fid], statistics[extractor.spatial] if extractor.spatial else None
+    finite = all(np.isfinite(found.mu).all() and np.isfinite(found.sigma).all() for found in statistics.values())
+    if not finite or (values is not None and not values.isfinite().all()):
+        raise ValueError(
+            f'the extractor "{extractor.name}" gives numbers for {source.path} that are not finite: its weights are '
+            "damaged. Get them again."
+        )
+    return Measured(moments[extractor.fid].count, fid, spatial, rows, values, known)
 
 
 def _batches(images: Iterable[Labeled], size: int) -> Iterator[list[Labeled]]:

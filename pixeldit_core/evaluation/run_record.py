@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_path
+from .plan import LARGEST_SEED
 
 VERSION = 1
 _NAME = "run.json"
+_LARGEST = 2**16  # pixels of a side
 
 
 def open_run(folder: Path, identity: Mapping[str, Any], extent: Mapping[str, Any]) -> None:
@@ -52,15 +56,33 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """
     try:
         record = json.loads((folder / _NAME).read_text("utf-8"))
-        if not all(isinstance(number, int) for number in (record["count"], *record["shape"])):
-            raise TypeError("count and shape are not whole numbers")
+        _check_record(record)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{folder / _NAME} is not a record of a run ({error!r}). Move the folder away and generate again."
+            f"{folder / _NAME} is not a record of a run ({error!r}). Restore it, or move the folder away and generate "
+            "again."
         ) from error
     return record
+
+
+def _check_record(record: Any) -> None:
+    """Raises TypeError, KeyError or ValueError unless what is read of a record later is of its kind."""
+    if not isinstance(record, dict):
+        raise TypeError(f"a {type(record).__name__} in place of an object")
+    count, shape, names = record["count"], record["shape"], record["class_names"]
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int for side in (count, *shape))):
+        raise TypeError("count and shape are not whole numbers")
+    height, width, channels = shape
+    if not (1 <= count <= LARGEST_SEED and min(height, width) >= 1 and max(height, width) <= _LARGEST):
+        raise ValueError(f"{count} images of {width} x {height} pixels")
+    if channels not in (1, 3):
+        raise ValueError(f"images of {channels} channels")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise TypeError("class_names is not a list of names")
+    if not isinstance(record["classes"], int | None):
+        raise TypeError("classes is not a number")
 
 
 def _refuse_unknown(folder: Path) -> None:
@@ -73,16 +95,25 @@ def _refuse_unknown(folder: Path) -> None:
 
 def _create(path: Path, record: Mapping[str, Any]) -> None:
     """Write a file unless there is one: of programs that start at once, one is first and the others compare."""
-    with atomic_path(path.with_name(f"{path.name}.new")) as part:
-        part.write_text(json.dumps(record, indent=1), "utf-8")
+    text = json.dumps(record, indent=1)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        part.write_text(text, "utf-8")
+        _link(part, path, text)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _link(part: Path, path: Path, text: str) -> None:
+    """Give a file its name, unless another has it."""
+    with contextlib.suppress(FileExistsError):
         try:
             os.link(part, path)
         except FileExistsError:
-            pass
+            raise
         except OSError:  # a file system without hard links
-            os.replace(part, path)
-            part.touch()
-    path.with_name(f"{path.name}.new").unlink(missing_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
 
 
 def differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:

@@ -39,16 +39,25 @@ def open_samples(path: Path) -> tuple[ImageSource, dict[str, Any] | None]:
     run = read_run(path) if path.is_dir() else None
     if run is None:
         return open_images(path), None
-    folder = ImageFolder(path, tuple(run["shape"]))
-    missing = list(folder.absent(run["count"]))
-    if not missing:
-        return FolderSource(path, [folder.file(index) for index in range(run["count"])], kind="run"), run
-    if len(missing) == run["count"] and (path / ARCHIVE).is_file():
-        return open_images(path / ARCHIVE), run
-    raise ValueError(
-        f"{path} lacks {len(missing)} of its {run['count']} images: its run is not complete. Run the command that "
-        "started it again; it makes what is missing."
-    )
+    count, shape = run["count"], tuple(run["shape"])
+    folder = ImageFolder(path, shape)
+    there = folder.count(count)
+    if there == count:
+        source: ImageSource = FolderSource(path, [folder.file(index) for index in range(count)], kind="run")
+    elif not there and (path / ARCHIVE).is_file():
+        source = open_images(path / ARCHIVE)
+        there = source.count
+    if there != count:
+        raise ValueError(
+            f"{path} lacks {abs(count - there)} of its {count} images: its run is not complete. Run the command that "
+            "started it again; it makes what is missing."
+        )
+    if source.size != shape[:2]:
+        raise ValueError(
+            f"{path} has images of {source.size[1]} x {source.size[0]} pixels, and run.json says {shape[1]} x "
+            f"{shape[0]}. Run the command that started it again; it replaces what does not fit."
+        )
+    return source, run
 
 
 def score_samples(
@@ -75,9 +84,18 @@ def score_samples(
 
 
 def write_score(values: dict[str, Any], path: Path) -> None:
-    """Write score.json."""
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    """Write score.json.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"{path} could not be written ({error}). Free space, or score a copy in a folder that can be written to."
+        ) from error
 
 
 def score_path(samples: Path) -> Path:
@@ -86,11 +104,13 @@ def score_path(samples: Path) -> Path:
 
 
 def _accuracy(samples: Measured, extractor: Extractor, run: dict[str, Any] | None) -> float | None:
-    """Of samples whose classes are those of a classifier."""
+    """Of samples whose classes are those of a classifier; None for prompts, and for images of no class."""
     names = extractor.class_names
-    if names is None or run is None or samples.labels is None or samples.logits is None:
+    if names is None or run is None or run["classes"] is None or samples.labels is None or samples.logits is None:
         return None
     own = [(name,) for name in run["class_names"]] if run["class_names"] else None
+    if own is not None and samples.labels.max() >= len(own):
+        return None
     return accuracy(samples.logits, match_labels(samples.labels, own, names))
 
 
