@@ -38,13 +38,14 @@ def compute_scores(samples: Measured, reference: Reference, accuracy: float | No
     """
     mean, std = inception_score(samples.logits) if samples.logits is not None else (None, None)
     precision, recall = precision_recall(samples.features, reference.features)
+    name = f"the reference {reference.about.get('statistics', reference.about.get('path'))}"
     sfid = None
     if samples.spatial is not None and reference.spatial is not None:
-        sfid = frechet_distance(samples.spatial, reference.spatial)
-    return Scores(frechet_distance(samples.fid, reference.fid), sfid, mean, std, precision, recall, accuracy)
+        sfid = frechet_distance(samples.spatial, reference.spatial, name)
+    return Scores(frechet_distance(samples.fid, reference.fid, name), sfid, mean, std, precision, recall, accuracy)
 
 
-def frechet_distance(samples: Statistics, reference: Statistics) -> float:
+def frechet_distance(samples: Statistics, reference: Statistics, name: str = "the reference") -> float:
     """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)).
 
     Raises:
@@ -52,7 +53,7 @@ def frechet_distance(samples: Statistics, reference: Statistics) -> float:
     """
     if samples.mu.shape != reference.mu.shape:
         raise ValueError(
-            f"the reference has statistics of {len(reference.mu)} features, and the extractor gives {len(samples.mu)}: "
+            f"{name} has statistics of {len(reference.mu)} features, and the extractor gives {len(samples.mu)}: "
             "they are of another network, or of another layer. Use the extractor that they were computed with."
         )
     module = require("torch_fidelity.metric_fid")
