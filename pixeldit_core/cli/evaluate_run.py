@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -126,6 +125,8 @@ def run_job(
     """Generate one plan into one folder; arguments and results as of `make_images`."""
     started, count = time.monotonic(), job.plan.count
     if processes.is_main:
+        if options.npz or options.npz_only:
+            _keep_larger_archive(ImageFolder(out, job.shape), count, out / ARCHIVE)
         counts = job.plan.counts().values()
         open_run(out, identity, {"count": count, "balanced": len(set(counts)) == 1})
     processes.wait()
@@ -180,8 +181,18 @@ def _finished(job: Job, folder: ImageFolder) -> str:
 def _write_npz(folder: ImageFolder, count: int, path: Path, *, only: bool) -> Path:
     write_archive(folder, count, path)
     if only:
-        shutil.rmtree(folder.path / "images")
+        folder.remove(count)
     return path
+
+
+def _keep_larger_archive(folder: ImageFolder, count: int, path: Path) -> None:
+    """Raises ValueError if the only copy of more images would be replaced by one of `count`."""
+    stored = archive_shape(path)
+    if stored is not None and stored[0] > count and any(True for _ in folder.absent(stored[0])):
+        raise ValueError(
+            f"{path} has {stored[0]:,} images, which are nowhere else, and --count is {count:,}: it would replace them."
+            " Name another folder with --out, or move the file away."
+        )
 
 
 def _describe(job: Job, folder: ImageFolder, made: int, seconds: float) -> dict[str, Any]:

@@ -52,7 +52,13 @@ class Judge:
         return self._references[size]
 
     def save(self, path: Path, samples: Path | None) -> None:
-        """Write the statistics of the reference."""
+        """Write the statistics of the reference.
+
+        Raises:
+            ValueError: a name that does not end in .npz; as `open_reference`.
+        """
+        if path.suffix != ".npz":
+            raise ValueError(f"{path.name}: statistics are written as .npz; choose a name that ends so.")
         size = self.options.size or (open_samples(samples)[0].size if samples else None)
         if self.options.crop_reference and size is None:
             raise ValueError("--crop-reference needs a size to crop to: give --size, or the samples with --score.")

@@ -7,12 +7,12 @@ import csv
 import dataclasses
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_path
 from ..evaluation.generate import Job
+from ..evaluation.image_folder import ImageFolder
 from ..evaluation.plot import plot_sweep
 from ..evaluation.processes import Processes
 from ..evaluation.run_record import differences
@@ -96,7 +96,7 @@ class Sweep:
             if self.processes.is_main:
                 scores = write_scores(self.judge, folder)
                 if not self.options.keep_images:
-                    shutil.rmtree(folder / "images", ignore_errors=True)
+                    ImageFolder(folder, job.shape).remove(job.plan.count)
             self.processes.wait()
         self._seen[key] = {**{name: (scores or {}).get(name) for name in _SCORES}, "point": point_name(point)}
         self._finish(point, self._seen[key])
@@ -106,14 +106,18 @@ class Sweep:
         try:
             scores = json.loads((folder / SCORE).read_text("utf-8"))
             run, extractor = dict(scores["run"]), scores["extractor"]
-            same = run.pop("count") == job.plan.count and extractor["weights"] == self.judge.extractor.weights
-            same = same and extractor["name"] == self.judge.extractor.name
+            same = run.pop("count") == job.plan.count and self._is_extractor(extractor)
             same = same and scores["reference"] == self.judge.reference(job.shape[:2]).about
         except (OSError, ValueError, KeyError, TypeError):
             return None
         for name in ("balanced", "version"):
             run.pop(name, None)
         return scores if same and not list(differences(run, json.loads(json.dumps(identity)))) else None
+
+    def _is_extractor(self, stored: dict[str, Any]) -> bool:
+        """Whether a score is of this extractor, whatever its file is called."""
+        own = self.judge.extractor
+        return stored["name"] == own.name and sorted(stored["weights"].values()) == sorted(own.weights.values())
 
     def _finish(self, point: Point, scores: dict[str, Any], same_as: str = "") -> None:
         """Add a row, and write table and plot so far."""

@@ -108,6 +108,15 @@ class ImageFolder:
             there = self.between(first, last)
             yield from (index for index in range(first, last) if index not in there)
 
+    def remove(self, count: int) -> None:
+        """Remove the first `count` images, and folders that are empty then: nothing else that somebody put there."""
+        for index in range(count):
+            self.file(index).unlink(missing_ok=True)
+        folders = [self.file(first).parent for first in range(0, count, PER_FOLDER)]
+        for folder in [*folders, self.path / "images"]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def clear_parts(self) -> None:
         """Remove what killed processes were writing: files of another name that nothing has touched for an hour."""
         limit = time.time() - _STALE

@@ -69,7 +69,7 @@ def _read(source: Path, default: str | None) -> Iterable[str]:
             raise ValueError(
                 f"{source} is not a folder of images, not a .tar shard and not a .txt file with a caption on each line."
             )
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
         return [line.strip() for line in lines if line.strip()]
     if source.suffix == ".tar" or any(source.glob("*.tar")):
         return captions_of(read_shards(str(source)), default)

@@ -118,6 +118,17 @@ def test_without_png_files_the_archive_is_the_run(tiny_file, whole, tmp_path, ca
     capsys.readouterr()
     assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "npz", "--npz-only") == 0
     assert "has all 60 images already" in capsys.readouterr().out
+    fewer = ("--count", 12, "--device", "cpu", "--out", tmp_path / "npz", "--npz-only")
+    assert evaluate(tiny_file, *fewer) == 2
+    assert "has 60 images, which are nowhere else, and --count is 12" in capsys.readouterr().err
+
+
+def test_removing_png_files_leaves_everything_else(tiny_file, whole):
+    (whole / "images" / "notes.txt").write_text("mine")
+    arguments = ("--count", 48, "--batch-size", 8, "--device", "cpu", "--out", whole, "--npz-only")
+    assert evaluate(tiny_file, *arguments) == 0
+    left = sorted(path.name for path in (whole / "images").rglob("*") if path.is_file())
+    assert left == [*(f"{index:06d}.png" for index in range(48, 60)), "notes.txt"]
 
 
 def test_classes_labels_and_seeds_are_chosen(tiny_file, tmp_path):
