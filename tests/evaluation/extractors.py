@@ -12,15 +12,14 @@ NAME = "channels"
 
 
 class Channels(torch_fidelity.FeatureExtractorBase):
-    """Mean and standard deviation of each channel [B, 6], and logits of three classes: the channels' means."""
+    """Mean and standard deviation of each channel, float64 [B, 6]; logits of three classes: the means, scaled."""
 
     def __init__(self, name, features_list, **options):
         super().__init__(name, features_list)
 
     def forward(self, images):
-        x = images.float() / 255
-        means = x.mean((2, 3))
-        found = {"moments": torch.cat([means, x.std((2, 3))], 1), "logits": 8 * means}
+        pixels = images.double().flatten(2)
+        found = {"moments": torch.cat([pixels.mean(2), pixels.std(2)], 1), "logits": pixels.mean(2) / 20}
         return tuple(found[name] for name in self.features_list)
 
     @staticmethod

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from evaluation.extractors import draw, write
+from evaluation.extractors import NAME, channels, draw, write
 from PIL import Image
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from pixeldit_core.evaluation import accuracy, match_labels
-from pixeldit_core.evaluation.extractor import load_extractor
 from pixeldit_core.evaluation.image_source import open_images
 from pixeldit_core.evaluation.measure import measure_images
 from pixeldit_core.evaluation.metrics import compute_scores, frechet_distance, precision_recall
@@ -19,32 +17,7 @@ from pixeldit_core.evaluation.moments import Moments
 from pixeldit_core.evaluation.reference import open_reference, save_reference
 
 CPU = torch.device("cpu")
-NAME = "exact"
-
-
-class Exact(torch_fidelity.FeatureExtractorBase):
-    """Mean and standard deviation of each channel, float64 [B, 6]; logits of three classes: the means, scaled."""
-
-    def __init__(self, name, features_list, **options):
-        super().__init__(name, features_list)
-
-    def forward(self, images):
-        pixels = images.double().flatten(2)
-        found = {"moments": torch.cat([pixels.mean(2), pixels.std(2)], 1), "logits": pixels.mean(2) / 20}
-        return tuple(found[name] for name in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list():
-        return "moments", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric):
-        return "logits" if metric == "isc" else "moments"
-
-
-if NAME not in FEATURE_EXTRACTORS_REGISTRY:
-    torch_fidelity.register_feature_extractor(NAME, Exact)
-EXTRACTOR = load_extractor(NAME, None, CPU)
+EXTRACTOR = channels()
 SAMPLES, REFERENCE = draw(60, 11), draw(70, 12, shift=6)
 
 
@@ -95,6 +68,8 @@ def test_scores_are_torch_fidelitys_to_a_millionth(samples, reference):
     assert found.inception_score == pytest.approx(expected["inception_score_mean"], rel=1e-6)
     assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
     assert found.recall == pytest.approx(expected["recall"], rel=1e-6)
+    assert 0 < found.precision < 1 and 0 < found.recall < 1
+    assert found.sfid is None and found.accuracy is None
 
 
 @pytest.mark.parametrize("width", [1, 4])
