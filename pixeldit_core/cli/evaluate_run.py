@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..evaluation.progress import Progress
 from ..evaluation.run_record import open_run
 from ..labels import parse_classes
 from ..model import Model
+from ..text_states.shards import read_index
 from .sampling_options import choose_settings
 from .text import describe_settings, table
 
@@ -101,9 +103,13 @@ def checkpoint_hashes(options: argparse.Namespace, processes: Processes) -> dict
 
 def identify(job: Job, options: argparse.Namespace, files: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the images, but their count; plain values for run.json."""
-    model, texts = job.model, {}
+    model = job.model
+    texts: dict[str, Any] = {}
     if options.prompts is not None:
         texts = {"prompts_sha256": hashlib.sha256(options.prompts.read_bytes()).hexdigest()}
+        index = read_index(options.text_states)
+        assert index is not None, "the states were opened before"
+        texts["text_states"] = {**dataclasses.asdict(index.info), "encoder": Path(index.info.encoder).name}
     names = [entry[0] for entry in model.class_names or ()]
     return {
         "checkpoint": {"name": model.spec.source, "weights": model.spec.weights, **files},
@@ -133,14 +139,15 @@ def run_job(
     folder, archive = ImageFolder(out, job.shape), out / ARCHIVE
     if options.npz_only and archive_shape(archive) == (count, *job.shape) and not (out / "images").exists():
         return out, f"{archive} has all {count:,} images already.\n", True
-    before = sum(1 for _ in folder.absent(count))
+    before = folder.count(count)
     _generate_share(job, options, processes, folder)
-    absent = sum(1 for _ in folder.absent(count))
+    there = folder.count(count)
+    absent = count - there
     if not processes.is_main:
         return out, "", not absent
-    rows = _describe(job, folder, before - absent, time.monotonic() - started)
+    rows = _describe(job, folder, there - before, time.monotonic() - started)
     if absent:
-        rows["images"] = f"{count - absent:,} of {count:,}: the other parts make the rest"
+        rows["images"] = f"{there:,} of {count:,}: the other parts make the rest"
     if not absent:
         folder.clear_parts()
     if not absent and (options.npz or options.npz_only):
@@ -175,7 +182,7 @@ def batch_size(options: argparse.Namespace, job: Job) -> int:
 
 def _finished(job: Job, folder: ImageFolder) -> str:
     count = job.plan.count
-    return f"{count - sum(1 for _ in folder.absent(count)):,} of {count:,} images are finished"
+    return f"{folder.count(count):,} of {count:,} images are finished"
 
 
 def _write_npz(folder: ImageFolder, count: int, path: Path, *, only: bool) -> Path:
@@ -188,7 +195,7 @@ def _write_npz(folder: ImageFolder, count: int, path: Path, *, only: bool) -> Pa
 def _keep_larger_archive(folder: ImageFolder, count: int, path: Path) -> None:
     """Raises ValueError if the only copy of more images would be replaced by one of `count`."""
     stored = archive_shape(path)
-    if stored is not None and stored[0] > count and any(True for _ in folder.absent(stored[0])):
+    if stored is not None and stored[0] > count and folder.count(stored[0]) < stored[0]:
         raise ValueError(
             f"{path} has {stored[0]:,} images, which are nowhere else, and --count is {count:,}: it would replace them."
             " Name another folder with --out, or move the file away."

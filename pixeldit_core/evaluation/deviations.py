@@ -16,7 +16,6 @@ from .measure import Measured
 from .reference import Reference
 
 _COUNT, _CLASSES, _SIZES = 50_000, 1000, ((256, 256), (512, 512))
-_ADM_FILE = "ADM statistics"
 
 
 def find_deviations(
@@ -36,9 +35,10 @@ def _of_samples(source: ImageSource, samples: Measured, run: dict[str, Any] | No
         yield "some samples are JPEG or WebP files, not the pixels that were generated"
     if run is None:
         yield "nothing is known of how the samples were made: the folder has no run.json"
-    elif run.get("balanced") is False:
+        return
+    if run.get("balanced") is False:
         yield "classes or prompts are not equally frequent"
-    elif run.get("classes") not in (None, _CLASSES):
+    if run.get("classes") not in (None, _CLASSES):
         yield f"{run['classes']} classes, not the 1,000 of ImageNet"
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +100,6 @@ class ImageFolder:
             return 0
         starts = {int(name) * PER_FOLDER for name in names if re.fullmatch("[0-9]{3,9}", name)}
         return sum(len(self.between(first, min(first + PER_FOLDER, most))) for first in starts)
-
-    def absent(self, count: int) -> Iterator[int]:
-        """Those of the first `count` images that have no file; one listing for each folder of 1,000."""
-        for first in range(0, count, PER_FOLDER):
-            last = min(first + PER_FOLDER, count)
-            there = self.between(first, last)
-            yield from (index for index in range(first, last) if index not in there)
 
     def remove(self, count: int) -> None:
         """Remove the first `count` images, and folders that are empty then: nothing else that somebody put there."""

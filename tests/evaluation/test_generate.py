@@ -4,16 +4,20 @@ import json
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from evaluation.extractors import NAME, draw, write
 from evaluation.runs import contents, evaluate, read, start
 from helpers import MODELS
 from PIL import Image
+from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.evaluation.generate import Job
+from pixeldit_core.text_states.shards import Index, StatesInfo, read_index, write_index, write_shard
 
 COUNT = ("--count", 60, "--batch-size", 8, "--device", "cpu")
 
@@ -148,6 +152,62 @@ def test_autocast_makes_slightly_other_images(tiny_file, whole, tmp_path):
     assert 0 < difference.mean() < 8
     record = json.loads((tmp_path / "cast" / "run.json").read_text("utf-8"))
     assert record["dtype"] == "float32, bfloat16 autocast"
+
+
+@pytest.fixture
+def states(tmp_path):
+    """Text states of two prompts and of "", for the tiny text-to-image model."""
+    info = StatesInfo("pixeldit_t2i", "encoder", "float32", 12, 6)
+    captions, generator = ["", "a cat", "a dog"], torch.Generator().manual_seed(0)
+    embeds = [torch.randn(6, 12, generator=generator) for _ in captions]
+    folder = tmp_path / "states"
+    folder.mkdir()
+    write_index(folder, Index(info, write_shard(folder, 0, info, captions, embeds, [])))
+    return SimpleNamespace(folder=folder, embeds=torch.stack(embeds))
+
+
+def test_prompts_of_a_file_are_guided_against_the_empty_one(tiny_t2i, states, tmp_path, capsys):
+    model, prompts = tiny_t2i(), tmp_path / "prompts.txt"
+    path = pc.save_checkpoint(model, tmp_path / "text.safetensors")
+    prompts.write_text("a cat\n\na dog\n")
+    arguments = ("--prompts", prompts, "--text-states", states.folder, "--count", 4, "--device", "cpu")
+    assert evaluate(path, *arguments, "--out", tmp_path / "run") == 0
+    cond, null = (pc.text_condition(model, rows) for rows in (states.embeds[[1, 2, 1, 2]], states.embeds[:1]))
+    expected = pc.to_uint8(model, pc.sample(model, cond, null, seeds=range(4))).numpy().astype(int)
+    assert np.abs(np.stack([*read(tmp_path / "run").values()]) - expected).max() <= 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert record["classes"] is None and record["plan"]["entries"] == 2
+    info = StatesInfo("pixeldit_t2i", "encoder", "float32", 12, 6, "describe: ")  # the same prompts, encoded otherwise
+    write_index(states.folder, Index(info, read_index(states.folder).places))
+    assert evaluate(path, *arguments, "--out", tmp_path / "run") == 2
+    assert "plan.text_states.instruction is" in capsys.readouterr().err
+
+
+def test_a_lora_makes_images_of_another_run(tiny, tiny_file, whole, tmp_path, capsys):
+    key = next(name for name, value in tiny().network.state_dict().items() if value.ndim == 2 and "blocks" in name)
+    module, shape = key.removesuffix(".weight"), tiny().network.state_dict()[key].shape
+    lora = {f"{module}.lora_A.weight": torch.ones(2, shape[1]), f"{module}.lora_B.weight": torch.ones(shape[0], 2)}
+    save_file(lora, tmp_path / "lora.safetensors")
+    merged = tmp_path / "merged.safetensors"
+    pc.save_checkpoint(tiny_file, merged, loras=[(tmp_path / "lora.safetensors", 0.5)])
+    option = ("--lora", f"{tmp_path / 'lora.safetensors'}=0.5")
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "lora", *option) == 0
+    assert evaluate(merged, *COUNT, "--out", tmp_path / "merged") == 0
+    found, expected, plain = (np.stack([*read(path).values()]).astype(int) for path in
+                              (tmp_path / "lora", tmp_path / "merged", whole))  # fmt: skip
+    assert np.abs(found - expected).max() <= 1 and np.abs(found - plain).max() > 1
+    assert evaluate(tiny_file, *COUNT, "--out", tmp_path / "lora") == 2
+    assert "checkpoint.loras" in capsys.readouterr().err
+
+
+def test_an_uneven_count_is_a_deviation_beside_the_others(tiny_file, tmp_path, capsys):
+    reference = write(draw(9, 1, size=16), tmp_path / "reference")
+    scored = ("--reference", reference, "--extractor", NAME)
+    assert (
+        evaluate(tiny_file, "--count", 13, "--unbalanced", "--device", "cpu", "--out", tmp_path / "run", *scored) == 0
+    )
+    out = capsys.readouterr().out
+    assert "classes or prompts are not equally frequent" in out and "12 classes, not the 1,000" in out
 
 
 def test_unguided_rows_are_not_computed(tiny, calls):
