@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..evaluation.extractor import Extractor, load_extractor
-from ..evaluation.reference import Reference, open_reference, save_reference
+from ..evaluation.reference import Reference, check_statistics_name, open_reference, save_reference
 from ..evaluation.score import open_samples, score_path, score_samples, write_score
 from ..resize import Size
 from .text import table
@@ -57,8 +57,7 @@ class Judge:
         Raises:
             ValueError: a name that does not end in .npz; as `open_reference`.
         """
-        if path.suffix != ".npz":
-            raise ValueError(f"{path.name}: statistics are written as .npz; choose a name that ends so.")
+        check_statistics_name(path)  # before the reference is measured
         size = self.options.size or (open_samples(samples)[0].size if samples else None)
         if self.options.crop_reference and size is None:
             raise ValueError("--crop-reference needs a size to crop to: give --size, or the samples with --score.")

@@ -82,14 +82,19 @@ def open_reference(
     return reference
 
 
+def check_statistics_name(path: Path) -> None:
+    """Raises ValueError unless statistics can be written under this name."""
+    if path.suffix != ".npz":
+        raise ValueError(f"{path.name}: statistics are written as .npz; choose a name that ends so.")
+
+
 def save_reference(reference: Reference, extractor: Extractor, path: Path) -> None:
     """Write statistics for `open_reference`: mu, sigma, mu_s, sigma_s as in ADM's files, features, and a note.
 
     Raises:
         ValueError: another suffix, or it cannot be written.
     """
-    if path.suffix != ".npz":
-        raise ValueError(f"{path.name}: statistics are written as .npz; choose a name that ends so.")
+    check_statistics_name(path)
     arrays = {"mu": reference.fid.mu, "sigma": reference.fid.sigma}
     if reference.spatial is not None:
         arrays |= {"mu_s": reference.spatial.mu, "sigma_s": reference.spatial.sigma}
