@@ -12,6 +12,7 @@ import torch
 
 from ...pixeldit_core.checkpoints.load import Weights, read_weights
 from ...pixeldit_core.dtypes import DTYPES, dtype_name
+from ...pixeldit_core.text import shorten_list
 from .base_model import PixelDiTConfig
 from .compat import Patcher
 from .weights import load_weights, scaled_tensors
@@ -58,7 +59,8 @@ def _default_dtype(read: Weights, config: PixelDiTConfig) -> torch.dtype:
 
 def _describe(read: Weights, dtype: torch.dtype, compact: bool, size: int) -> str:
     origin = "" if read.storage is None else ", fp8 kept" if compact else f" from {read.storage}"
+    others = f" (also in the file: {shorten_list(read.others, 3)})" if read.others else ""
     return (
-        f"layout {read.group.prefix or 'canonical'}, {read.group.weights} weights, "
+        f"layout {read.group.prefix or 'canonical'}, {read.group.weights} weights{others}, "
         f"{dtype_name(dtype)}{origin}, {size / 1e6:,.0f} MB in memory"
     )

@@ -14,10 +14,11 @@ from ..spec import ModelSpec, default_class_names
 from ..text import shorten_list
 from .config import Config, embedded_config
 from .header import Header
-from .layouts import Group, find_refused, find_stored
+from .layouts import find_refused, find_stored
 from .metadata import read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
 from .strict import build_on_meta, check_strict
+from .weight_sets import Group, choose_group
 
 _SHOWN = 5  # names in a message
 _MOST_NETWORKS = 16  # in one file
@@ -55,7 +56,7 @@ def detect(
     Args:
         config: what lies beside the file.
         name: of the file, for messages.
-        weights: "ema", "raw", or "auto": what the authors' own inference takes, where the file has both.
+        weights: as of `choose_group`.
         factory_kwargs: of the network: operations, attention, dtype.
 
     Raises:
@@ -96,20 +97,13 @@ def detect(
 def _choose(header: Header, weights: str, name: str) -> Group:
     if not header.groups:
         raise ValueError(_explain_none(header.shapes, name))
+    if kind := find_refused(header.shapes, variants_only=True):
+        raise ValueError(f"{name} is {kind.title}. {kind.advice}")
     if len(header.groups) > _MOST_NETWORKS:
         raise ValueError(
             f"{name} holds {len(header.groups)} networks, more than {_MOST_NETWORKS}. Choose another file."
         )
-    if weights not in ("auto", "ema", "raw"):
-        raise ValueError(f'weights "{weights}" is not a choice; take "auto", "ema" or "raw".')
-    prefer = header.groups[0].family.prefers_ema if weights == "auto" else weights == "ema"
-    preferred = [group for group in header.groups if group.ema == prefer]
-    if preferred:
-        return preferred[0]
-    if weights == "auto":
-        return header.groups[0]
-    available = ", ".join(sorted({group.weights for group in header.groups}))
-    raise ValueError(f'{name} has no {weights} weights, only {available}. Choose "auto".')
+    return choose_group(header.groups, weights, name)
 
 
 def _of_length(names: Names | None, count: int) -> Names | None:

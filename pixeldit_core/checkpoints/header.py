@@ -10,8 +10,9 @@ import torch
 
 from ..families import Shapes
 from .comfy_adaln import halves_of, join_shapes
-from .layouts import Group, is_ignored
+from .layouts import is_ignored
 from .quantized import companions, find_quantized, padded, real_shapes
+from .weight_sets import Group
 
 
 @dataclass(frozen=True)

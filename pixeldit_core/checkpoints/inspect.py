@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from ..spec import ModelSpec
 from .config import read_config
 from .detect import detect
 from .header import parse_header
-from .layouts import find_groups, find_refused
+from .layouts import find_refused
 from .locate import find_source
+from .metadata import declared_weights
 from .read import read_source_shapes
+from .weight_sets import find_groups
+from .wrappers import unwrap_names
+
+_KNOWN = ("ema", "raw")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class CheckpointInfo:
     spec: ModelSpec | None = None  #     None = refused
     layout: str = ""  #                 prefix of the weights that would be loaded
     weights: tuple[str, ...] = ()  #    "ema", "raw"
+    sets: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> "ema", "raw", "unknown" or "other"
     dtype: torch.dtype | None = None
     quantization: str | None = None  #  "fp8", "mxfp8", "int8": of most of the large matrices
     count: int = 0  #                   parameters of the network
@@ -61,20 +68,24 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     """
     path, source = Path(path), find_source(path)
     shapes, dtypes, metadata = read_source_shapes(source)
-    groups = find_groups(shapes)
+    stored = unwrap_names(shapes, source.name)
+    shapes = {key: shapes[name] for key, name in stored.items()}
+    dtypes = {key: dtypes[name] for key, name in stored.items()}
+    groups = find_groups(shapes, declared_weights(metadata))
     try:
         header = parse_header(shapes, dtypes, metadata, groups, source.name)
         detected = detect(header, metadata, read_config(source), source.name)
     except ValueError as error:
-        kind = None if groups else find_refused(shapes)
-        title = groups[0].family.title if groups else kind.title if kind else "unknown"
+        kind = find_refused(shapes, variants_only=bool(groups))
+        title = kind.title if kind else groups[0].family.title if groups else "unknown"
         return CheckpointInfo(path, title, refused=str(error))
     group = detected.group
     return CheckpointInfo(
         path=path,
         title=group.family.title,
         layout=group.prefix or "canonical",
-        weights=tuple(sorted({entry.weights for entry in groups})),
+        weights=tuple(sorted({entry.weights for entry in groups if entry.role == group.role or entry.role in _KNOWN})),
+        sets={entry.name: entry.role for entry in groups},
         spec=detected.spec,
         dtype=dtypes[group.prefix + group.family.markers[0]],
         quantization=header.quantization(group),

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..families import FAMILIES, Family
+from .weight_sets import Group
 
-# What writers put before a network's own keys, and whether it means averaged weights (EMA).
-PREFIXES: dict[str, bool] = {
-    "model.diffusion_model.": False,
-    "diffusion_model.": False,
-    "transformer.": False,
-    "module.": False,
-    "_orig_mod.": False,
-    "model.": False,
-    "net.": False,
-    "core.": False,
-    "denoiser.": False,
-    "model_state_dict.": False,
-    "shadow.": False,
-    "ema_denoiser.": True,
-    "net_ema.": True,
-    "ema.": True,
-    "model_ema.": True,
-    "state_dict_ema.": True,
-    "ema_model_state_dict.": True,
-}
+# What writers put before a network's own keys, in any number and order.
+PREFIXES: tuple[str, ...] = (
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net.",
+    "core.",
+    "denoiser.",
+    "model_state_dict.",
+    "shadow.",
+    "ema_denoiser.",
+    "net_ema.",
+    "ema.",
+    "model_ema.",
+    "state_dict_ema.",
+    "ema_model_state_dict.",
+)
 
 # Expected beside a network and ignored: trainers' own modules, and the other models in a ComfyUI checkpoint.
 IGNORED: tuple[str, ...] = (
@@ -44,6 +47,25 @@ IGNORED: tuple[str, ...] = (
     "first_stage_model.",
     "model_sampling.",
 )
+
+# Counters and markers that trainers keep among the weights, of at most one element, beside a network or a container.
+COUNTERS: tuple[str, ...] = (
+    "step",
+    "steps",
+    "global_step",
+    "epoch",
+    "iter",
+    "iteration",
+    "n_averaged",
+    "num_updates",
+    "num_batches_tracked",
+    "initted",
+    "decay",
+)
+_MARKER = re.compile(r"__\w+__")  # such as __x0__: what a network predicts
+
+# Ends of names of what modules keep for themselves: TransformerEngine's state, ComfyUI's settings of attention.
+OWN_STATES: tuple[str, ...] = ("._extra_state", ".comfy_attention.config")
 
 
 @dataclass(frozen=True)
@@ -66,14 +88,19 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file that is detected in order to be refused: all of `keys` are (ends of) names in it."""
+    """A kind of file that is detected in order to be refused: all of `keys` are (ends of) names in it.
+
+    A key between dots is a piece of names. A variant has all names that a network of ours has, and others.
+    """
 
     title: str
     keys: tuple[str, ...]
     advice: str
+    is_variant: bool = False
 
 
 _PART = "Tensors that every such network has are missing: get the file again."
+_OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
 REFUSED: tuple[Kind, ...] = (
@@ -82,8 +109,6 @@ REFUSED: tuple[Kind, ...] = (
         ("lq_proj.latent_proj.0.weight",),
         "Use ComfyUI's own PiD nodes for it (Load Diffusion Model, PiD Conditioning).",
     ),
-    Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
-    Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind(
         "PixelDiT2, another network of that name",
         ("in_context_posemb",),
@@ -104,6 +129,22 @@ REFUSED: tuple[Kind, ...] = (
         ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
         "Only the first PixelDiT loads here.",
     ),
+    Kind(
+        "a mixture of experts (as of PixelDiT-ProMoE), another network than PixelDiT",
+        (".routed_experts.",),
+        _OTHER,
+        True,
+    ),
+    Kind("a mixture of experts, another network than PixelDiT", (".experts.",), _OTHER, True),
+    Kind(
+        "the state of a training whose LoRA was not merged into the weights (its names have base_layer)",
+        (".base_layer.",),
+        "Where it was trained, call merge_and_unload() and save again; or save the LoRA alone, and load it with "
+        "PixelDiT LoRA.",
+        True,
+    ),
+    Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
+    Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
@@ -142,45 +183,18 @@ REFUSED: tuple[Kind, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Group:
-    """One set of weights of a network inside of a file: the keys that start with `prefix`."""
+def is_counter(key: str, shape: Sequence[int], prefixes: Iterable[str]) -> bool:
+    """Whether a tensor is a counter, a marker or a module's own state, and no weight.
 
-    family: Family
-    prefix: str
-    ema: bool
-
-    @property
-    def weights(self) -> str:
-        return "ema" if self.ema else "raw"
-
-
-def find_groups(keys: Iterable[str]) -> list[Group]:
-    """Every network in a file, whatever its prefix, in the order of their keys."""
-    keys = set(keys)
-    groups = []
-    for family in FAMILIES.values():
-        first = family.markers[0]
-        for key in sorted(keys):
-            if not key.endswith(first):
-                continue
-            prefix = key[: -len(first)]
-            ema = _is_ema(prefix)
-            excluded = any(prefix + marker in keys for marker in family.excluded_markers)
-            if ema is not None and not excluded and all(prefix + marker in keys for marker in family.markers):
-                groups.append(Group(family, prefix, ema))
-    return groups
-
-
-def _is_ema(prefix: str) -> bool | None:
-    """Whether a prefix, taken apart into `PREFIXES`, means averaged weights; None = there is more to it."""
-    ema = False
-    while prefix:
-        piece = next((piece for piece in PREFIXES if prefix.startswith(piece)), None)
-        if piece is None:
-            return None
-        ema, prefix = ema or PREFIXES[piece], prefix[len(piece) :]
-    return ema
+    Args:
+        prefixes: of the networks in the file; a counter is beside one, or beside a container of one.
+    """
+    if key.endswith(OWN_STATES):
+        return True
+    place, _, last = f".{key}".rpartition(".")
+    if (last not in COUNTERS and not _MARKER.fullmatch(last)) or math.prod(shape) > 1:
+        return False
+    return any(f".{prefix}".startswith(f"{place}.") for prefix in prefixes)
 
 
 def find_stored(keys: Iterable[str], group: Group) -> dict[str, str]:
@@ -213,17 +227,19 @@ def _is_alias(key: str, family: Family) -> bool:
     return any(alias in key for alias in family.aliases)
 
 
-def find_refused(keys: Iterable[str]) -> Kind | None:
+def find_refused(keys: Iterable[str], variants_only: bool = False) -> Kind | None:
     """The kind of a file that is to be refused; None = unknown."""
     keys = list(keys)
     for kind in REFUSED:
-        if all(any(_ends_with(key, end) for key in keys) for end in kind.keys):
+        if kind.is_variant >= variants_only and all(any(_has(key, part) for key in keys) for part in kind.keys):
             return kind
     return None
 
 
-def _ends_with(key: str, end: str) -> bool:
-    return key == end or key.endswith(end if end.startswith(".") else f".{end}")
+def _has(key: str, part: str) -> bool:
+    if part.endswith("."):
+        return part in key
+    return key == part or key.endswith(part if part.startswith(".") else f".{part}")
 
 
 def is_ignored(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,18 @@ from torch import Tensor, nn
 
 from ..model import Model
 from ..spec import ModelSpec
+from ..text import shorten_list
 from .config import Config, read_config
 from .detect import detect
 from .header import parse_header
-from .layouts import Group, find_groups
 from .lazy import LazyTensors, StoredFile
 from .locate import find_source
+from .metadata import declared_weights
 from .read import read_source
+from .weight_sets import Group, find_groups
+from .wrappers import unwrap_names
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Weights:
     group: Group
     storage: str | None = None  #       "fp8", "mxfp8", "int8": how the file keeps most of its large matrices
     meta: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # shapes and dtypes of `tensors`, on "meta"
+    others: tuple[str, ...] = ()  #     names of the file's other sets of weights, which were not taken
     scaled: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor]])
     #                                   float8 as stored, and its scale
 
@@ -48,7 +55,8 @@ def load_checkpoint(
     Args:
         path: a `.safetensors`, `.ckpt`, `.pth`, `.pt` or `.bin` file, the index of a sharded one, or a diffusers
             folder. A config beside it is read for what shapes cannot provide.
-        weights: "ema", "raw", or "auto": what the authors' own inference takes, where the file has both.
+        weights: "ema", "raw", "auto" (what the authors' own inference takes, where the file has both), or the name of
+            one of several sets of weights, as in `CheckpointInfo.sets`.
         params: what neither the file nor its shapes determine, by name, such as {"use_pixel_abs_pos": False}.
         factory_kwargs: operations and attention function of the network.
 
@@ -98,20 +106,25 @@ def take_weights(
     **factory_kwargs: Any,
 ) -> Weights:
     """`read_weights` of tensors that are in memory already; `name` is for messages."""
+    tensors = {key: tensors[stored] for key, stored in unwrap_names(tensors, name).items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}
-    header = parse_header(shapes, dtypes, metadata, find_groups(shapes), name)
+    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata)), name)
     detected = detect(header, metadata, config, name, weights, params, **factory_kwargs)
     group = detected.group
     if compute_dtype is None:
         stored_dtype = dtypes[group.prefix + group.family.markers[0]]
         compute_dtype = stored_dtype if stored_dtype in group.family.dtypes else torch.float32
+    others = tuple(other.name for other in header.groups if other != group)
+    if others:
+        log.info("%s: took %s, %s weights; also in it: %s.", name, group.name, group.weights, shorten_list(others, 5))
     lazy = LazyTensors(StoredFile(tensors, metadata, name), header, detected, compute_dtype)
     return Weights(
         spec=detected.spec,
         network=detected.network,
         tensors=lazy if header.quantized else dict(lazy),
         group=group,
+        others=others,
         storage=header.quantization(group),
         meta=lazy.meta(),
         scaled=lazy.scaled(),

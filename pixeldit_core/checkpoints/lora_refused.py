@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..text import shorten_list
 from .comfy_adaln import join_shapes
-from .layouts import find_groups, find_refused
+from .layouts import find_refused
+from .weight_sets import find_groups
 
 SHOWN = 5  # names in a message
 # Part of a tensor's name, and the kind of adapter that it means

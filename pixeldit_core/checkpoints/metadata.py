@@ -23,6 +23,7 @@ class Declared:
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     class_names: Names | None = None
     settings: SamplingSettings | None = None
+    weights: str = ""  # "ema" or "raw"
 
 
 def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -34,6 +35,8 @@ def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> 
         values["settings"] = spec.settings.to_dict()
     if origin:
         values["origin"] = dict(origin)
+    if weights := (origin or {}).get("weights", spec.weights):
+        values["weights"] = weights
     return {"format": "pt", KEY: json.dumps(values)}
 
 
@@ -59,6 +62,15 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
             f'{source}: its metadata entry "{KEY}" is not readable ({short_text(error)}). The file is damaged: get it '
             "again."
         ) from error
+
+
+def declared_weights(metadata: Mapping[str, str]) -> str:
+    """Which weights our own file says that it holds: "ema" or "raw"; empty where it does not say so, readably."""
+    try:
+        weights = json.loads(metadata.get(KEY, "{}")).get("weights")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return ""
+    return weights if weights in ("ema", "raw") else ""
 
 
 def _class_names(values: Any) -> Names:

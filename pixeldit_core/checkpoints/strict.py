@@ -11,7 +11,8 @@ from torch import nn
 from ..families import build_network
 from ..text import shorten_list
 from .header import Header
-from .layouts import Group, canonical, is_ignored
+from .layouts import canonical, is_counter, is_ignored
+from .weight_sets import Group
 
 _SHOWN = 5  # names in a message
 
@@ -47,6 +48,7 @@ def check_strict(header: Header, group: Group, stored: Mapping[str, str], networ
             f"{name}: {len(missing)} of {len(expected)} tensors are missing: {shorten_list(missing, _SHOWN)}. "
             "The file is incomplete: get it again."
         )
+    prefixes = [entry.prefix for entry in header.groups]
     others = tuple(entry.prefix for entry in header.groups if entry.prefix not in ("", group.prefix))
     bare = [entry for entry in header.groups if not entry.prefix]
     wrong, extra = [], []
@@ -56,7 +58,11 @@ def check_strict(header: Header, group: Group, stored: Mapping[str, str], networ
             if not header.fits(key, expected[inner]):
                 wrong.append(f"{inner} is {list(shape)}, expected {list(expected[inner])}")
         elif not (
-            key.startswith(others) or any(canonical(key, entry.family) in expected for entry in bare) or is_ignored(key)
+            key.startswith(others)
+            or any(canonical(key, entry.family) in expected for entry in bare)
+            or is_ignored(key)
+            or is_ignored(key.removeprefix(group.prefix))
+            or is_counter(key, shape, prefixes)
         ):
             extra.append(key)
     if wrong:

@@ -63,6 +63,7 @@ def _json_values(info: CheckpointInfo) -> dict[str, Any]:
         "title": info.title,
         "layout": info.layout,
         "weights": list(info.weights),
+        "sets": dict(info.sets),
         "parameters": info.count,
         "dtype": dtype_name(info.dtype) if info.dtype else None,
         "quantization": info.quantization,
@@ -73,6 +74,10 @@ def _json_values(info: CheckpointInfo) -> dict[str, Any]:
     }
 
 
+def _describe_sets(sets: dict[str, str]) -> str:
+    return ", ".join(f"{role} ({name})" for name, role in sets.items())
+
+
 def _rows(report: dict[str, Any]) -> dict[str, Any]:
     if report["refused"]:
         return {"is": report["title"], "cannot be loaded": " ".join(report["refused"].split())}
@@ -80,7 +85,7 @@ def _rows(report: dict[str, Any]) -> dict[str, Any]:
     rows = {
         "is": report["title"],
         "layout": report["layout"],
-        "weights": " and ".join(report["weights"]),
+        "weights": _describe_sets(report["sets"]) if len(report["sets"]) > 1 else report["weights"][0],
         "parameters": f"{report['parameters']:,}",
         "dtype": report["dtype"],
         "quantized": report["quantization"] or "no",

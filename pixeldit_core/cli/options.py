@@ -21,9 +21,9 @@ def add_weights_option(parser: Any) -> None:
     """Add `--weights` to a parser or group."""
     parser.add_argument(
         "--weights",
-        choices=["auto", "ema", "raw"],
         default="auto",
-        help="averaged (ema) or raw weights, if a file has both (default: those that the authors sample with)",
+        help="ema (averaged) or raw, or the name of one of the file's sets of weights as inspect lists them (default: "
+        "auto, those that the authors sample with)",
     )
 
 

@@ -171,7 +171,8 @@ def test_prefixes(tiny_t2i, tmp_path, prefix, split):
         model = pc.load_checkpoint(path)
         assert same(model, state) and model.params == tiny_t2i().params and model.spec.weights == "raw"
         info = pc.inspect_checkpoint(path)
-        assert (info.layout, info.family, info.params) == (prefix or "canonical", "pixeldit_t2i", model.params)
+        layout = prefix.replace("_orig_mod.", "") or "canonical"
+        assert (info.layout, info.family, info.params) == (layout, "pixeldit_t2i", model.params)
         assert info.count == sum(value.numel() for value in state.values()) and info.dtype == torch.float32
 
 

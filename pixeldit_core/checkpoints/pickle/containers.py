@@ -3,56 +3,112 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
-# Dictionaries of tensors inside of a pickled file. The first gives its keys as they are; the others keep their name as
-# a prefix. Everything else in the file is not about weights.
-CONTAINERS = (
-    "state_dict",
-    "state_dict_ema",
-    "model",
-    "ema",
-    "model_ema",
-    "model_state_dict",
-    "ema_model_state_dict",
-)
+from ..weight_sets import AVERAGE, Group, find_groups, words_of
+from ..wrappers import unwrap
+
+log = logging.getLogger(__name__)
+
+# Where the tensors are, in a file without a network of ours (a LoRA, a model of another kind), best first.
+CONTAINERS = ("state_dict", "model", "ema", "model_ema", "model_state_dict")
+_BARE = "state_dict."  # of these keys no prefix stays
 
 _DEEPEST = 16  #         dictionaries within dictionaries
 _MOST_ENTRIES = 500_000  # of all dictionaries together: one that is shared counts every time
 _MOST_VALUES = 10_000  #   of a configuration
 _LONGEST_TEXT = 1_000
+_FEWEST = 8  #           tensors in a list that may be an average without names
 
 
 def flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
-    """Tensors by name. Known containers are opened; without any, the dictionary itself is the state dict."""
-    containers = {key: value for key in CONTAINERS if isinstance(value := dict.get(stored, key), dict)}
-    tensors: dict[str, Tensor] = {}
-    budget = iter(range(_MOST_ENTRIES))
-    for container, content in containers.items() or [("state_dict", stored)]:
-        for key, value in _leaves(content, "" if container == "state_dict" else f"{container}.", name, budget):
-            if key in tensors:
-                raise ValueError(f"{name} has two tensors of the name {key[:80]}. Get it again, best as .safetensors.")
-            tensors[key] = value
-    return tensors
+    """Tensors by name: keys of nested dictionaries joined by dots, those of `state_dict` as they are.
+
+    Where a file has networks of ours, only the dictionaries with them are about weights, and nothing beside them: an
+    optimizer may keep tensors under the names of the weights. A list of tensors in place of an average gets the names
+    of the raw weights, if it has their shapes in their order.
+
+    Raises:
+        ValueError: two tensors of one name, too many entries, too deep.
+    """
+    tree = Tree(name)
+    tree.read(stored)
+    groups = find_groups(map(unwrap, tree.tensors))
+    if not groups:
+        known = tuple(f"{key}." for key in CONTAINERS if isinstance(dict.get(stored, key), dict))
+        chosen = {key: value for key, value in tree.tensors.items() if not known or key.startswith(known)}
+    else:
+        places = tuple({tree.container_of(group) for group in groups})
+        chosen = {key: value for key, value in tree.tensors.items() if unwrap(key).startswith(places)}
+        chosen |= tree.named_lists(groups)
+    return _without_bare(chosen, name)
 
 
-def _leaves(
-    content: dict[Any, Any], prefix: str, name: str, budget: Iterator[int], depth: int = 0
-) -> Iterator[tuple[str, Tensor]]:
-    if depth > _DEEPEST:
-        raise ValueError(f"{name} nests dictionaries more than {_DEEPEST} deep. Choose another file.")
-    for key, value in dict.items(content):  # not content.items(): a pickle may give it an attribute of that name
-        if next(budget, None) is None:
-            raise ValueError(f"{name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
-        if not isinstance(key, str):
-            continue  # of an optimizer: the weights of a network have names
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.", name, budget, depth + 1)
+class Tree:
+    """All tensors of nested dictionaries."""
+
+    def __init__(self, name: str):
+        self.tensors: dict[str, Tensor] = {}
+        self.lists: dict[str, list[Tensor]] = {}
+        self._places = {""}
+        self._name, self._budget = name, iter(range(_MOST_ENTRIES))
+
+    def read(self, content: dict[Any, Any], prefix: str = "", depth: int = 0) -> None:
+        if depth > _DEEPEST:
+            raise ValueError(f"{self._name} nests dictionaries more than {_DEEPEST} deep. Choose another file.")
+        for key, value in dict.items(content):  # not content.items(): a pickle may give it an attribute of that name
+            if next(self._budget, None) is None:
+                raise ValueError(f"{self._name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
+            if type(key) is not str and type(key) is not float:  # whole numbers: of an optimizer
+                continue
+            path = f"{prefix}{key}"
+            if isinstance(value, Tensor):
+                self._add(path, value)
+            elif isinstance(value, dict):
+                self._places.add(unwrap(f"{path}."))
+                self.read(value, f"{path}.", depth + 1)
+            elif type(value) in (list, tuple) and len(value) >= _FEWEST and isinstance(value[0], Tensor):
+                self.lists[f"{path}."] = [part for part in value if isinstance(part, Tensor)]
+
+    def _add(self, path: str, value: Tensor) -> None:
+        if path in self.tensors:
+            raise ValueError(f"{self._name} has two tensors of the name {path[:80]}. Save one of them alone.")
+        self.tensors[path] = value
+
+    def container_of(self, group: Group) -> str:
+        """The innermost dictionary that has a network: the longest one that its prefix starts with."""
+        return max((place for place in self._places if group.prefix.startswith(place)), key=len)
+
+    def named_lists(self, groups: list[Group]) -> dict[str, Tensor]:
+        """Averages that a file keeps as lists, without names, under those of the raw weights."""
+        raw = next((group for group in groups if group.role == "raw"), None)
+        named: dict[str, Tensor] = {}
+        for path, tensors in self.lists.items():
+            if raw is None or not AVERAGE & set(words_of(path)):
+                continue
+            own = {unwrap(key)[len(raw.prefix) :]: value for key, value in self.tensors.items()
+                   if unwrap(key).startswith(raw.prefix)}  # fmt: skip
+            if [value.shape for value in own.values()] == [value.shape for value in tensors]:
+                named |= {path + key: value for key, value in zip(own, tensors, strict=True)}
+            else:
+                log.warning(
+                    "%s: its %s is a list of %d tensors without names, which are not those of the network: not read.",
+                    self._name, path[:-1], len(tensors),
+                )  # fmt: skip
+        return named
+
+
+def _without_bare(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Names without that of the outermost `state_dict`."""
+    bare = {key.removeprefix(_BARE): value for key, value in tensors.items()}
+    if len(bare) < len(tensors):
+        twice = next(inner for key in tensors if (inner := key.removeprefix(_BARE)) != key and inner in tensors)
+        raise ValueError(f"{name} has two tensors of the name {twice[:80]}. Save one of them alone.")
+    return bare
 
 
 def plain_values(stored: dict[Any, Any]) -> dict[str, str]:
