@@ -20,7 +20,7 @@ from .locate import find_source
 from .metadata import declared_weights
 from .read import read_source_shapes
 from .weight_sets import find_groups
-from .wrappers import unwrap_names
+from .wrappers import plain_names
 
 _KNOWN = ("ema", "raw")
 
@@ -68,10 +68,10 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     """
     path, source = Path(path), find_source(path)
     shapes, dtypes, metadata = read_source_shapes(source)
-    stored = unwrap_names(shapes, source.name)
+    stored = plain_names(shapes, source.name)
     shapes = {key: shapes[name] for key, name in stored.items()}
     dtypes = {key: dtypes[name] for key, name in stored.items()}
-    groups = find_groups(shapes, declared_weights(metadata))
+    groups = find_groups(shapes, declared_weights(metadata, source.name))
     try:
         header = parse_header(shapes, dtypes, metadata, groups, source.name)
         detected = detect(header, metadata, read_config(source), source.name)

@@ -22,7 +22,7 @@ from .locate import find_source
 from .metadata import declared_weights
 from .read import read_source
 from .weight_sets import Group, find_groups
-from .wrappers import unwrap_names
+from .wrappers import plain_names
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +106,10 @@ def take_weights(
     **factory_kwargs: Any,
 ) -> Weights:
     """`read_weights` of tensors that are in memory already; `name` is for messages."""
-    tensors = {key: tensors[stored] for key, stored in unwrap_names(tensors, name).items()}
+    tensors = {key: tensors[stored] for key, stored in plain_names(tensors, name).items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}
-    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata)), name)
+    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata, name)), name)
     detected = detect(header, metadata, config, name, weights, params, **factory_kwargs)
     group = detected.group
     if compute_dtype is None:

@@ -11,6 +11,7 @@ from ..labels import Names
 from ..settings import SamplingSettings
 from ..spec import ModelSpec
 from .json_values import short_text
+from .weight_sets import role_of
 
 KEY = "pixeldit"
 
@@ -64,13 +65,18 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
         ) from error
 
 
-def declared_weights(metadata: Mapping[str, str]) -> str:
-    """Which weights our own file says that it holds: "ema" or "raw"; empty where it does not say so, readably."""
+def declared_weights(metadata: Mapping[str, str], name: str) -> str:
+    """Which weights a file says that it holds, in our own metadata or by its name; "ema", "raw" or empty.
+
+    OpenAI's trainers write `ema_0.9999_050000.pt`, NeMo's `last-EMA.ckpt`, with nothing in them that says so.
+    """
     try:
         weights = json.loads(metadata.get(KEY, "{}")).get("weights")
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return ""
-    return weights if weights in ("ema", "raw") else ""
+        weights = None
+    if weights in ("ema", "raw"):
+        return weights
+    return "ema" if role_of(name) == "ema" else ""
 
 
 def _class_names(values: Any) -> Names:

@@ -22,7 +22,7 @@ TRAINED = frozenset("raw online current live student nonema noema".split())
 _NOT = frozenset("non no not without".split())
 # Words of something else than the network that generates images
 OTHER = frozenset(
-    "critic discriminator disc teacher fake real reference ref backup collected optimizer optimizers optim opt adam "
+    "critic discriminator disc d teacher fake real reference ref backup collected optimizer optimizers optim opt adam "
     "exp sq momentum grad grads gradient gradients variance scheduler initial init lpips perceptual".split()
 )
 # Words that say nothing
@@ -30,8 +30,8 @@ PLAIN = frozenset(
     "model models module modules net nets network networks state states dict dicts sd core denoiser denoise diffusion "
     "transformer dit pixeldit pixel pixelhdm pixdit xpred backbone unet unwrapped base generator gen weights weight "
     "params param parameters parameter pl lightning checkpoint checkpoints ckpt trainer training train learner main "
-    "best last latest final step epoch decay callback callbacks inner flow velocity image images text class torch "
-    "data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
+    "app g best last latest final step epoch decay callback callbacks inner flow velocity image images text class "
+    "torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _CURRENT = "current_model_state."  # Lightning's WeightAveraging: beside it, `state_dict` is the average
@@ -68,7 +68,7 @@ def find_groups(keys: Iterable[str], declared: str = "") -> list[Group]:
 
     Args:
         keys: names without the pieces of wrappers (`wrappers.unwrap`).
-        declared: "ema" or "raw", by the file's own metadata: of a network whose names have no prefix.
+        declared: "ema" or "raw", by the file's metadata or name: of its only network, where the keys do not say it.
     """
     keys = dict.fromkeys(keys)
     groups = []
@@ -80,8 +80,11 @@ def find_groups(keys: Iterable[str], declared: str = "") -> list[Group]:
             if any(prefix + marker in keys for marker in family.excluded_markers):
                 continue
             if all(prefix + marker in keys for marker in family.markers):
-                groups.append(Group(family, prefix, declared or "raw" if not prefix else role_of(prefix)))
-    return sorted(_compare(groups, keys), key=lambda group: group.role in ("unknown", "other"))
+                groups.append(Group(family, prefix, role_of(prefix)))
+    groups = _compare(groups, keys)
+    if declared and len(groups) == 1 and groups[0].role == "raw" and not TRAINED & set(words_of(groups[0].prefix)):
+        groups = [replace(groups[0], role=declared)]
+    return sorted(groups, key=lambda group: group.role in ("unknown", "other"))
 
 
 def role_of(prefix: str) -> str:

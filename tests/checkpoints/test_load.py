@@ -30,7 +30,11 @@ def test_prefixes(tiny, tmp_path, prefix, weights, suffix):
     assert same(model, state) and model.spec.weights == weights and model.spec.source == path.name
     assert model.params == tiny().params
     info = pc.inspect_checkpoint(path)
-    assert info.weights == (weights,) and info.layout == (prefix.replace("_orig_mod.", "") or "canonical") and info.refused is None
+    assert (
+        info.weights == (weights,)
+        and info.layout == (prefix.replace("_orig_mod.", "") or "canonical")
+        and info.refused is None
+    )
     pc.load_checkpoint(path, weights=weights)
     other = "ema" if weights == "raw" else "raw"
     with pytest.raises(ValueError, match=f"{path.name} has no {other} weights, only {weights}"):
