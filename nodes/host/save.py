@@ -35,7 +35,9 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
     path = _free(name)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
     weights = take_weights(stored, {}, Config(), spec.source, params=dataclasses.asdict(spec.params))
-    written = dataclasses.replace(weights.spec, class_names=spec.class_names, settings=spec.settings)
+    written = dataclasses.replace(
+        weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
+    )
     return write(written, weights.tensors, path, layout, dtype)
 
 
