@@ -48,7 +48,7 @@ def dequantize(
     value = stored.to(torch.float32)
     if quantization.scale is not None:
         scale = tensors[quantization.scale]
-        value = _scale_blocks(value, scale) if kind == "mxfp8" else value.mul_(scale.to(torch.float32))
+        value = _scale_blocks(value, scale) if kind == "mxfp8" else value.mul_(_of_rows(scale))
     declared = quantization.declared or {}
     rotated = declared.get("convrot", False)
     if type(rotated) is not bool:
@@ -68,6 +68,12 @@ def scaled_fp8(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     if quantization is None or quantization.kind != "fp8" or quantization.scale is None:
         return None
     return tensors[name], tensors[quantization.scale].to(torch.float32).reshape(())
+
+
+def _of_rows(scale: Tensor) -> Tensor:
+    """One number, or one for each row: [] or [rows, 1]."""
+    scale = scale.to(torch.float32)
+    return scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, 1)
 
 
 def _scale_blocks(value: Tensor, scale: Tensor) -> Tensor:

@@ -97,8 +97,6 @@ def detect(
 def _choose(header: Header, weights: str, name: str) -> Group:
     if not header.groups:
         raise ValueError(_explain_none(header.shapes, name))
-    if kind := find_refused(header.shapes, variants_only=True):
-        raise ValueError(f"{name} is {kind.title}. {kind.advice}")
     if len(header.groups) > _MOST_NETWORKS:
         raise ValueError(
             f"{name} holds {len(header.groups)} networks, more than {_MOST_NETWORKS}. Choose another file."

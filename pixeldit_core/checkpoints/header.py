@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..families import Shapes
 from .comfy_adaln import halves_of, join_shapes
-from .layouts import is_ignored
+from .layouts import find_refused, is_ignored
 from .quantized import companions, find_quantized, padded, real_shapes
 from .weight_sets import Group
 
@@ -42,20 +43,26 @@ def parse_header(
     metadata: Mapping[str, str],
     groups: Sequence[Group],
     name: str,
+    texts: Mapping[str, Tensor] | None = None,
 ) -> Header:
     """The header of a file from the shapes and dtypes of all its tensors.
 
     Args:
         groups: the networks in it; without any, nothing more is looked for.
         name: of the file, for messages.
+        texts: as of `find_quantized`.
 
     Raises:
-        ValueError: weights of a format that is not supported, a scale that is missing or misshapen.
+        ValueError: a network with more in it than ours have; weights of a format that is not supported, a scale that is
+            missing or misshapen.
     """
     if not groups:
         return Header(shapes, groups, {})
+    if kind := find_refused(shapes, variants_only=True):
+        raise ValueError(f"{name} is {kind.title}. {kind.advice}")
     try:
-        quantized = find_quantized({key: dtypes[key] for key in dtypes if not is_ignored(key)}, shapes, metadata)
+        checked = {key: dtypes[key] for key in dtypes if not is_ignored(key)}
+        quantized = find_quantized(checked, shapes, metadata, texts)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     # the scale of a weight that is not quantized stays, and is reported as unexpected

@@ -18,7 +18,7 @@ from .header import parse_header
 from .layouts import find_refused
 from .locate import find_source
 from .metadata import declared_weights
-from .read import read_source_shapes
+from .read import read_source, read_source_shapes
 from .weight_sets import find_groups
 from .wrappers import plain_names
 
@@ -73,7 +73,11 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     dtypes = {key: dtypes[name] for key, name in stored.items()}
     groups = find_groups(shapes, declared_weights(metadata, source.name))
     try:
-        header = parse_header(shapes, dtypes, metadata, groups, source.name)
+        texts = None
+        if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors
+            tensors, _ = read_source(source)
+            texts = {key: tensors[name] for key, name in stored.items()}
+        header = parse_header(shapes, dtypes, metadata, groups, source.name, texts)
         detected = detect(header, metadata, read_config(source), source.name)
     except ValueError as error:
         kind = find_refused(shapes, variants_only=bool(groups))

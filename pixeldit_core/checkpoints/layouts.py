@@ -101,6 +101,7 @@ class Kind:
 
 _PART = "Tensors that every such network has are missing: get the file again."
 _OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
+_PACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
 REFUSED: tuple[Kind, ...] = (
@@ -143,6 +144,14 @@ REFUSED: tuple[Kind, ...] = (
         "PixelDiT LoRA.",
         True,
     ),
+    Kind("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",), _PACKED, True),
+    Kind("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",), _PACKED, True),
+    Kind("quantized by bitsandbytes (8 bits)", (".SCB",), _PACKED, True),
+    Kind("quantized by bitsandbytes", (".absmax", ".quant_map"), _PACKED, True),
+    Kind("packed by SVDQuant (Nunchaku)", (".qweight", ".wscales"), _PACKED, True),
+    Kind("packed by GPTQ or AWQ", (".qweight", ".scales"), _PACKED, True),
+    Kind("quantized by Quanto", ("._data", "._scale"), _PACKED, True),
+    Kind("packed by compressed-tensors", (".weight_packed", ".weight_scale"), _PACKED, True),
     Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
     Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),

@@ -109,7 +109,9 @@ def take_weights(
     tensors = {key: tensors[stored] for key, stored in plain_names(tensors, name).items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}
-    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata, name)), name)
+    header = parse_header(
+        shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata, name)), name, tensors
+    )
     detected = detect(header, metadata, config, name, weights, params, **factory_kwargs)
     group = detected.group
     if compute_dtype is None:

@@ -32,6 +32,11 @@ _E8M0 = getattr(torch, "float8_e8m0fnu", torch.uint8)  # torch 2.7 has a type fo
 _SCALES = ("weight_scale", "scale_weight")
 _PARTS = (*_SCALES, "weight_scale_2", "input_scale", "scale_input", "comfy_quant")
 _FLAG = "scaled_fp8"  # a tensor that declares scales for all float8 weights below its prefix
+_SUPPORTED = {
+    "fp8": "one number for the matrix",
+    "int8": "one number for the matrix, or one for each of its rows",
+    "mxfp8": "exponents for each 32 inputs, in tiles of 128 x 4",
+}
 _LARGEST_JSON = 1 << 16
 _ADVICE = "Get the bf16 file and choose fp8_e4m3fn in the loader."
 
@@ -47,10 +52,15 @@ class Quantization:
     declared: Mapping[str, Any] | None  # by the file, in `comfy_quant` or the header; None = by its dtype alone
 
 
-def find_quantized(dtypes: Dtypes, shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, str]:
+def find_quantized(
+    dtypes: Dtypes, shapes: Shapes, metadata: Mapping[str, str], texts: Mapping[str, Tensor] | None = None
+) -> dict[str, str]:
     """The quantized weights of a file by name, each with its kind: "fp8", "mxfp8" or "int8".
 
-    Needs the header only. Float8 without any scale is "fp8", too.
+    What the file declares itself decides first; then dtypes and shapes. Float8 without any scale is "fp8", too.
+
+    Args:
+        texts: the file's tensors, of which only the small ones with descriptions are read.
 
     Raises:
         ValueError: a format that is not supported; a scale that is missing or misshapen.
@@ -60,7 +70,9 @@ def find_quantized(dtypes: Dtypes, shapes: Shapes, metadata: Mapping[str, str]) 
         if name in described:
             continue
         layer = layer_of(name)
-        declared = None if f"{layer}.comfy_quant" in dtypes else layers.get(layer)  # the former overrides the header
+        declared = layers.get(layer)
+        if f"{layer}.comfy_quant" in dtypes:  # it overrides the header
+            declared = _declared(name, texts, metadata) if texts else None
         if kind := _kind(name, declared, dtypes):
             _find_scale(name, kind, dtypes, shapes, declared is not None)
             kinds[name] = kind
@@ -152,7 +164,7 @@ def _kind(name: str, declared: Mapping[str, Any] | None, dtypes: Dtypes) -> str 
             return "mxfp8" if dtypes.get(f"{layer_of(name)}.weight_scale") in (torch.uint8, _E8M0) else "fp8"
         if dtype == torch.int8:
             return "int8"
-        if dtype.itemsize == 1 and name.endswith(".weight"):
+        if not dtype.is_floating_point and name.endswith(".weight"):
             raise ValueError(
                 f"{name} is {dtype_name(dtype)}, as in {_PACKED} files, which are not supported. {_ADVICE}"
             )
@@ -179,12 +191,15 @@ def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, declared: 
         raise damaged(name, f"is {list(shape)}, which {kind} cannot be")
     if f"{layer}.weight_scale_2" in shapes:
         raise damaged(name, f"is {kind} and has a second scale, {layer}.weight_scale_2")
-    right = math.prod(shapes[scale]) == 1 or (kind == "int8" and shapes[scale] == (shape[0], 1))
+    right = math.prod(shapes[scale]) == 1 or (kind == "int8" and shapes[scale] in ((shape[0], 1), (shape[0],)))
     if kind == "mxfp8":
         right = shapes[scale] == (_round_up(shape[0], 128), _round_up(shape[1] // BLOCK, 4))
     if not right or dtypes[scale] not in ((torch.uint8, _E8M0) if kind == "mxfp8" else _PLAIN):
         stored = f"{dtype_name(dtypes[scale])} {list(shapes[scale])}"
-        raise damaged(scale, f"is {stored}, which is no scale of {kind} {list(shape)}")
+        raise ValueError(
+            f"{scale} is {stored}, which is no scale of {kind} {list(shape)} that is supported: {_SUPPORTED[kind]}. "
+            f"{_ADVICE}"
+        )
     return scale
 
 

@@ -192,3 +192,19 @@ def test_a_weight_by_itself():
             dequantize("a.weight", tensors, {}, shape)
     with pytest.raises(ValueError, match="b.weight is float32, which is not quantized"):
         dequantize("b.weight", {"b.weight": plain}, {})
+
+
+@pytest.mark.parametrize("part", ["weight_scale", "scale_weight"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("declared", [True, False])
+def test_scales_of_rows_may_be_flat(tiny, tmp_path, part, dtype, declared):
+    stored, plain = quantize_state(tiny().network.state_dict(), "int8", CHOICES["blocks"])
+    for key in [key for key in stored if key.endswith(".weight_scale")]:
+        scale = stored.pop(key).to(dtype)
+        stored[key.removesuffix("weight_scale") + part] = scale.flatten()
+        weight = key.removesuffix("_scale")
+        plain[weight] = stored[weight].float() * scale.float()
+    stored = {key: value for key, value in stored.items() if declared or not key.endswith("comfy_quant")}
+    save_file(stored, tmp_path / "flat.safetensors")
+    model = pc.load_checkpoint(tmp_path / "flat.safetensors")
+    assert same(model, plain) and pc.inspect_checkpoint(tmp_path / "flat.safetensors").quantization == "int8"

@@ -39,7 +39,7 @@ def scaled(scale):
 BROKEN = [
     ("int8", without("weight_scale"), f"{LAYER}.weight is int8 and has no {LAYER}.weight_scale", True),
     ("fp8", without("weight_scale"), f"{LAYER}.weight is fp8 and has no {LAYER}.weight_scale", True),
-    ("mxfp8", without("weight_scale"), f"{LAYER}.weight is fp8 and has no {LAYER}.weight_scale", True),
+    ("mxfp8", without("weight_scale"), f"{LAYER}.weight is mxfp8 and has no {LAYER}.weight_scale", True),
     ("int8", scaled(torch.ones(71, 1)), f"{LAYER}.weight_scale is float32 [71, 1]", True),
     ("int8", scaled(torch.ones(72, 24)), "no scale of int8 [72, 24]", True),
     ("int8", scaled(torch.ones((), dtype=torch.int32)), "is int32 []", True),
@@ -47,20 +47,20 @@ BROKEN = [
     ("fp8", scaled(torch.ones(0)), "no scale of fp8 [72, 24]", True),
     ("mxfp8", scaled(torch.zeros(96, 1, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
     ("mxfp8", scaled(torch.zeros(512, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
-    ("mxfp8", scaled(torch.ones(())), "qkv_x.weight is [96, 32], expected [72, 24]", True),
+    ("mxfp8", scaled(torch.ones(())), "no scale of mxfp8 [96, 32]", True),
     ("fp8", lambda parts: parts | {"weight_scale_2": torch.ones(())}, "second scale", True),
-    ("int8", described("{"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", described("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", described("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", False),
-    ("int8", described("[]"), "expected a dictionary", False),
-    ("int8", described("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", False),
-    ("int8", described({}), "has the format of type NoneType", False),
-    ("int8", described({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", False),
+    ("int8", described("{"), f"{LAYER}.comfy_quant is not readable as JSON", True),
+    ("int8", described("\x00"), f"{LAYER}.comfy_quant is not readable as JSON", True),
+    ("int8", described("[" * 60000), f"{LAYER}.comfy_quant is not readable as JSON", True),
+    ("int8", described("[]"), "expected a dictionary", True),
+    ("int8", described("{}" + " " * 70000), f"{LAYER}.comfy_quant is uint8 [70002]", True),
+    ("int8", described({}), "has the format of type NoneType", True),
+    ("int8", described({"format": "x" * 60000}), f"has the format '{'x' * 39}, which", True),
     ("int8", rotated("4" * 60000), "in groups of '444", False),
-    ("int8", described({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", False),
-    ("int8", described({"format": "int4"}), "has the format 'int4'", False),
-    ("int8", described({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", False),
-    ("int8", described({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", False),
+    ("int8", described({"format": ["int8_tensorwise"]}), "is not supported; float8_e4m3fn, ", True),
+    ("int8", described({"format": "int4"}), "has the format 'int4'", True),
+    ("int8", described({"format": "asym_w4a8_int8"}), "choose fp8_e4m3fn in the loader", True),
+    ("int8", described({"format": "mxfp8"}), f"{LAYER}.weight is int8, but declared as mxfp8", True),
     ("int8", rotated(16), "in groups of 16", False),  # of 24 inputs
     ("int8", rotated(8), "in groups of 8", False),
     ("int8", rotated(0), "in groups of 0", False),
@@ -131,7 +131,7 @@ def test_weights_packed_in_four_bits_are_refused_with_a_way_out(tiny_t2i, tmp_pa
 @pytest.mark.parametrize("key", [
     f"{LAYER}.weight_scale",  # of a weight that is not quantized
     "patch_blocks.0.attn.qkv_z.weight_scale",
-    f"{LAYER}.comfy_quant",
+    "patch_blocks.0.attn.qkv_z.comfy_quant",
 ])  # fmt: skip
 def test_a_scale_that_belongs_to_nothing_quantized_is_left_over(tiny_t2i, tmp_path, key):
     path = tmp_path / "left.safetensors"
@@ -153,3 +153,55 @@ def test_a_golden_file_without_a_tensor_or_with_one_more(golden, tmp_path):
         save_file(changed, path)
         with pytest.raises(ValueError, match=text):
             pc.load_checkpoint(path)
+
+
+@pytest.mark.parametrize("form", ["int8_blockwise", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "w6a8", "svdquant"])
+@pytest.mark.parametrize("dtype, columns", [(torch.int8, 24), (torch.uint8, 12), (torch.int32, 3)])
+@pytest.mark.parametrize("where", ["beside it", "header"])
+@pytest.mark.parametrize("prefix", ["", "core."])
+def test_the_format_that_a_file_declares_decides_first(tiny_t2i, tmp_path, form, dtype, columns, where, prefix):
+    state = {prefix + key: value for key, value in tiny_t2i().network.state_dict().items()}
+    layer, path = prefix + LAYER, tmp_path / "declared.safetensors"
+    state |= {f"{layer}.weight": torch.zeros(72, columns, dtype=dtype), f"{layer}.weight_scale": torch.ones(9, 3)}
+    if where == "header":
+        with_layers(path, state, {layer: {"format": form}})
+    else:
+        save_file(state | {f"{layer}.comfy_quant": bytes_of({"format": form})}, path)
+    with pytest.raises(ValueError, match=f"{layer}.weight has the format '{form}', which is not supported") as error:
+        pc.load_checkpoint(path)
+    assert pc.inspect_checkpoint(path).refused == str(error.value)
+    assert "damaged" not in str(error.value) and "get it again" not in str(error.value)
+
+
+PACKED = {
+    "bitsandbytes (4 bits, NF4)": {"weight": torch.zeros(864, 1, dtype=torch.uint8), "weight.absmax": torch.ones(27),
+                                   "weight.quant_state.bitsandbytes__nf4": torch.zeros(80, dtype=torch.uint8)},
+    "bitsandbytes (8 bits)": {"weight": torch.zeros(72, 24, dtype=torch.int8), "SCB": torch.ones(72)},
+    "GPTQ or AWQ": {"qweight": torch.zeros(3, 72, dtype=torch.int32), "qzeros": torch.zeros(1, 9, dtype=torch.int32),
+                    "scales": torch.ones(1, 72)},
+    "SVDQuant (Nunchaku)": {"qweight": torch.zeros(72, 12, dtype=torch.int8), "wscales": torch.ones(1, 72)},
+    "Quanto": {"weight._data": torch.zeros(72, 24, dtype=torch.int8), "weight._scale": torch.ones(72, 1)},
+    "compressed-tensors": {"weight_packed": torch.zeros(72, 3, dtype=torch.int32), "weight_scale": torch.ones(72, 1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", [LAYER, "patch_blocks.0.mlp_x.w1"])
+@pytest.mark.parametrize("name", PACKED)
+def test_other_programs_packed_weights_are_refused_by_name(tiny_t2i, tmp_path, name, layer):
+    state = tiny_t2i().network.state_dict()
+    del state[f"{layer}.weight"]
+    path = tmp_path / "packed.safetensors"
+    save_file(state | {f"{layer}.{part}": value for part, value in PACKED[name].items()}, path)
+    with pytest.raises(ValueError, match=f"by {re.escape(name)}. Such weights are not supported.*bf16 file") as error:
+        pc.load_checkpoint(path)
+    assert pc.inspect_checkpoint(path).refused == str(error.value) and "get it again" not in str(error.value)
+
+
+def test_a_scale_of_blocks_is_not_called_damage(tiny, tmp_path):
+    state = tiny().network.state_dict()
+    name, path = "patch_blocks.0.attn.qkv", tmp_path / "blocks.safetensors"
+    state |= {f"{name}.weight": torch.zeros(72, 24, dtype=torch.int8), f"{name}.weight_scale": torch.ones(9, 3)}
+    save_file(state, path)
+    with pytest.raises(ValueError, match=r"no scale of int8 \[72, 24\] that is supported: one number") as error:
+        pc.load_checkpoint(path)
+    assert "damaged" not in str(error.value)
