@@ -17,8 +17,8 @@ from .wrappers import WRAPPERS, unwrap
 
 # Where a tensor's name goes on after its module's, in any file that ComfyUI can add to a model.
 _PART = re.compile(
-    r"\.(?:lora_(?:[AB]|up|down|mid|magnitude_vector|linear_layer|embedding_[AB])(?:\.|$)|lora\.(?:up|down)\.|hada_"
-    r"|lokr_|oft_|[ab][12]\.weight$|[wb]_norm$|diff$|diff_b$|alpha$|dora_scale$|rescale$|set_weight$|reshape_weight$)"
+    r"\.(?:lora_(?!unet_|transformer_|te\d*_)|lora\.(?:up|down)\.|hada_|lokr_|oft_|[ab][12]\.weight$"
+    r"|[wb]_norm$|diff$|diff_b$|alpha$|dora_scale$|rescale$|set_weight$|reshape_weight$)"
 )
 # Parts that are read here: PEFT's names (A = down, B = up), and those of ComfyUI, kohya and diffusers. All of them call
 # alpha the same. The name of the adapter may follow. A difference: ComfyUI's names.
