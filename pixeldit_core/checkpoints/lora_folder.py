@@ -7,7 +7,7 @@ its name (`transformer`, `text_encoder`), and checkpoints of it into folders of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..text import shorten_list
@@ -16,8 +16,11 @@ _STEMS = ("adapter_model", "pytorch_lora_weights")
 _ENDS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _FILES = [f"{stem}{end}" for end in _ENDS for stem in _STEMS]
 _HALVES = re.compile(r"(transformer|unet|dit|denoiser|diffusion_model|pixeldit)([._ -]?lora)?", re.IGNORECASE)
-_TEXT = re.compile(r"(lora[._ -]?)?(text_?encoders?|te\d?|clip|gemma|t5|qwen|llm|language_model)([._ -].*)?", re.IGNORECASE)
-_EMBEDDINGS = re.compile(r"(.*[._ -])?(learn(ed|able)_)?emb(s|eds|eddings?)?([._ -](step|epoch)?s?[._ -]?\d+)?", re.IGNORECASE)
+_TEXT = {"textencoder", "textencoders", "te", "clip", "gemma", "t5", "umt", "qwen", "llm", "llama", "language"}
+_FILLER = {"lora", "adapter", "model", "pytorch", "weights", "b", "it", "l", "g", "h", "xxl", "vl", "base", "instruct"}
+_EMBEDDINGS = re.compile(
+    r"(.*[._ -])?(learn(ed|able)_)?emb(s|eds|eddings?)?([._ -](step|epoch)?s?[._ -]?\d+)?", re.IGNORECASE | re.DOTALL
+)
 # Files of a training's state, which are never a LoRA
 _STATE = re.compile(r"(optimizer|optim|scheduler|sampler|scaler|random_states?|rng_state|training_args|dataloader).*")
 _DEEPEST, _MOST = 3, 300  # folders within a folder, entries of each
@@ -40,9 +43,8 @@ def find_lora_file(path: Path) -> tuple[Path, str]:
     found = _candidates(path)
     names = [file.relative_to(path).as_posix() for file in found]
     if len(found) > 1:
-        raise ValueError(
-            f"{path.name} is a folder with {len(found)} LoRAs: {shorten_list(names, _SHOWN)}. Choose one of these files."
-        )
+        shown = shorten_list(names, _SHOWN)
+        raise ValueError(f"{path.name} is a folder with {len(found)} LoRAs: {shown}. Choose one of these files.")
     if found:
         return found[0], f"{path.name}/{names[0]}"
     if halves := [half.relative_to(path).as_posix() for half in _text_halves(path)]:
@@ -88,9 +90,10 @@ def other_half(file: Path) -> str | None:
     return None
 
 
-def is_text_folder(file: Path) -> bool:
-    """Whether a file lies in a folder that is called as trainers call a text encoder's half."""
-    return bool(_TEXT.fullmatch(file.parent.name))
+def is_text_name(name: str) -> bool:
+    """Whether a folder or file is called as trainers call a text encoder's half: text_encoder_2, te1, gemma-2-2b-it."""
+    words = [word for word in re.findall(r"t5|[a-z]+", name.lower()) if word not in _FILLER]
+    return "".join(words) in _TEXT
 
 
 def is_embedding_name(stem: str) -> bool:
@@ -102,7 +105,7 @@ def _candidates(path: Path) -> list[Path]:
     """The LoRA files of a folder that may be meant: the nearest ones."""
     if direct := _direct(path):
         return direct
-    inner = [folder for folder in _folders(path) if not _TEXT.fullmatch(folder.name)]
+    inner = [folder for folder in _folders(path) if not is_text_name(folder.name)]
     if halves := [half for folder in inner if _HALVES.fullmatch(folder.name) for half in _direct(folder)]:
         return halves
     if nested := [file for folder in inner for file in _nested(folder, 1)]:
@@ -116,7 +119,7 @@ def _nested(folder: Path, depth: int) -> list[Path]:
         return direct
     if depth >= _DEEPEST:
         return []
-    inner = [entry for entry in _folders(folder) if not _TEXT.fullmatch(entry.name)]
+    inner = [entry for entry in _folders(folder) if not is_text_name(entry.name)]
     if halves := [half for entry in inner if _HALVES.fullmatch(entry.name) for half in _direct(entry)]:
         return halves
     return [file for entry in inner for file in _nested(entry, depth + 1)]
@@ -136,8 +139,8 @@ def _own_folders(file: Path) -> list[Path]:
 
 def _text_halves(folder: Path) -> list[Path]:
     """LoRA files of text encoders: in folders of their names, or beside the network's own."""
-    inner = [half for entry in _folders(folder) if _TEXT.fullmatch(entry.name) for half in _lora_files(entry)]
-    beside = (file for file in _files(folder) if _TEXT.fullmatch(file.stem) and "lora" in file.stem.lower())
+    inner = [half for entry in _folders(folder) if is_text_name(entry.name) for half in _lora_files(entry)]
+    beside = (file for file in _files(folder) if is_text_name(file.stem) and "lora" in file.stem.lower())
     return [*inner, *(file for file in beside if file.suffix in _ENDS)]
 
 
@@ -149,7 +152,7 @@ def _lora_files(folder: Path) -> list[Path]:
 
 def _is_weights(file: Path) -> bool:
     stem = file.stem
-    return file.suffix in _ENDS and not (_STATE.match(stem) or _TEXT.fullmatch(stem) or is_embedding_name(stem))
+    return file.suffix in _ENDS and not (_STATE.match(stem) or is_text_name(stem) or is_embedding_name(stem))
 
 
 def _is_learned(file: Path) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..text import shorten_list
+from .lora_difference import PARTS
 from .wrappers import WRAPPERS, unwrap
 
 # Where a tensor's name goes on after its module's, in any file that ComfyUI can add to a model.
@@ -43,9 +44,24 @@ class Part:
 class Module:
     """The tensors of one module, by role."""
 
+    path: str  # as the file calls it
     parts: dict[str, Tensor] = field(default_factory=dict)
     peft: bool = False
-    adapters: dict[str | None, None] = field(default_factory=dict)  # their names, each once
+    adapters: set[str | None] = field(default_factory=set)  # names that its matrices have
+
+    def add(self, part: Part, value: Tensor, source: str) -> None:
+        """One more tensor.
+
+        Raises:
+            ValueError: there is one for this part.
+        """
+        if part.role not in ("alpha", *PARTS):
+            self.peft |= part.peft
+            self.adapters.add(part.adapter)
+        if part.role in self.parts:
+            check_adapters(self.adapters, source)
+            raise ValueError(f"{source} has two {part.role} tensors for {self.path}. Save one adapter alone.")
+        self.parts[part.role] = value
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -86,14 +102,7 @@ def group_parts(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, M
         if part is None:
             others.append(name)
             continue
-        module = modules.setdefault(path, Module())
-        if part.role in module.parts:
-            check_adapters({*module.adapters, part.adapter}, source)
-            raise ValueError(f"{source} has two {part.role} tensors for {path}. Save one adapter alone.")
-        module.parts[part.role] = value
-        if part.role in ("up", "down", "bias"):
-            module.peft |= part.peft
-            module.adapters[part.adapter] = None
+        modules.setdefault(path, Module(path)).add(part, value, source)
     return modules, others
 
 
