@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -97,10 +97,19 @@ def _sort(tensors: Mapping[str, Tensor], matched: Matched, source: str) -> list[
     modules = {path: Module(path) for path in matched.modules}
     for key, value in tensors.items():
         path, part = split_name(key)
+        if part is None:  # nothing that is read, so refused where the module is one of ours
+            path = next((path for path in _parents(key) if path in modules), "")
+            part = key[len(path) + 1 :]
         if path in modules:
-            modules[path].add(_part(key, part or "", path, source), value, source)
+            modules[path].add(_part(key, part, path, source), value, source)
     check_adapters({adapter for module in modules.values() for adapter in module.adapters}, source)
     return list(modules.values())
+
+
+def _parents(key: str) -> Iterator[str]:
+    """Every dotted start of a name, the longest first."""
+    while key := key.rpartition(".")[0]:
+        yield key
 
 
 def _part(key: str, part: str, path: str, source: str) -> Part:

@@ -18,7 +18,7 @@ from .lora_delta import Lora, Pair, join_pairs
 from .lora_difference import PARTS, join_differences
 from .lora_file import LoraFile, read_lora_file
 from .lora_folder import find_lora_file
-from .lora_match import Matched, find_sizes, match_modules, match_paths
+from .lora_match import Matched, find_sizes, find_whole, match_modules, match_paths
 from .lora_names import Module, check_adapters, group_parts
 from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
 from .peft_config import read_alpha
@@ -60,6 +60,9 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     unknown = (*matched.unknown, *others)
     assumed = any(module.peft and "alpha" not in module.parts for module in found.values())
     notes = file.notes(unknown, assumed)
+    if whole := find_whole(others, shapes):
+        count = f"{len(whole)} whole tensor{'s' if len(whole) > 1 else ''} of the network ({whole[0]})"
+        notes += (f"the file has {count}; a LoRA's pairs alone are applied, so images may differ from the trainer's",)
     return Lora(pairs, unknown, len(matched.modules), matched.total, source, differences, notes)
 
 
@@ -83,7 +86,7 @@ def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
         weights[name].copy_(delta.added_to(weights[name], strength))
     if lora.unknown:
         names = shorten_list(lora.unknown, SHOWN)
-        log.warning("%s: skipped, as this network has no such weights: %s.", lora.source, names)
+        log.warning("%s: skipped, as no part of a LoRA for this network: %s.", lora.source, names)
     for note in lora.notes:
         log.warning("%s: %s.", lora.source, note)
     return len(lora.deltas)

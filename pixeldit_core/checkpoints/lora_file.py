@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file
+from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file, is_embedding_name
 from .lora_refused import check_origin
 from .lora_text import is_bundled_embedding, is_text_encoder
 from .peft_config import has_alpha, is_of_peft, read_peft_config
@@ -62,7 +62,15 @@ def read_lora_file(path: str | Path) -> LoraFile:
             wrapped, an adapter that cannot be added; two tensors of one name.
     """
     file, source = find_lora_file(Path(path))
-    tensors, metadata = read_checkpoint(file)
+    try:
+        tensors, metadata = read_checkpoint(file)
+    except ValueError as error:
+        if not is_embedding_name(file.stem):
+            raise
+        raise ValueError(
+            f"{error} By its name it has learned embeddings: new words for a text encoder, which cannot be added to "
+            "PixelDiT itself."
+        ) from error
     check_origin(tensors, metadata, source)
     stored = unwrap_names(tensors, source)
     return LoraFile(file, source, {name: tensors[key] for name, key in stored.items()}, metadata)

@@ -52,6 +52,11 @@ def find_lora_file(path: Path) -> tuple[Path, str]:
             f"{path.name} has only the LoRA of a text encoder (a language model): {halves[0]}. It does not fit "
             "PixelDiT itself: choose the transformer's half of that training, usually in a folder called transformer."
         )
+    if learned := [file.name for file in _files(path) if _is_learned(file)]:
+        raise ValueError(
+            f"{path.name} has only learned embeddings ({learned[0]}), no LoRA: new words for a text encoder, which "
+            f"cannot be added to PixelDiT itself. {_CHOOSE}"
+        )
     raise ValueError(f"{path.name} is a folder without {' or '.join(_FILES[:4])}. {_CHOOSE}")
 
 
@@ -94,6 +99,11 @@ def is_text_name(name: str) -> bool:
     """Whether a folder or file is called as trainers call a text encoder's half: text_encoder_2, te1, gemma-2-2b-it."""
     words = [word for word in re.findall(r"t5|[a-z]+", name.lower()) if word not in _FILLER]
     return "".join(words) in _TEXT
+
+
+def is_state_name(stem: str) -> bool:
+    """Whether a file is called as the other files of a training's state are: optimizer.bin, random_states_0.pkl."""
+    return bool(_STATE.match(stem))
 
 
 def is_embedding_name(stem: str) -> bool:
@@ -152,7 +162,7 @@ def _lora_files(folder: Path) -> list[Path]:
 
 def _is_weights(file: Path) -> bool:
     stem = file.stem
-    return file.suffix in _ENDS and not (_STATE.match(stem) or is_text_name(stem) or is_embedding_name(stem))
+    return file.suffix in _ENDS and not (is_state_name(stem) or is_text_name(stem) or is_embedding_name(stem))
 
 
 def _is_learned(file: Path) -> bool:

@@ -13,7 +13,9 @@ from .lora_names import plain_module, split_name
 # What writers put before a module's path in the network, any number of times
 _DOTTED = ("base_model.", "unet.", *PREFIXES)
 _FLAT = ("lora_unet", "lora_transformer", "lycoris")
+_CONTAINERS = ("lora.", "lora_state_dict.", "lora_weights.", "adapter.", "network.")  # in pickled files
 _PREFIXES = (
+    *_CONTAINERS,
     *(start + end for start in _FLAT for end in "_."),
     *_DOTTED,
     *(piece.replace(".", "_") for piece in _DOTTED),
@@ -73,6 +75,12 @@ def find_sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
             if shape[0] == 6 * width * sizes["s_embedder.proj.weight"][1] // channels:
                 sizes |= {f"{match['block']}_{half}.weight": (shape[0] // 2, *shape[1:]) for half in MAPS}
     return sizes
+
+
+def find_whole(names: Iterable[str], shapes: Shapes) -> list[str]:
+    """Those of a file's tensors that are whole ones of the network (PEFT's `modules_to_save` and `bias`)."""
+    paths = {path: name for name in shapes for path in (*other_names(name), name)}
+    return [name for name in names if _find(plain_module(name), paths)]
 
 
 def is_flat(module: str) -> bool:

@@ -12,7 +12,7 @@ from ..families import Shapes
 from ..text import shorten_list
 from .comfy_adaln import join_shapes
 from .layouts import find_groups, find_refused
-from .lora_folder import is_text_name, other_half
+from .lora_folder import is_state_name, is_text_name, other_half
 from .lora_text import are_embeddings, is_text_half
 
 SHOWN = 5  # names in a message
@@ -100,8 +100,11 @@ def explain_no_lora(tensors: Mapping[str, Tensor], file: Path, source: str) -> s
         return f"{source} is a whole checkpoint ({groups[0].family.title}), not a LoRA. Load it as the model itself."
     if kind := find_refused(shapes):
         return f"{source} is {kind.title}, and no LoRA of PixelDiT. Choose another file."
-    if any(key.rpartition(".")[2] in _OPTIMIZER for key in shapes):
-        return f"{source} is the state of an optimizer, not a LoRA. Choose the LoRA's own file, which lies beside it."
+    if is_state_name(file.stem) or any(key.rpartition(".")[2] in _OPTIMIZER for key in shapes):
+        return (
+            f"{source} is the state of a training (of its optimizer or the like), not a LoRA. Choose the LoRA's own "
+            "file, which usually lies beside it."
+        )
     if are_embeddings(shapes, file.stem):
         return _explain_embeddings(shapes, file, source)
     return (

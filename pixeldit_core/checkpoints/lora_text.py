@@ -29,6 +29,7 @@ _EMBEDDINGS = {"emb_params", "string_to_param", "soft_prompt", "prompt_embedding
 _ENCODERS = {"clip_g", "clip_l", "clip_h", "t5", "t5xxl", "gemma", "gemma2", "gemma2_2b", "llama", "qwen", "te"}
 _TOKEN = re.compile(r"<[^<>]+>")
 _BUNDLED = ("bundle_emb.", "emb.")  # before the names of embeddings in a LoRA
+_WIDTHS = {768, 1024, 1280, 2048, 2304, 2560, 3072, 3584, 4096}  # of a text encoder's states
 _MOST = 64  # tensors of a file of embeddings
 
 
@@ -63,6 +64,8 @@ def are_embeddings(shapes: Shapes, stem: str) -> bool:
         return False
     if all(map(_is_embedding, tables)):
         return True
+    if all("." not in name and shape[-1] in _WIDTHS for name, shape in tables.items()):
+        return True  # by the name of a new word
     return is_embedding_name(stem) and not any(name.endswith((".weight", ".bias")) for name in tables)
 
 
