@@ -23,7 +23,7 @@ _EMBEDDINGS = re.compile(
 )
 # Files of a training's state, which are never a LoRA
 _STATE = re.compile(r"(optimizer|optim|scheduler|sampler|scaler|random_states?|rng_state|training_args|dataloader).*")
-_DEEPEST, _MOST = 3, 300  # folders within a folder, entries of each
+_DEEPEST, _MOST = 3, 300  # folders within a folder; entries of each, and folders of all that are looked into
 _SHOWN = 5
 _CHOOSE = "Choose the LoRA's own file."
 
@@ -118,21 +118,22 @@ def _candidates(path: Path) -> list[Path]:
     inner = [folder for folder in _folders(path) if not is_text_name(folder.name)]
     if halves := [half for folder in inner if _HALVES.fullmatch(folder.name) for half in _direct(folder)]:
         return halves
-    if nested := [file for folder in inner for file in _nested(folder, 1)]:
+    budget = iter(range(_MOST))
+    if nested := [file for folder in inner for file in _nested(folder, 1, budget)]:
         return nested
     return [file for file in _files(path) if _is_weights(file)]
 
 
-def _nested(folder: Path, depth: int) -> list[Path]:
+def _nested(folder: Path, depth: int, budget: Iterator[int]) -> list[Path]:
     """Those of a folder within the one that was chosen: a training's half or checkpoint, an adapter by its name."""
     if direct := _direct(folder):
         return direct
-    if depth >= _DEEPEST:
+    if depth >= _DEEPEST or next(budget, None) is None:
         return []
     inner = [entry for entry in _folders(folder) if not is_text_name(entry.name)]
     if halves := [half for entry in inner if _HALVES.fullmatch(entry.name) for half in _direct(entry)]:
         return halves
-    return [file for entry in inner for file in _nested(entry, depth + 1)]
+    return [file for entry in inner for file in _nested(entry, depth + 1, budget)]
 
 
 def _direct(folder: Path) -> list[Path]:

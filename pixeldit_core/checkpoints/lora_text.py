@@ -1,4 +1,4 @@
-"""The other half of a training: modules of a text encoder, and learned embeddings, told by the names of tensors."""
+"""The other half of a training, by the names of tensors: modules of a text encoder, and learned embeddings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from ..families import Shapes
 from .lora_folder import is_embedding_name
 
 # A module's name with "_" for ".": what only a text encoder's half has before or in its names ...
-_MARKED = re.compile(
-    r"(^|_)(lora_te\d*_|lora_text_|text_encoders?_|te\d_|clip_[lg]_|text_model_|language_model_|embed_tokens|lm_head)"
-)
+_MARKED = re.compile(r"(^|_)(lora_te\d*_|lora_text_|text_encoders?_|te\d_|clip_[lg]_|text_model_)")
 # ... and how language models name their layers: Gemma, Llama, Qwen, CLIP; T5; BERT; OpenCLIP
 _LAYERS = re.compile(
     r"(^|_)layers_\d+_(self_attn_([qkvo]|out)_proj|mlp_(gate|up|down)_proj|mlp_fc[12])|block_\d+_layer_\d_"
     r"(SelfAttention|DenseReluDense)|encoder_layer_\d+_(attention_self|attention_output|intermediate|output)_"
-    r"|(^|_)transformer_resblocks_\d+_"
+    r"|(^|_)(transformer_resblocks_\d+_|language_model_|embed_tokens|lm_head)"
 )
 # Modules that no text encoder has: of transformers that generate images, some with a language model's layers in them
 _IMAGE = re.compile(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 
 import pytest
 import torch
@@ -190,6 +191,7 @@ def test_the_network_s_half_is_named_where_it_is_there(tiny_t2i, tmp_path):
     ["blocks.0.self_attn.q_proj", "blocks.0.cross_attn.k_proj"], ["blocks.0.self_attn.q", "blocks.0.ffn.0"],
     ["llm.layers.0.self_attn.o_proj", "llm.layers.0.self_attn.qkv_proj"], ["layers.0.attention.to_q"],
     ["layers.0.self_attn.q_proj", "layers.0.adaLN_modulation.1"], ["layers.0.self_attn.q_proj", "x_embedder"],
+    ["language_model.model.layers.0.self_attn.q_proj_moe_gen", "language_model.model.layers.0.self_attn.q_proj"],
     ["vision_model.encoder.layers.0.self_attn.q_proj"], ["layers.0.self_attn.q_proj_moe_gen"],
 ])  # fmt: skip
 def test_other_transformers_are_no_text_encoders(tiny_t2i, tmp_path, modules):
@@ -270,3 +272,13 @@ def test_settings_lie_in_the_folder_of_the_file(tiny_t2i, tmp_path):
     (tmp_path / "best" / "adapter_config.json").write_text('{"lora_alpha": 300}')
     (path.parent / "adapter_config.json").write_text(json.dumps({"lora_alpha": 6}))
     assert {pair.scale for pair in read_lora(tmp_path / "best", shapes).pairs.values()} == {2.0}
+
+
+def test_a_folder_of_everything_takes_no_time(tmp_path):
+    for outer in range(20):
+        for inner in range(20):
+            (tmp_path / f"{outer}" / f"{inner}" / "deep").mkdir(parents=True)
+    begin = time.perf_counter()
+    with pytest.raises(ValueError, match="is a folder without"):
+        find_lora_file(tmp_path)
+    assert time.perf_counter() - begin < 2
