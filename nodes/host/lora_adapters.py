@@ -147,6 +147,8 @@ def _make_adapter(
     parts: dict[str, Tensor], alpha: float | None, name: str, shape: Shape, source: str
 ) -> WeightAdapterBase:
     """ComfyUI's adapter, checked to fit a weight of this shape: while it samples, ComfyUI would only log an error."""
+    if "oft_blocks" in parts and parts["oft_blocks"].dim() == 4:  # LyCORIS calls both by that name
+        raise ValueError(f"{source} is BOFT, which is not read. Merge it into its model where it was trained.")
     magnitude = parts.pop("dora_scale", None)
     try:
         made = _delta_shape({part: value.to("meta") for part, value in parts.items()}, shape)

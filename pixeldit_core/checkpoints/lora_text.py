@@ -55,7 +55,7 @@ def are_embeddings(shapes: Shapes, stem: str) -> bool:
     """Whether all tensors of a file are learned embeddings: of textual inversion, prompt tuning, pivotal tuning.
 
     Args:
-        stem: name of the file without its end, which is all that some embeddings can be told by.
+        stem: name of the file without its end, by which alone some embeddings can be detected.
     """
     tables = {name: shape for name, shape in shapes.items() if len(shape) > 0}
     if not 0 < len(tables) <= _MOST or any(len(shape) > 3 for shape in tables.values()):

@@ -188,6 +188,7 @@ def test_errors():
     refused({f"{MODULES[0]}.lokr_w1": torch.eye(2)}, "do not make a matrix")
     blocks = {f"{MODULES[0]}.oft_blocks": torch.zeros(24, 4, 4)}
     refused(blocks | {f"{MODULES[0]}.rescale": torch.ones(96, 1)}, "rescale, which is not read")
+    refused({f"{MODULES[0]}.oft_blocks": torch.zeros(2, 24, 4, 4)}, "is BOFT, which is not read")
     refused({f"{MODULES[0]}.hada_t1": torch.zeros(2, 2, 1, 1)}, "hada_t1, which is not read")
     if has_native():
         refused(
