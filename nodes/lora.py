@@ -54,5 +54,5 @@ class PixelDiTLoRA(io.ComfyNode):
         text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
             text += f"\nnote: ignored, no match in this model: {shorten_list(found.unknown, _SHOWN)}"
-        show_text(cls, text)
+        show_text(cls, "\nnote: ".join((text, *found.notes)))
         return io.NodeOutput(patched)

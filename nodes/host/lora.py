@@ -24,6 +24,7 @@ class AppliedLora:
     total: int  #                modules of the file
     weights: int  #              weights of the network that change
     unknown: tuple[str, ...]  #  modules, and tensors of none, that fit no weight of the network
+    notes: tuple[str, ...] = ()  # what of its training is not applied, or had to be assumed
 
 
 def add_lora(model: Any, path: str, strength: float) -> tuple[Any, AppliedLora]:
@@ -50,8 +51,8 @@ def add_lora(model: Any, path: str, strength: float) -> tuple[Any, AppliedLora]:
 def _read(path: str, stored: dict[str, tuple[int, ...]]) -> tuple[dict[str, Any], AppliedLora]:
     """Patches by the name of a weight, as the MODEL has it."""
     if adapters := read_adapters(path, stored):
-        patches, matched = adapters
-        return patches, AppliedLora(len(matched.modules), matched.total, len(patches), tuple(matched.unknown))
+        patches, matched, notes = adapters
+        return patches, AppliedLora(len(matched.modules), matched.total, len(patches), tuple(matched.unknown), notes)
     lora = read_lora(path, join_shapes(stored))
     patches = difference_patches(lora.differences, stored)
     for whole, pair in lora.pairs.items():
@@ -60,4 +61,4 @@ def _read(path: str, stored: dict[str, tuple[int, ...]]) -> tuple[dict[str, Any]
             parts = split_pair(whole, pair, stored["pixel_embedder.proj.weight"][0])
         for name, part in parts.items():
             patches[name] = LoRAAdapter(set(), (part.up, part.down, part.alpha, None, None, None))
-    return patches, AppliedLora(lora.applied, lora.total, len(lora.deltas), lora.unknown)
+    return patches, AppliedLora(lora.applied, lora.total, len(lora.deltas), lora.unknown, lora.notes)

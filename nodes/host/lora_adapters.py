@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import comfy.lora
@@ -14,59 +13,67 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ...pixeldit_core.checkpoints.comfy_adaln import halves_of, is_half, join_shapes
-from ...pixeldit_core.checkpoints.lora import Matched, find_lora_file, match_modules
+from ...pixeldit_core.checkpoints.lora import Matched, match_modules
 from ...pixeldit_core.checkpoints.lora_difference import PARTS, Difference, join_differences, split_difference
-from ...pixeldit_core.checkpoints.peft_config import read_alpha, read_peft_config
-from ...pixeldit_core.checkpoints.read import read_checkpoint
+from ...pixeldit_core.checkpoints.lora_file import LoraFile, read_lora_file
+from ...pixeldit_core.checkpoints.lora_match import is_flat
+from ...pixeldit_core.checkpoints.lora_names import Module, Part, check_adapters, split_name
+from ...pixeldit_core.checkpoints.lora_refused import explain_no_match
+from ...pixeldit_core.checkpoints.peft_config import read_alpha
 from .dora import Decomposed
 
 Shape = tuple[int, ...]
 _MARKS = (".hada_", ".lokr_", ".oft_", ".dora_scale", ".lora_magnitude_vector")  # in the names of their tensors
 
 # The names of writers on the left, ComfyUI's on the right; a PEFT adapter's own name may follow a part
-_PARTS = (
-    (r"lora_A(?:\.\w+)?\.weight|lora(?:_linear_layer)?[._]down\.weight", "lora_down.weight"),
-    (r"lora_B(?:\.\w+)?\.weight|lora(?:_linear_layer)?[._]up\.weight", "lora_up.weight"),
-    (r"lora_magnitude_vector(?:\.\w+)?(?:\.weight)?|dora_scale", "dora_scale"),
-    (r"(hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|oft_blocks|alpha)(?:\.\w+)?", r"\1"),
-    (r"diff|diff_b", r"\g<0>"),
+_SHARED = ("hada_", "lokr_")
+_NAME = r"(?:\.(?P<adapter>.+))?"
+_PARTS = tuple(
+    (re.compile(pattern, re.DOTALL), name)
+    for pattern, name in (
+        (rf"lora_A{_NAME}\.weight|lora(?:_linear_layer)?[._]down\.weight", "lora_down.weight"),
+        (rf"lora_B{_NAME}\.weight|lora(?:_linear_layer)?[._]up\.weight", "lora_up.weight"),
+        (r"lora_magnitude_vector(?:\.weight|(?:\.(?P<adapter>.+?))?(?:\.weight)?)|dora_scale", "dora_scale"),
+        (rf"(?P<part>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|oft_blocks|alpha){_NAME}", r"\g<part>"),
+        (r"diff|diff_b", r"\g<0>"),
+    )
 )
 
 
-def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, Any], Matched] | None:
-    """Patches by the MODEL's name of a weight, and which modules of the file they come from; None for a plain LoRA.
+def read_adapters(path: str, stored: Mapping[str, Shape]) -> tuple[dict[str, Any], Matched, tuple[str, ...]] | None:
+    """Patches by the MODEL's name of a weight, which modules of the file they come from, and the file's notes.
+
+    None for a plain LoRA.
 
     Args:
         stored: shapes of the MODEL's weights by name.
 
     Raises:
-        ValueError: nothing is for this network, or not for how it keeps the weight; another size of network; tensors
-            that are not read.
+        ValueError: nothing is for this network, or not for how it keeps the weight; another size of network; two
+            adapters; tensors that are not read.
     """
-    file, source = find_lora_file(Path(path))
-    tensors, metadata = read_checkpoint(file)
-    if not any(mark in key for key in tensors for mark in _MARKS):
+    file = read_lora_file(path)
+    if not any(mark in key for key in file.tensors for mark in _MARKS):
         return None
-    settings = read_peft_config(file, tensors, metadata)
-    settings.setdefault("lora_alpha", settings.get("alpha"))  # PEFT's name of it for LoHa and LoKr
-    matched = match_modules(tensors, join_shapes(stored), source)
+    shapes, source = join_shapes(stored), file.source
+    matched = match_modules(file.tensors, shapes, source)
     if not matched.modules:
-        raise ValueError(
-            f"{source}: none of its {matched.total} modules is in this network, first: {min(matched.unknown)}. Choose "
-            "a LoRA for this model, or the model that it belongs to."
-        )
+        raise ValueError(explain_no_match(matched.unknown, file.path, source))
     patches: dict[str, Any] = {}
     whole: dict[str, Tensor] = {}
-    for module, parts in _sort(tensors, matched, source).items():
-        name = matched.modules[module]
+    assumed = False
+    for module in _sort(file.tensors, matched, source):
+        name, parts = matched.modules[module.path], module.parts
         whole |= {name.removesuffix("weight") + kind: parts.pop(part) for part, kind in PARTS.items() if part in parts}
         if not parts:
             continue
         _check_name(name, stored, source)
-        alpha = read_alpha(parts.pop("alpha", None), settings, _rank(parts), module, name, source)
+        settings = _settings(file) if module.peft else {}
+        assumed |= module.peft and "alpha" not in parts
+        alpha = read_alpha(parts.pop("alpha", None), settings, _rank(parts), module.path, name, source)
         patches[name] = _make_adapter(parts, alpha, name, stored[name], source)
-    differences = join_differences(whole, join_shapes(stored), source)
-    return patches | difference_patches(differences, stored), matched
+    patches |= difference_patches(join_differences(whole, shapes, source), stored)
+    return patches, matched, file.notes(matched.unknown, assumed)
 
 
 def difference_patches(differences: Mapping[str, Difference], stored: Mapping[str, Shape]) -> dict[str, Any]:
@@ -80,22 +87,37 @@ def difference_patches(differences: Mapping[str, Difference], stored: Mapping[st
     return patches
 
 
-def _sort(tensors: Mapping[str, Tensor], matched: Matched, source: str) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each matched module, by ComfyUI's names."""
-    modules: dict[str, dict[str, Tensor]] = {module: {} for module in matched.modules}
+def _settings(file: LoraFile) -> dict[str, Any]:
+    """PEFT's settings, with its name of alpha for LoHa and LoKr."""
+    return {"lora_alpha": file.config.get("alpha"), **file.config}
+
+
+def _sort(tensors: Mapping[str, Tensor], matched: Matched, source: str) -> list[Module]:
+    """The matched modules with their tensors, by ComfyUI's names."""
+    modules = {path: Module(path) for path in matched.modules}
     for key, value in tensors.items():
-        module = key.rpartition(".")[0]
-        while module and module not in modules:
-            module = module.rpartition(".")[0]
-        if module:
-            modules[module][_part(key, key[len(module) + 1 :], source)] = value
-    return modules
+        path, part = split_name(key)
+        if part is None:  # nothing that is read, so refused where the module is one of ours
+            path = next((path for path in _parents(key) if path in modules), "")
+            part = key[len(path) + 1 :]
+        if path in modules:
+            modules[path].add(_part(key, part, path, source), value, source)
+    check_adapters({adapter for module in modules.values() for adapter in module.adapters}, source)
+    return list(modules.values())
 
 
-def _part(key: str, part: str, source: str) -> str:
+def _parents(key: str) -> Iterator[str]:
+    """Every dotted start of a name, the longest first."""
+    while key := key.rpartition(".")[0]:
+        yield key
+
+
+def _part(key: str, part: str, path: str, source: str) -> Part:
+    """What a tensor is, by ComfyUI's name. PEFT writes LoHa and LoKr as LyCORIS does, but for the module's dots."""
     for pattern, name in _PARTS:
-        if match := re.fullmatch(pattern, part):
-            return match.expand(name)
+        if match := pattern.fullmatch(part):
+            peft = part.startswith(("lora_A", "lora_B")) or (part.startswith(_SHARED) and not is_flat(path))
+            return Part(match.expand(name), peft, match.groupdict().get("adapter"))
     raise ValueError(
         f"{source} has {key}, which is not read: only the matrices of LoRA, DoRA, LoHa, LoKr and OFT are. Merge it "
         "into its model where it was trained."
@@ -125,6 +147,8 @@ def _make_adapter(
     parts: dict[str, Tensor], alpha: float | None, name: str, shape: Shape, source: str
 ) -> WeightAdapterBase:
     """ComfyUI's adapter, checked to fit a weight of this shape: while it samples, ComfyUI would only log an error."""
+    if "oft_blocks" in parts and parts["oft_blocks"].dim() == 4:  # LyCORIS calls both by that name
+        raise ValueError(f"{source} is BOFT, which is not read. Merge it into its model where it was trained.")
     magnitude = parts.pop("dora_scale", None)
     try:
         made = _delta_shape({part: value.to("meta") for part, value in parts.items()}, shape)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,88 +14,56 @@ from torch import Tensor
 from ..families import Shapes
 from ..model import Model
 from ..text import shorten_list
-from .layouts import PREFIXES, other_names
-from .lora_delta import MAPS, WHOLE, Lora, Pair, join_pairs
+from .lora_delta import Lora, Pair, join_pairs
 from .lora_difference import PARTS, join_differences
+from .lora_file import LoraFile, read_lora_file
+from .lora_folder import find_lora_file
+from .lora_match import Matched, find_sizes, find_whole, match_modules, match_paths
+from .lora_names import Module, check_adapters, group_parts
 from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
-from .peft_config import read_alpha, read_peft_config
-from .read import read_checkpoint
+from .peft_config import read_alpha
+
+__all__ = ["Matched", "apply_lora", "find_lora_file", "match_modules", "merge_lora", "read_lora"]
 
 log = logging.getLogger(__name__)
-
-_FILES = [f"{stem}.{end}" for end in ("safetensors", "bin") for stem in ("adapter_model", "pytorch_lora_weights")]
-
-# A tensor of a pair: PEFT's names (A = down, B = up; a name of the adapter may follow), and those of ComfyUI, kohya
-# and diffusers. All call alpha the same. A difference: ComfyUI's names.
-_TENSOR = re.compile(
-    r"(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight"
-    r"|lora(?:_linear_layer)?[._](?P<role>up|down)\.weight|(?P<same>alpha|diff|diff_b))"
-)
-# Where a tensor's name goes on after its module's, in any file that ComfyUI can add to a model.
-_ADAPTER_PART = re.compile(
-    r"\.(?:lora[_.]|hada_|lokr_|oft_|[ab][12]\.weight$|[wb]_norm$|diff$|diff_b$"
-    r"|alpha$|dora_scale$|rescale$|set_weight$|reshape_weight$)"
-)
-# What writers put before a module's path in the network, any number of times
-_DOTTED = ("base_model.", *PREFIXES)
-_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_", *_DOTTED, *(piece.replace(".", "_") for piece in _DOTTED))
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Which weight of a network each module of a LoRA file is for."""
-
-    modules: dict[str, str] = field(default_factory=dict)  # module as the file calls it -> canonical name of its weight
-    unknown: list[str] = field(default_factory=list)  #      modules, and tensors of none, that fit no weight
-
-    @property
-    def total(self) -> int:
-        return len(self.modules) + len(self.unknown)
-
-
-def match_modules(keys: Iterable[str], shapes: Shapes, source: str) -> Matched:
-    """Match a file's modules to a network by name alone, whatever kind of adapter it is (LoRA, LoHa, LoKr, OFT, ...).
-
-    Args:
-        keys: names of the file's tensors, in any of the key styles that `read_lora` reads.
-        shapes: of the network's weights by canonical name. Names of ComfyUI's halves of a pixel modulation match, too:
-            "pixel_blocks.0.adaLN_modulation_msa.weight", which is not among `shapes`.
-        source: file name, for messages.
-
-    Raises:
-        ValueError: two modules for one weight.
-    """
-    parts = {key: _ADAPTER_PART.search(key) for key in keys}
-    return _match(dict.fromkeys(key[: part.start()] if part else key for key, part in parts.items()), shapes, source)
 
 
 def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     """A LoRA for the network whose canonical weights have these shapes.
 
+    PEFT's settings (beside the file, or in its header) scale PEFT's pairs alone, which are called lora_A and lora_B;
+    where another writer's pair has no alpha, its scale is 1.
+
     Args:
-        path: a `.safetensors` or pickled file, or a folder of PEFT or diffusers.
+        path: a `.safetensors` or pickled file, or a folder of PEFT, diffusers or a trainer.
 
     Raises:
         ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr, OFT or a LoRA of PixelDiT2;
-            nothing in it is for this network; another size of network; half a pair; a scale that is no finite number.
+            learned embeddings or a text encoder's half of a training; two adapters; nothing in it is for this network;
+            another size of network; half a pair; a scale that is no finite number.
     """
-    file, source = find_lora_file(Path(path))
-    tensors, metadata = read_checkpoint(file)
-    check_adapter(tensors, metadata, source)
-    modules, others = _group(tensors, source)
-    config = read_peft_config(file, tensors, metadata)
-    matched = _match(modules, shapes, source)
+    file = read_lora_file(path)
+    source = file.source
+    modules, others = group_parts(file.tensors, source)
+    if not modules:
+        check_adapter(file.tensors, source)
+        raise ValueError(explain_no_lora(file.tensors, file.path, source))
+    matched = match_paths(modules, shapes, source)
     if not matched.modules:
-        raise ValueError(explain_no_match(matched.unknown, source))
+        raise ValueError(explain_no_match(matched.unknown, file.path, source))
+    check_adapter(file.tensors, source)
     found = {name: modules[module] for module, name in matched.modules.items()}
-    low_rank = {module: name for module, name in matched.modules.items() if set(modules[module]) - set(PARTS)}
-    _check_shapes({name: found[name] for name in low_rank.values()}, _sizes(shapes), source)
-    pairs = {name: _pair(modules[module], module, name, config, source) for module, name in low_rank.items()}
-    pairs, differences = join_pairs(pairs, shapes, source), join_differences(_differences(found), shapes, source)
+    check_adapters({adapter for module in found.values() for adapter in module.adapters}, source)
+    pairs, differences = _read_parts(matched, modules, file, shapes)
     if twice := set(pairs) & set(differences):
         raise ValueError(f"{source} has a pair and a difference for {min(twice)}. Save one alone.")
     unknown = (*matched.unknown, *others)
-    return Lora(pairs, unknown, len(matched.modules), matched.total, source, differences)
+    assumed = any(module.peft and "alpha" not in module.parts for module in found.values())
+    notes = file.notes(unknown, assumed)
+    if whole := find_whole(others, shapes):
+        count = f"{len(whole)} whole tensor{'s' if len(whole) > 1 else ''} of the network ({whole[0]})"
+        notes += (f"the file has {count}; a LoRA's pairs alone are applied, so images may differ from the trainer's",)
+    return Lora(pairs, unknown, len(matched.modules), matched.total, source, differences, notes)
 
 
 def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> dict[str, Tensor]:
@@ -107,7 +73,9 @@ def merge_lora(tensors: Mapping[str, Tensor], lora: Lora, strength: float) -> di
 
 @torch.no_grad()
 def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
-    """Add a LoRA to a model's weights, in place. Returns how many weights changed; logs a warning of modules skipped.
+    """Add a LoRA to a model's weights, in place. Returns how many weights changed.
+
+    Logs a warning of modules skipped, and of all else of its training that is not applied.
 
     Raises:
         ValueError: as `read_lora`; the model is unchanged then.
@@ -118,75 +86,36 @@ def apply_lora(model: Model, path: str | Path, strength: float = 1.0) -> int:
         weights[name].copy_(delta.added_to(weights[name], strength))
     if lora.unknown:
         names = shorten_list(lora.unknown, SHOWN)
-        log.warning("%s: skipped, as this network has no such weights: %s.", lora.source, names)
+        log.warning("%s: skipped, as no part of a LoRA for this network: %s.", lora.source, names)
+    for note in lora.notes:
+        log.warning("%s: %s.", lora.source, note)
     return len(lora.deltas)
 
 
-def find_lora_file(path: Path) -> tuple[Path, str]:
-    """The file of a LoRA, and its name for messages.
-
-    Raises:
-        ValueError: a folder without one.
-    """
-    if not path.is_dir():
-        return path, path.name
-    names = [name for name in _FILES if (path / name).is_file()]
-    if not names:
-        raise ValueError(f"{path.name} is a folder without {' or '.join(_FILES)}. Choose the LoRA's own file.")
-    return path / names[0], f"{path.name}/{names[0]}"
-
-
-def _group(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Tensors by module and role ("up", "down", "alpha", "diff", "diff_b"), and the names of those without a role."""
-    modules, others = {}, []
-    for key, value in tensors.items():
-        if not (match := _TENSOR.fullmatch(key)):
-            others.append(key)
-            continue
-        role = match["same"] or match["role"] or {"A": "down", "B": "up"}[match["peft"]]
-        parts = modules.setdefault(match["module"], {})
-        if role in parts:
-            raise ValueError(f"{source} has two {role} tensors for {match['module']}. Save one adapter alone.")
-        parts[role] = value
-    if not modules:
-        raise ValueError(explain_no_lora(tensors, source))
-    return modules, others
+def _read_parts(matched: Matched, modules: Mapping[str, Module], file: LoraFile, shapes: Shapes) -> tuple[Any, Any]:
+    """Pairs and differences, each by canonical name."""
+    parts = {name: modules[module].parts for module, name in matched.modules.items()}
+    low_rank = {module: name for module, name in matched.modules.items() if set(modules[module].parts) - set(PARTS)}
+    _check_shapes({name: parts[name] for name in low_rank.values()}, find_sizes(shapes), file.source)
+    pairs = {name: _pair(modules[module], name, file) for module, name in low_rank.items()}
+    differences = _differences(parts)
+    for name, pair in pairs.items():
+        if (bias := parts[name].get("bias")) is not None:
+            _add_bias(differences, name.removesuffix("weight") + "bias", bias.float() * pair.scale, file.source)
+    return join_pairs(pairs, shapes, file.source), join_differences(differences, shapes, file.source)
 
 
-def _match(modules: Iterable[str], shapes: Shapes, source: str) -> Matched:
-    """`match_modules`, of modules in place of tensors."""
-    paths = {path.removesuffix(".weight"): name for name in _sizes(shapes) for path in (*other_names(name), name)}
-    paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # as kohya writes them; no two become equal
-    matched, owners = Matched(), {}
-    for module in modules:
-        path = module
-        while path not in paths and (piece := next((piece for piece in _PREFIXES if path.startswith(piece)), None)):
-            path = path[len(piece) :]
-        name = paths.get(path)
-        if name is None:
-            matched.unknown.append(module)
-            continue
-        if name in owners:
-            raise ValueError(f"{source} has two modules for {name}: {owners[name]} and {module}. Save one alone.")
-        owners[name] = module
-        matched.modules[module] = name
-    return matched
+def _pair(module: Module, name: str, file: LoraFile) -> Pair:
+    up, down = (module.parts[part].flatten(1) for part in ("up", "down"))
+    config = file.config if module.peft else {}
+    return Pair(up, down, read_alpha(module.parts.get("alpha"), config, len(down), module.path, name, file.source))
 
 
-def _sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights, and of ComfyUI's halves of those of the pixel modulation that have six maps."""
-    sizes = {name: tuple(shape) for name, shape in shapes.items() if name.endswith(".weight")}
-    for name, shape in tuple(sizes.items()):
-        if match := WHOLE.fullmatch(name):
-            width, channels = sizes["pixel_embedder.proj.weight"]
-            if shape[0] == 6 * width * sizes["s_embedder.proj.weight"][1] // channels:
-                sizes |= {f"{match['block']}_{half}.weight": (shape[0] // 2, *shape[1:]) for half in MAPS}
-    return sizes
-
-
-def _pair(parts: Mapping[str, Tensor], module: str, name: str, config: Mapping[str, Any], source: str) -> Pair:
-    up, down = (parts[part].flatten(1) for part in ("up", "down"))
-    return Pair(up, down, read_alpha(parts.get("alpha"), config, len(down), module, name, source))
+def _add_bias(differences: dict[str, Tensor], name: str, bias: Tensor, source: str) -> None:
+    """Add the bias that PEFT's `lora_bias` trains with a pair, and scales like it."""
+    if name in differences:
+        raise ValueError(f"{source} has two biases for {name}. Save one alone.")
+    differences[name] = bias
 
 
 def _differences(modules: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

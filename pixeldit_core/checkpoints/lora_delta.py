@@ -49,6 +49,7 @@ class Lora:
     total: int  #                    modules in the file
     source: str  #                   file name, for messages
     differences: dict[str, Difference] = field(default_factory=dict)  # by canonical name of the tensor
+    notes: tuple[str, ...] = ()  #   what of its training is not applied, or had to be assumed: a sentence for each
 
     @property
     def deltas(self) -> dict[str, Pair | Difference]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from .json_values import is_number, short_repr
 from .layouts import PREFIXES
+from .wrappers import WRAPPERS, unwrap
 
 _CONFIG = "adapter_config.json"
 _HEADER = "lora_adapter_metadata"  # where diffusers puts the same
-_PREFIXES = ("", "base_model.", *PREFIXES)  # a pipeline puts the model's name before a key: "transformer.r"
+_PREFIXES = ("", "base_model.", "unet.", *PREFIXES)  # a pipeline puts the model's name before a key: "transformer.r"
+_PEFT_NAME = ".base_model."
 _LONGEST_PATTERN = 200
 _REPEATS, _NESTED = re.compile(r"[*+{?]"), re.compile(r"\)[*+{?]|\\\d|\(\?")
 
@@ -32,7 +34,7 @@ def read_peft_config(file: Path, tensors: Mapping[str, Tensor], metadata: Mappin
     beside = file.with_name(_CONFIG)
     if (text := metadata.get(_HEADER)) is not None:
         origin = f"{file.name}: its {_HEADER}"
-    elif (file.stem == "adapter_model" or any(key.startswith("base_model.") for key in tensors)) and beside.is_file():
+    elif is_of_peft(file, tensors) and beside.is_file():
         text, origin = beside.read_bytes(), f"{beside.name} beside {file.name}"
     else:
         return {}
@@ -49,6 +51,16 @@ def read_peft_config(file: Path, tensors: Mapping[str, Tensor], metadata: Mappin
     return config
 
 
+def is_of_peft(file: Path, tensors: Iterable[str]) -> bool:
+    """Whether a file is one of PEFT's own, so that `adapter_config.json` is about it."""
+    return file.stem == "adapter_model" or any(_PEFT_NAME in f".{key}" for key in tensors)
+
+
+def has_alpha(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has an alpha at all."""
+    return any(config.get(name) is not None for name in ("lora_alpha", "alpha", "alpha_pattern"))
+
+
 def read_alpha(
     stored: Tensor | None, config: Mapping[str, Any], rank: int, module: str, weight: str, source: str
 ) -> float | None:
@@ -56,6 +68,7 @@ def read_alpha(
 
     Args:
         stored: the module's tensor `alpha`.
+        config: PEFT's; empty for a module of another writer, whom it is not about.
         module, weight, source: as for `find_alpha`.
 
     Raises:
@@ -87,7 +100,7 @@ def find_alpha(config: Mapping[str, Any], module: str, weight: str, source: str)
     Raises:
         ValueError: a pattern that is no regular expression, or one that could take very long to match.
     """
-    paths = (module.removeprefix("base_model.model."), weight.removesuffix(".weight"))
+    paths = (unwrap(module).removeprefix("base_model.model."), weight.removesuffix(".weight"))
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
         # names and a wildcard or two; more could be made to backtrack for ever
         if len(pattern) > _LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > 3 or _NESTED.search(pattern):
@@ -96,10 +109,18 @@ def find_alpha(config: Mapping[str, Any], module: str, weight: str, source: str)
                 "three repetitions, none nested, are supported. Get the LoRA again, or simplify its patterns."
             )
         try:
-            if any(re.fullmatch(rf"(?:.*\.)?(?:{pattern})", path) for path in paths):
+            if any(re.fullmatch(rf"(?:.*\.)?(?:{_unwrap_pattern(pattern)})", path) for path in paths):
                 return alpha
         except re.error as error:
             raise ValueError(
                 f"{source}: alpha_pattern {pattern!r} is not a valid regular expression ({error}). Get the LoRA again."
             ) from error
     return config.get("lora_alpha")
+
+
+def _unwrap_pattern(pattern: str) -> str:
+    """A pattern for names without the pieces of wrappers, which training may have put into it."""
+    for piece in WRAPPERS:
+        if piece in pattern:
+            pattern = re.sub(rf"{piece}\\?\.|\\?\.{piece}$", "", pattern)
+    return pattern

@@ -15,6 +15,7 @@ def put(name, tensors, metadata=None):
     folder.mkdir(parents=True, exist_ok=True)
     if str(folder) not in folder_paths.folder_names_and_paths["loras"][0]:
         folder_paths.folder_names_and_paths["loras"][0].insert(0, str(folder))
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / name, metadata)
     folder_paths.filename_list_cache.clear()
     return name

@@ -125,6 +125,46 @@ def test_dora_by_row_as_peft_writes_it_with_rslora():
         agree("peft-dora.safetensors", make, formula, "base_model.model.", strength, metadata=settings)
 
 
+def loha(rows, columns):
+    parts = {f"hada_w{i}_a": random(rows, RANK, seed=i) for i in (1, 2)}
+    return parts | {f"hada_w{i}_b": random(RANK, columns, seed=i) for i in (1, 2)}
+
+
+def agree_named(before, flat, adapter):
+    """LoHa of a named adapter with PEFT's settings in the header, which are for what PEFT writes."""
+    scale = 1.0 if flat else ALPHA / RANK
+
+    def make(rows, columns):
+        return {f"{part}{adapter}": value for part, value in loha(rows, columns).items()}
+
+    def formula(start, p):
+        first, second = (p[f"hada_w{i}_a{adapter}"] @ p[f"hada_w{i}_b{adapter}"] for i in (1, 2))
+        return start + scale * first * second
+
+    settings = {"lora_adapter_metadata": json.dumps({"r": RANK, "alpha": ALPHA})}
+    agree("wrapped.safetensors", make, formula, before, flat=flat, metadata=settings)
+
+
+def test_names_with_wrappers_and_adapters():
+    for before in ("base_model.model._orig_mod.", "lycoris__orig_mod_", "lora_unet__fsdp_wrapped_module_"):
+        for adapter in ("", ".ink-wash", ".v1.2"):
+            agree_named(before, before.endswith("_"), adapter)
+
+
+def test_dora_of_a_named_adapter():
+    def make(rows, columns):
+        parts = {"lora_A": random(RANK, columns), "lora_B": random(rows, RANK)}
+        named = {f"{part}.weight.weight": value for part, value in parts.items()}  # an adapter called "weight"
+        return named | {"lora_magnitude_vector.weight.weight": 1 + random(rows)}
+
+    def formula(start, p):
+        up, down, magnitude = (p[f"{part}.weight.weight"] for part in ("lora_B", "lora_A", "lora_magnitude_vector"))
+        merged = start + up @ down
+        return magnitude[:, None] * merged / merged.norm(dim=1, keepdim=True)
+
+    agree("named-dora.safetensors", make, formula, "base_model.model.")
+
+
 def test_unknown_modules_are_counted():
     parts = {"lokr_w1": torch.eye(2), "lokr_w2": torch.zeros(48, 16)}
     names = ("patch_blocks.0.attn.qkv_x", "elsewhere")
@@ -148,8 +188,15 @@ def test_errors():
     refused({f"{MODULES[0]}.lokr_w1": torch.eye(2)}, "do not make a matrix")
     blocks = {f"{MODULES[0]}.oft_blocks": torch.zeros(24, 4, 4)}
     refused(blocks | {f"{MODULES[0]}.rescale": torch.ones(96, 1)}, "rescale, which is not read")
+    refused({f"{MODULES[0]}.oft_blocks": torch.zeros(2, 24, 4, 4)}, "is BOFT, which is not read")
     refused({f"{MODULES[0]}.hada_t1": torch.zeros(2, 2, 1, 1)}, "hada_t1, which is not read")
     if has_native():
         refused(
             {f"{name}.{part}": lokr[part] for part in lokr}, "Load the model with PixelDiT Loader", tiny_t2i.native()
         )
+    two = {f"{MODULES[0]}.{part}{name}": value.clone() for part, value in loha(96, 24).items() for name in (".a", ".b")}
+    refused(two, 'has 2 adapters: "a", "b"')
+    both = {f"patch_blocks.0.{piece}attn.qkv_x.lokr_w1": torch.eye(2) for piece in ("", "_orig_mod.")}
+    refused(both, "two tensors for patch_blocks.0.attn.qkv_x.lokr_w1")
+    refused({f"{MODULES[0]}.weight": torch.eye(2)} | {f"{MODULES[0]}.{p}": v for p, v in lokr.items()}, "is not read")
+    refused({f"layers.3.self_attn.v_proj.{part}": value for part, value in lokr.items()}, "for a text encoder")
