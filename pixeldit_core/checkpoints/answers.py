@@ -8,23 +8,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .json_values import short_text
-
 _LARGEST_JSON = 16 * 2**20
-_SHOWN = 120  # characters of a text in a message
+_SHOWN = 120  #        characters of a text in a message
+_LONGEST_PATH = 500
+_MARKUP = 4096  #      characters in which a title or an error is looked for
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b")) + b"\x7f"
+
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 _DOWNLOAD = (
     "Open the model's page in a browser, log in and accept its license if it asks for that, and download the file "
     "there again."
 )
+_ELSEWHERE = (
+    "The address does not lead to the file (any more): open the model's page in a browser, and download the file there."
+)
+_NOT_FOUND = re.compile(r"not ?found|404|NoSuch(?:Key|Bucket)|410 Gone|does not exist", re.IGNORECASE)
 _OTHER = "Choose the file of the model's weights, which ends with .safetensors in most cases."
 
 # Texts that stand for a file: how they start, what they are, what to do
 _POINTERS = (
     (r"version https://(?:git-lfs|hawser)|# xet version",
      "a Git LFS pointer, not the file itself", "Download the file, or run git lfs pull."),
-    (r"\S*/annex/objects/", "a git-annex pointer, not the file itself", "Download the file, or run git annex get."),
+    (r"[^\n]{0,200}/annex/objects/", "a git-annex pointer, not the file itself", "Download the file, or run git annex get."),
     (r"\[(?:InternetShortcut|Desktop Entry)\]",
      "a shortcut, not the file that it points to", "Move or copy the file itself into this folder."),
     (r"XSym\n|!<symlink>|IntxLNK",
@@ -58,7 +64,7 @@ def explain_text(path: Path, head: bytes) -> str | None:
     for start, what, advice in _POINTERS:
         if re.match(start, text):
             return f"{path.name} is {what}. {advice}"
-    if _PATH.fullmatch(text.strip()):
+    if len(text) < _LONGEST_PATH and _PATH.fullmatch(text.strip()):
         return (
             f"{path.name} holds nothing but the path {_line(text)}: it is a link that was stored as a text, not the "
             "file itself. Copy that file into this folder, or download it."
@@ -72,7 +78,7 @@ def explain_text(path: Path, head: bytes) -> str | None:
 
 def _decode(head: bytes) -> str | None:
     """A text without its byte order mark; None for bytes that are none."""
-    for mark, encoding in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+    for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             text = head[len(mark) :].decode(encoding, "replace")
             return None if any(ord(letter) < 9 for letter in text) else text
@@ -89,10 +95,9 @@ def _line(text: str) -> str:
 
 def _answer(name: str, what: str, says: str) -> str:
     """The message for what a server sent."""
-    line = f": {_line(says)}" if says.strip() else ""
-    return (
-        f"{name} is not a checkpoint but {what}, most likely a server's answer in place of the file{line}. {_DOWNLOAD}"
-    )
+    line = f" It says: {_line(says)}" if says.strip() else ""
+    advice = _ELSEWHERE if _NOT_FOUND.search(says[:_MARKUP]) else _DOWNLOAD
+    return f"{name} is not a checkpoint but {what}, most likely a server's answer in place of the file.{line} {advice}"
 
 
 def _explain_markup(name: str, text: str) -> str | None:
@@ -102,12 +107,13 @@ def _explain_markup(name: str, text: str) -> str | None:
         at = found.end()
     rest = text[at:]
     if _HTML.match(rest):
-        title = _TITLE.search(rest)
-        says = f': "{_line(title[2])[1:-1]}"' if title and title[2].strip() else ""
-        return f"{name} is a web page, not a checkpoint: a server sent it in place of the file{says}. {_DOWNLOAD}"
+        title = _TITLE.search(rest[:_MARKUP])
+        says = f" It says: {_line(title[2])}" if title and title[2].strip() else ""
+        advice = _ELSEWHERE if _NOT_FOUND.search(says) else _DOWNLOAD
+        return f"{name} is a web page, not a checkpoint: a server sent it in place of the file.{says} {advice}"
     if not (rest.startswith("<") or text.lstrip().startswith("<?xml")):
         return None
-    says = " ".join(found[2] for found in _XML_ERROR.finditer(rest)) or rest
+    says = " ".join(found[2] for found in _XML_ERROR.finditer(rest[:_MARKUP])) or rest
     return _answer(name, "an XML text", says)
 
 
@@ -148,8 +154,3 @@ def _is_workflow(values: dict[str, Any]) -> bool:
     if "nodes" in values and ("links" in values or "last_node_id" in values):
         return True
     return any(isinstance(value, dict) and "class_type" in value for value in values.values())
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, shortened."""
-    return (short_text(error).splitlines() or [type(error).__name__])[0]

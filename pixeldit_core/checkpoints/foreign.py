@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +75,9 @@ KINDS = (
         (b"\0\x05\x16\x07", b"\0\x05\x16\0"),
     ),
 )
-_ONNX = re.compile(rb"\x08[\x01-\x20]\x12.(pytorch|onnx|tf2onnx|keras|skl2onnx|paddle|optimum)", re.DOTALL | re.IGNORECASE)
+_ONNX = re.compile(
+    rb"\x08[\x01-\x20]\x12.(pytorch|onnx|tf2onnx|keras|skl2onnx|paddle|optimum)", re.DOTALL | re.IGNORECASE
+)
 _MSGPACK = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[ -~]", re.DOTALL)
 
 # Files of which the name decides: what is in them may look like weights, and is a part of something, or has another use
@@ -127,14 +128,3 @@ def explain_foreign(path: Path, head: bytes) -> str | None:
 
 def _sentence(name: str, title: str, advice: str) -> str:
     return f"{name} is {title}. {advice}"
-
-
-def training_files(names: Iterable[str]) -> list[str]:
-    """Those of a folder's files that keep the state of a training, not weights."""
-    return [name for name in names if _TRAINING.fullmatch(name)]
-
-
-_TRAINING = re.compile(
-    r"(?:optimizer|scheduler|scaler|sampler|dl_state_dict|rng_state|training_args|trainer_state|custom_checkpoint"
-    r"|random_states|gradscaler|lr_scheduler|optim|ema_scheduler)(?:[_-]?\d+)*\.(?:bin|pt|pth|pkl|safetensors)"
-)

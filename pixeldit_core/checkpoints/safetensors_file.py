@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from .links import explain_os_error, is_no_memory
 from .padded_safetensors import PaddedSafetensors, parse_entries
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,9 @@ def _open(path: Path) -> Iterator[Any]:
             yield file
     except FileError:
         raise
-    except Exception as error:  # SafetensorError, OSError, and torch's errors for an absurd shape
+    except Exception as error:  # also SafetensorError, and torch's errors for an absurd shape
+        if isinstance(error, OSError) or is_no_memory(error):
+            raise ValueError(explain_os_error(path, error)) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path.name} is a damaged or truncated .safetensors file ({reason}). Get the file again."
