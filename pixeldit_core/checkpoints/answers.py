@@ -30,7 +30,8 @@ _OTHER = "Choose the file of the model's weights, which ends with .safetensors i
 _POINTERS = (
     (r"version https://(?:git-lfs|hawser)|# xet version",
      "a Git LFS pointer, not the file itself", "Download the file, or run git lfs pull."),
-    (r"[^\n]{0,200}/annex/objects/", "a git-annex pointer, not the file itself", "Download the file, or run git annex get."),
+    (r"[^\n]{0,200}/annex/objects/", "a git-annex pointer, not the file itself",
+     "Download the file, or run git annex get."),
     (r"\[(?:InternetShortcut|Desktop Entry)\]",
      "a shortcut, not the file that it points to", "Move or copy the file itself into this folder."),
     (r"XSym\n|!<symlink>|IntxLNK",

@@ -76,8 +76,8 @@ def _named(path: Path) -> Mark | None:
 def _explain_name(path: Path, mark: Mark) -> str:
     if mark.own:
         return (
-            f"{path.name} is the note of a downloader{_of(mark)} about {path.stem}, which is not completely downloaded. "
-            "Let the download finish, and choose the file itself."
+            f"{path.name} is the note of a downloader{_of(mark)} about {path.stem}, which is not completely "
+            "downloaded. Let the download finish, and choose the file itself."
         )
     return (
         f"{path.name} is an unfinished download or copy, by the ending {mark.ending}{_of(mark)}. Let it finish, or get "

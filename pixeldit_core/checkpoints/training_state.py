@@ -23,7 +23,8 @@ _FILES = re.compile(
 )
 # Where the weights are, beside a training's state
 _WEIGHTS = (
-    "diffusion_pytorch_model.safetensors", "model.safetensors", "pytorch_model.safetensors", "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors", "model.safetensors", "pytorch_model.safetensors",
+    "model.safetensors.index.json",
     "diffusion_pytorch_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth",
 )  # fmt: skip
 
