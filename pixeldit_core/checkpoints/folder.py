@@ -128,8 +128,6 @@ def find_snapshot(folder: Path) -> Path | None:
 def explain_folder(folder: Path) -> str:
     """Why no weights are read from a folder, and what to do, as whole sentences with its name."""
     name, names = folder.name, list_names(folder)
-    if is_unfinished_name(name):
-        return f"{name} is a download that has not finished. Let it finish, or get the file again."
     if is_broken_link(folder / TRANSFORMER):
         return f"{name} has no weights: {explain_missing(folder / TRANSFORMER)}"
     if found := explain_distributed(folder) or _explain_known(folder, names):

@@ -119,11 +119,9 @@ def explain_foreign(path: Path, head: bytes) -> str | None:
             return _sentence(path.name, kind.title, kind.advice)
     if _ONNX.match(head) or path.suffix == ".onnx":
         return _sentence(path.name, "an ONNX model, which is not supported", _AS_SAFETENSORS)
-    if text := explain_text(path, head):
-        return text
     if _MSGPACK.match(head):
         return _sentence(path.name, "a file of Flax or JAX (msgpack), which is not supported", _AS_SAFETENSORS)
-    return None
+    return explain_text(path, head)
 
 
 def _sentence(name: str, title: str, advice: str) -> str:

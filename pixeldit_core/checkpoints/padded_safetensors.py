@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -48,12 +48,15 @@ def parse_entries(header: Any, dtypes: Mapping[str, torch.dtype]) -> dict[str, E
 
 
 def _parse(key: str, value: Any) -> Entry:
-    fields = ("dtype", "shape", "data_offsets")
-    dtype, shape, offsets = (value.get(field) if isinstance(value, dict) else None for field in fields)
-    whole = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 and isinstance(dtype, str)
-    if not whole or len(shape) > 16 or not all(type(n) is int and 0 <= n < _LARGEST for n in (*shape, *offsets)):
-        raise ValueError(f"the entry of {key[:80]} is none of a tensor")
-    return Entry(dtype, tuple(shape), *offsets)
+    entry = value if isinstance(value, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if isinstance(dtype, str) and _is_sizes(shape) and _is_sizes(offsets) and len(offsets) == 2:
+        return Entry(dtype, tuple(shape), *offsets)
+    raise ValueError(f"the entry of {key[:80]} is none of a tensor")
+
+
+def _is_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) <= 16 and all(type(n) is int and 0 <= n < _LARGEST for n in value)
 
 
 class PaddedSafetensors:
