@@ -82,7 +82,7 @@ def _explain_packed(path: Path, members: list[zipfile.ZipInfo]) -> str | None:
     if all(member.compress_type == zipfile.ZIP_STORED for member in members):
         return None
     return (
-        f"{path.name} was unpacked and packed again by an archive program: it is compressed, which torch cannot read. "
+        f"{path.name} was unpacked and packed again by an archive program: it is compressed, which torch never does. "
         "Get the original file again, and do not unpack it."
     )
 

@@ -117,7 +117,7 @@ def _load_header(path: Path) -> tuple[Any, int]:
         if length > _LARGEST_HEADER:
             raise ValueError(f"a header of {length:,} bytes")
         if length > size - 8:
-            raise FileError(_truncated(path, size, "damaged or truncated", f"its header alone takes {length + 8:,}"))
+            raise FileError(_truncated(path, size, f"its header alone takes {length + 8:,}"))
         header = file.read(length)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,13 +142,13 @@ def _open_padded(path: Path, header: Any, start: int) -> PaddedSafetensors | Non
         return None
     size, whole = path.stat().st_size, start + max((entry.end for entry in entries.values()), default=0)
     if size < whole:
-        raise FileError(_truncated(path, size, "truncated", f"the whole file has {whole:,}"))
+        raise FileError(_truncated(path, size, f"the whole file has {whole:,}"))
     return PaddedSafetensors(path, header, start, _DTYPES) if size > whole else None
 
 
-def _truncated(path: Path, size: int, what: str, whole: str) -> str:
+def _truncated(path: Path, size: int, whole: str) -> str:
     return (
-        f"{path.name} is {what}: {size:,} bytes are there, {whole}. Its download or copy did not finish. "
+        f"{path.name} is damaged or truncated: {size:,} bytes are there, {whole}. Its download or copy did not finish. "
         "Get the file again."
     )
 

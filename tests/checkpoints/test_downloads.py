@@ -205,7 +205,7 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path, whole):
     path.write_bytes(whole[:-1000])
     fails(
         path,
-        f"is truncated: {len(whole) - 1000:,} bytes are there, the whole file has {len(whole):,}",
+        f"is damaged or truncated: {len(whole) - 1000:,} bytes are there, the whole file has {len(whole):,}",
         "Get the file again",
     )
 
