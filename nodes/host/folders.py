@@ -8,14 +8,14 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pixeldit_core.checkpoints.folder import SHARD, TRANSFORMER, list_entry, list_names
+from ...pixeldit_core.checkpoints.folder import SHARD, TRANSFORMER, WEIGHTS, list_entry, list_names
 from ...pixeldit_core.checkpoints.links import is_broken_link
 from ...pixeldit_core.checkpoints.locate import PIPELINES, find_source
 
 PACK_FOLDER = "pixeldit"
 SHARED = "diffusion_models"
 LORAS = "loras"
-EXTENSIONS = {".safetensors", ".sft", ".ckpt", ".pth", ".pt", ".bin"}
+EXTENSIONS = set(WEIGHTS)
 BUNDLED = Path(__file__).parents[2] / "models"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..text import shorten_list
 from .answers import explain_text
+from .folder import WEIGHTS
 
-WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pth", ".pt", ".bin")
 _SHOWN = 3
 _LARGEST_DIRECTORY = 8 * 2**20  # of a zip file; that of a torch file with ten thousand tensors takes one MiB
 _MOST_MEMBERS = 64  #             of a tar archive that are looked at

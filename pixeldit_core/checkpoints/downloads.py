@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -151,10 +152,12 @@ def check_zeros(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         ValueError: such weights, and a downloader's mark.
     """
-    weights = [key for key in tensors if _is_never_zero(key)]
     marks = find_marks(path)
-    if not any(_is_zero(tensors[key], (0.5,)) for key in (weights if marks else _probes(weights, tensors))):
+    if not any(
+        _is_zero(tensors[key], (0.5,)) for key in (filter(_is_never_zero, tensors) if marks else _probes(tensors))
+    ):
         return
+    weights = filter(_is_never_zero, tensors)
     zero = [key for key in weights if _is_zero(tensors[key], _POINTS)]
     if not zero:
         return
@@ -177,10 +180,13 @@ def _is_never_zero(key: str) -> bool:
     return not _NEVER_ZERO.isdisjoint(modules[-2:])
 
 
-def _probes(keys: list[str], tensors: Mapping[str, Tensor]) -> Iterable[str]:
-    """Some, evenly spread, and those at the ends of the file."""
-    ordered = sorted(keys, key=lambda key: tensors[key].data_ptr())
-    return dict.fromkeys((*ordered[:: max(1, len(ordered) // _PROBES)], *ordered[-2:]))
+def _probes(tensors: Mapping[str, Tensor]) -> Iterable[str]:
+    """Some weights that are never zero, evenly spread over the file, the last one of it among them."""
+    keys = list(tensors)
+    length = max(1, -(-len(keys) // _PROBES))
+    for start in range(0, len(keys), length):
+        yield from islice(filter(_is_never_zero, keys[start : start + length]), 1)
+    yield from islice(filter(_is_never_zero, reversed(keys)), 1)
 
 
 def _is_zero(tensor: Tensor, points: Iterable[float]) -> bool:

@@ -29,6 +29,8 @@ _VARIANT = re.compile(
     r"|(?P<index>\.safetensors|\.bin)\.index\.(?P<sharded>[\w-]+)\.json)"
 )
 _ADAPTERS = re.compile(r"(?:adapter_model|pytorch_lora_weights).*|adapter_config\.json")
+# Parts of a DeepSpeed checkpoint
+DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_.*\.pt|mp_rank_\d+.*_(?:model|optim)_states\.pt")
 _SHOWN = 5
 _MOST_FOLDERS = 64  # in a folder, that are looked into for a message
 
@@ -164,16 +166,13 @@ def explain_distributed(folder: Path) -> str | None:
                 "that trained it reads. Make one file of it there: python -m torch.distributed.checkpoint.format_utils "
                 f"dcp_to_torch {sub or folder.name} model.pt, or accelerate merge-weights {sub or folder.name} OUTPUT."
             )
-        if any(_DEEPSPEED.fullmatch(name) for name in inside):
+        if any(DEEPSPEED.fullmatch(name) for name in inside):
             return (
                 f"{place} is a checkpoint of DeepSpeed, whose weights are sharded over several files. Make one file of "
                 "it where it was trained: python zero_to_fp32.py FOLDER OUTPUT (DeepSpeed writes this program into the "
                 "checkpoint's folder)."
             )
     return None
-
-
-_DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_.*\.pt|mp_rank_\d+.*_(?:model|optim)_states\.pt")
 
 
 def _folders(folder: Path, names: list[str]) -> list[str]:

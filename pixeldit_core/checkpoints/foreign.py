@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .answers import explain_text
 from .archives import explain_archive
+from .folder import DEEPSPEED
 
 HEAD = 2**16  # bytes of a file that are looked at
 
@@ -93,7 +94,7 @@ _DEEPSPEED = (
 )
 NAMES: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
     (re.compile(r".*\.distcp|\.metadata"), _DISTRIBUTED),
-    (re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_.*\.pt|mp_rank_\d+.*_(?:model|optim)_states\.pt"), _DEEPSPEED),
+    (DEEPSPEED, _DEEPSPEED),
     (
         re.compile(r".*\.data-\d{5}-of-\d{5}|.*\.ckpt(?:-\d+)?\.(?:index|meta)|saved_model\.pb(?:txt)?|.*\.keras"),
         ("a part of a TensorFlow checkpoint, which is not supported", _AS_SAFETENSORS),

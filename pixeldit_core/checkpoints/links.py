@@ -88,15 +88,17 @@ def _last_link(link: Path, target: str) -> tuple[Path, str]:
 
 
 def _explain_link(path: Path, link: Path, target: str) -> str:
-    where = "is a link that" if link == path else f"lies behind the link {link.name}, which"
-    if link != path and link.parent == path.parent:
-        where = f"is a link to the link {link.name}, which"
+    where = "is a link that"
+    if link != path:
+        where = f"is {'a link to' if link.parent == path.parent else 'in the folder of'} the link {link.name}, which"
     incomplete = (link.parent / target).with_name(Path(target).name + ".incomplete")
-    gone = "its download has not finished" if os.path.exists(incomplete) else "was moved or deleted"
+    gone = "it was moved or deleted, or its disk is not connected"
+    if os.path.exists(incomplete):
+        gone = "its download has not finished"
     return (
-        f"{path.name} {where} points to {target[-200:]}, which is not there: it {gone}, or its disk is not connected. "
-        "Put the file itself in place of the link, or download it again."
-    ).replace("it its", "its")
+        f"{path.name} {where} points to {target[-200:]}, which is not there: {gone}. Put the file itself in place of the "
+        "link, or download it again."
+    )
 
 
 def _target(path: Path) -> str | None:

@@ -136,14 +136,18 @@ def _open_padded(path: Path, header: Any, start: int) -> PaddedSafetensors | Non
     Raises:
         FileError: the tensors go on after the end of the file.
     """
+    size = path.stat().st_size
     try:
-        entries = parse_entries(header, _DTYPES)
-    except ValueError:
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        whole = start + max(ends, default=0)
+        if size == whole:
+            return None
+        parse_entries(header, _DTYPES)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
-    size, whole = path.stat().st_size, start + max((entry.end for entry in entries.values()), default=0)
     if size < whole:
         raise FileError(_truncated(path, size, f"the whole file has {whole:,}"))
-    return PaddedSafetensors(path, header, start, _DTYPES) if size > whole else None
+    return PaddedSafetensors(path, header, start, _DTYPES)
 
 
 def _truncated(path: Path, size: int, whole: str) -> str:

@@ -219,7 +219,7 @@ def test_links_without_target(tmp_path):
     fails(chain, "is a link to the link pixeldit.safetensors, which points to nowhere/blob")
     (tmp_path / "pipe").symlink_to(tmp_path / "gone", target_is_directory=True)
     fails(tmp_path / "pipe", "is a link that points to", "gone")
-    fails(tmp_path / "pipe" / "model.safetensors", "link pipe, which points to")
+    fails(tmp_path / "pipe" / "model.safetensors", "is in the folder of the link pipe, which points to")
     blobs = tmp_path / "blobs"
     blobs.mkdir()
     (blobs / "0f3a.incomplete").write_bytes(b"")
