@@ -96,8 +96,8 @@ def _explain_link(path: Path, link: Path, target: str) -> str:
     if os.path.exists(incomplete):
         gone = "its download has not finished"
     return (
-        f"{path.name} {where} points to {target[-200:]}, which is not there: {gone}. Put the file itself in place of the "
-        "link, or download it again."
+        f"{path.name} {where} points to {target[-200:]}, which is not there: {gone}. Put the file itself in its "
+        "place, or download it again."
     )
 
 
