@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INDEX = ".safetensors.index.json"
-PIPELINES = ("model_index.json", "modular_model_index.json")
-TRANSFORMER = "transformer"
-# Names of the weights in a diffusers folder, best first
-_WEIGHTS = tuple(
-    stem + end
-    for end in (".safetensors", INDEX, ".bin")
-    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
+from .folder import (
+    INDEX,
+    SHARD,
+    TRANSFORMER,
+    WEIGHTS,
+    candidates,
+    explain_distributed,
+    explain_folder,
+    find_snapshot,
+    index_of,
+    list_names,
+    usual_weights,
 )
+from .links import check_file, explain_missing, explain_os_error
+
+PIPELINES = ("model_index.json", "modular_model_index.json")
+_MOST_SHARDS = 10_000
 _LARGEST_JSON = 4 * 2**20  # an index of ten thousand tensors takes one
 
 
@@ -34,30 +43,76 @@ def find_source(path: str | Path) -> Source:
     """The files that a path refers to.
 
     Args:
-        path: a file of weights, a `*.safetensors.index.json`, or a folder: of a diffusers pipeline, or of its
-            transformer.
+        path: a file of weights, one of several shards, the index of shards (`*.safetensors.index.json`,
+            `*.bin.index.json`, or of a variant, `*.safetensors.index.fp16.json`), or a folder: of a diffusers pipeline,
+            of its transformer, of shards, with one checkpoint in it, or of a model in the Hugging Face cache.
 
     Raises:
-        ValueError: a folder without weights; an index that is not readable or leads out of its folder; a shard that
-            is missing.
+        ValueError: a folder without weights, or with several checkpoints; a distributed checkpoint; an index that is
+            not readable or leads out of its folder; a shard that is missing.
     """
     path = Path(path)
-    if not path.is_dir():
-        pipeline = _pipeline_of(path.parent)
-        if path.name.endswith(".index.json"):
-            return _read_index(path, path.name, pipeline)
-        return Source(path.name, (path,), path.parent, pipeline)
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise ValueError(explain_os_error(path, error)) from error
+    if is_folder:
+        return _find_in_folder(path)
+    pipeline = _pipeline_of(path.parent)
+    if INDEX.fullmatch(path.name) or path.name.endswith(".index.json"):
+        return _read_index(path, path.name, pipeline)
+    if (shard := SHARD.fullmatch(path.name)) and int(shard["count"]) > 1:
+        return _join_shards(path, shard, pipeline)
+    return Source(path.name, (path,), path.parent, pipeline)
+
+
+def _find_in_folder(path: Path) -> Source:
+    if snapshot := find_snapshot(path):
+        return _find_in_folder(snapshot)
     pipeline = path if any((path / name).is_file() for name in PIPELINES) else _pipeline_of(path)
-    for folder in (path / TRANSFORMER, path):
-        for name in _WEIGHTS:
-            file = folder / name
-            if file.is_file():
-                source = find_source(file)
-                return Source(path.name, source.files, folder, pipeline, source.shards)
-    raise ValueError(
-        f"{path.name} is a folder without weights: in it, or in its {TRANSFORMER} folder, should be {_WEIGHTS[0]}. "
-        "Choose a file, or a diffusers folder whose transformer was downloaded completely."
-    )
+    folders = {folder: _names_of_files(folder) for folder in (path / TRANSFORMER, path)}
+    for folder, names in folders.items():
+        if name := usual_weights(names):
+            source = find_source(folder / name)
+            return Source(path.name, source.files, folder, pipeline, source.shards)
+    if reason := explain_distributed(path):
+        raise ValueError(reason)
+    for folder, names in folders.items():
+        if len(found := candidates(names)) == 1:
+            source = find_source(folder / found[0])
+            return Source(f"{path.name}/{found[0]}", source.files, folder, pipeline, source.shards)
+    raise ValueError(explain_folder(path))
+
+
+def _names_of_files(folder: Path) -> list[str]:
+    """Files of a folder, and links whose target is not there: these are explained when they are read."""
+    names = (name for name in list_names(folder) if name.lower().endswith((*WEIGHTS, ".json")))
+    return [name for name in names if not (folder / name).is_dir()]
+
+
+def _join_shards(path: Path, match: re.Match[str], pipeline: Path | None) -> Source:
+    """All shards of which a path is one: by their index where it is there, else by their numbers."""
+    folder, count = path.parent, int(match["count"])
+    names = list_names(folder)
+    if index := index_of(path.name, names):
+        source = _read_index(folder / index, index, pipeline)
+        if path in source.files:
+            return Source(path.name, source.files, folder, pipeline, source.shards)
+    present = {
+        int(other["number"]): name
+        for name in names
+        if (other := SHARD.fullmatch(name)) and all(other[part] == match[part] for part in ("stem", "count", "end"))
+    }
+    first = 0 if 0 in present else 1  # some programs count from 0
+    missing = [number for number in range(first, first + min(count, _MOST_SHARDS)) if number not in present]
+    if missing and path.name in names:
+        lacking = f"{match['stem']}-{missing[0]:0{len(match['number'])}}-of-{match['count']}{match['end']}"
+        raise ValueError(
+            f"{path.name} is one of {count} parts of a checkpoint, and {len(missing)} of them are not beside it, such "
+            f"as {lacking}. Download all of them into the same folder."
+        )
+    files = (folder / present[number] for number in sorted(present)) if not missing else (path,)
+    return Source(path.name, tuple(files), folder, pipeline)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,6 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: too large, not readable as JSON, or not a dictionary.
     """
+    check_file(path)
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
@@ -84,19 +140,23 @@ def _pipeline_of(folder: Path) -> Path | None:
 
 
 def _read_index(path: Path, name: str, pipeline: Path | None) -> Source:
-    if not path.is_file():
-        raise ValueError(f"{name}: there is no such file ({path.parent}).")
     shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(file, str) for file in shards.values()):
         raise ValueError(f"{name} has no weight_map from tensors to files. Get the file again.")
-    files = []
-    for file in dict.fromkeys(shards.values()):
+    match = INDEX.fullmatch(name)
+    ending = f".{match['kind']}" if match else ".safetensors"
+    files = dict.fromkeys(shards.values())
+    for file in files:
         # beside the index and nowhere else, whatever the index says
-        if "/" in file or "\\" in file or ":" in file or not file.endswith(".safetensors"):
+        if "/" in file or "\\" in file or ":" in file or not file.endswith(ending):
             raise ValueError(
-                f"{name} names the file {file[:80]!r}; only .safetensors files beside it are read. Get the index again."
+                f"{name} names the file {file[:80]!r}; only {ending} files beside it are read. Get the index again."
             )
-        if not (path.parent / file).is_file():
-            raise ValueError(f"{name}: its shard {file[:80]} is not there. Download all of them into the same folder.")
-        files.append(path.parent / file)
-    return Source(name, tuple(files), path.parent, pipeline, shards)
+    missing = [file for file in files if not (path.parent / file).is_file()]
+    if missing:
+        reason = explain_missing(path.parent / missing[0])
+        raise ValueError(
+            f"{name}: its shard {missing[0][:80]} is not there ({len(missing)} of {len(files)} are missing). "
+            f"{'' if 'no such file' in reason else reason + ' '}Download all of them into the same folder."
+        )
+    return Source(name, tuple(path.parent / file for file in files), path.parent, pipeline, shards)

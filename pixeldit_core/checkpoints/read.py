@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from .archives import explain_zip
+from .downloads import check_mark, check_zeros, explain_end, explain_mark, explain_unfinished
+from .foreign import HEAD, explain_foreign, explain_name
+from .links import check_file, explain_os_error
 from .locate import Source, find_source
 from .pickle.reader import read_pickled
 from .safetensors_file import check_names, read_safetensors, read_safetensors_header
+from .training_state import check_training_state
 
 T = TypeVar("T")
 
@@ -73,47 +78,80 @@ def _join_metadata(parts: Iterable[dict[str, str]]) -> dict[str, str]:
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not _is_pickled(path):
-        return read_safetensors(path)
-    tensors, metadata = read_pickled(path)
-    check_names({key: tuple(value.shape) for key, value in tensors.items()}, path)
+    if _is_pickled(path):
+        tensors, metadata = _explained(path, read_pickled)
+        check_training_state(tensors, path)
+        check_names({key: tuple(value.shape) for key, value in tensors.items()}, path)
+    else:
+        tensors, metadata = _explained(path, read_safetensors)
+    check_zeros(tensors, path)
     return tensors, metadata
 
 
 def _read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype], dict[str, str]]:
     if not _is_pickled(path):
-        return read_safetensors_header(path)
-    tensors, metadata = read_pickled(path, headers_only=True)
+        return _explained(path, read_safetensors_header)
+    tensors, metadata = _explained(path, lambda path: read_pickled(path, headers_only=True))
+    check_training_state(tensors, path)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     check_names(shapes, path)
     return shapes, {key: value.dtype for key, value in tensors.items()}, metadata
+
+
+def _explained(path: Path, read: Callable[[Path], T]) -> T:
+    """What `read` gives; where it refuses a file that is unfinished, or an archive of others, that is the reason."""
+    try:
+        return read(path)
+    except ValueError as error:
+        with path.open("rb") as file:
+            zipped = file.read(4) == _ZIP
+        reason = explain_zip(path) if zipped else None
+        if not reason and any(word in str(error) for word in ("damaged", "truncated")):
+            reason = explain_mark(path) or explain_end(path)
+        if not reason:
+            raise
+        raise ValueError(reason) from error
 
 
 def _is_pickled(path: Path) -> bool:
     """Whether a file is of torch.save, not of safetensors.
 
     Raises:
-        ValueError: it is neither, by its first bytes.
+        ValueError: it is neither, by its name or its first bytes; it cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"{path.name}: there is no such file ({path.parent}).")
-    with path.open("rb") as file:
-        head = file.read(64)
+    check_file(path)
+    check_mark(path)
+    if reason := explain_name(path):
+        raise ValueError(reason)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            if head[8:9] == b"{" and not _is_text(head[:8]):
+                return False  # before the others: the length at the start may look like a pickle's first byte
+            if head.startswith((_ZIP, _PICKLE)):
+                return True
+            head += file.read(HEAD)
+    except OSError as error:
+        raise ValueError(explain_os_error(path, error)) from error
+    raise ValueError(_explain(path, head))
+
+
+def _explain(path: Path, head: bytes) -> str:
+    """Why a file without weights is none, as whole sentences with its name."""
+    if not head.strip(b"\0") and (reason := explain_unfinished(path)):
+        return reason
     if not head:
-        raise ValueError(f"{path.name} is empty. The download probably stopped: get the file again.")
-    if head[8:9] == b"{":  # before the others: the length at the start may look like a pickle's first byte
-        return False
-    if head.startswith((_ZIP, _PICKLE)):
-        return True
-    if head.startswith(b"GGUF"):
-        raise ValueError(f"{path.name} is a GGUF file, which is not supported. Get the weights as .safetensors.")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path.name} is a Git LFS pointer, not the file itself. Download the file, or run git lfs pull."
+        return f"{path.name} is empty. The download probably stopped: get the file again."
+    if not head.strip(b"\0"):
+        return (
+            f"{path.name} is not a checkpoint: it starts with {len(head):,} zeros. Its download reserved the space and "
+            "did not finish. Get the file again."
         )
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ValueError(f"{path.name} is a web page, not a checkpoint. The download went wrong: get the file again.")
-    raise ValueError(
+    return explain_foreign(path, head) or (
         f"{path.name} is not a checkpoint: neither .safetensors nor a torch file (it starts with {head[:12]!r}). "
         "Get the file again, or choose another."
     )
+
+
+def _is_text(start: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from .links import explain_os_error, is_no_memory
+from .padded_safetensors import PaddedSafetensors, parse_entries
+
+log = logging.getLogger(__name__)
 
 _LARGEST_HEADER = 32 * 2**20  # that of ten thousand tensors takes one MiB
 _LONGEST_NAME = 512
@@ -42,13 +48,15 @@ class FileError(ValueError):
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, memory-mapped, and metadata.
+    """Tensors, memory-mapped, and metadata. Bytes after the tensors are ignored, which is logged.
 
     Raises:
         ValueError: damaged or truncated, a dtype that is not supported.
     """
     with _open(path) as file:
         _read_header(file, path)
+        if isinstance(file, PaddedSafetensors):
+            log.info("%s has bytes after its tensors, which are ignored: every tensor is there.", path.name)
         return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
 
 
@@ -77,22 +85,27 @@ def check_names(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """safetensors' reader of a file; whatever it raises is reported as damage, with the file's name."""
+    """safetensors' reader of a file, or ours; whatever it raises is reported as damage, with the file's name."""
     try:
-        _check_header(path)
+        header, start = _load_header(path)
+        if padded := _open_padded(path, header, start):
+            yield padded
+            return
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except FileError:
         raise
-    except Exception as error:  # SafetensorError, OSError, and torch's errors for an absurd shape
+    except Exception as error:  # also SafetensorError, and torch's errors for an absurd shape
+        if isinstance(error, OSError) or is_no_memory(error):
+            raise ValueError(explain_os_error(path, error)) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path.name} is a damaged or truncated .safetensors file ({reason}). Get the file again."
         ) from error
 
 
-def _check_header(path: Path) -> None:
-    """Check the length of the header before reading it, and that no name is in it twice.
+def _load_header(path: Path) -> tuple[Any, int]:
+    """The header as JSON, and where it ends. Its length is checked before, and that no name is in it twice.
 
     safetensors' own reader silently takes the last of two entries of one name.
 
@@ -100,9 +113,11 @@ def _check_header(path: Path) -> None:
         ValueError: an absurd length, or two entries of one name. safetensors finds the rest.
     """
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(_LARGEST_HEADER, path.stat().st_size - 8):
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if length > _LARGEST_HEADER:
             raise ValueError(f"a header of {length:,} bytes")
+        if length > size - 8:
+            raise FileError(_truncated(path, size, f"its header alone takes {length + 8:,}"))
         header = file.read(length)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,7 +127,34 @@ def _check_header(path: Path) -> None:
             raise ValueError(f"its header has {max(keys, key=keys.count)[:80]!r} twice")
         return entries
 
-    json.loads(header, object_pairs_hook=unique)
+    return json.loads(header, object_pairs_hook=unique), 8 + length
+
+
+def _open_padded(path: Path, header: Any, start: int) -> PaddedSafetensors | None:
+    """A reader of a sound file with bytes after its tensors; None for others, which safetensors judges.
+
+    Raises:
+        FileError: the tensors go on after the end of the file.
+    """
+    size = path.stat().st_size
+    try:
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        whole = start + max(ends, default=0)
+        if size == whole:
+            return None
+        parse_entries(header, _DTYPES)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+    if size < whole:
+        raise FileError(_truncated(path, size, f"the whole file has {whole:,}"))
+    return PaddedSafetensors(path, header, start, _DTYPES)
+
+
+def _truncated(path: Path, size: int, whole: str) -> str:
+    return (
+        f"{path.name} is damaged or truncated: {size:,} bytes are there, {whole}. Its download or copy did not finish. "
+        "Get the file again."
+    )
 
 
 def _read_header(file: Any, path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype]]:

@@ -75,6 +75,46 @@ def test_shards_are_one_entry():
         loads(names[0])
 
 
+def test_shards_of_other_kinds_are_one_entry():
+    state = {key: value.clone() for key, value in core().load_checkpoint(sampler_net()).network.state_dict().items()}
+    keys = sorted(state)
+    kinds = {
+        "pickled": ("pytorch_model-{}.bin", "pytorch_model.bin.index.json"),
+        "variant": ("net.fp16-{}.safetensors", "net.safetensors.index.fp16.json"),
+        "bare": ("net-{}.pth", None),
+    }
+    expected = load_tiny().model.diffusion_model.state_dict()
+    for kind, (pattern, index) in kinds.items():
+        folder = models() / f"shards-{kind}"
+        folder.mkdir(exist_ok=True)
+        parts = {pattern.format(f"{n + 1:05}-of-00002"): keys[n::2] for n in range(2)}
+        for name, part in parts.items():
+            tensors = {key: state[key] for key in part}
+            (save_file if name.endswith(".safetensors") else torch.save)(tensors, folder / name)
+        if index:
+            where = {key: name for name, part in parts.items() for key in part}
+            (folder / index).write_text(json.dumps({"weight_map": where}))
+        names = [name for name in listed() if name.startswith(folder.name)]
+        assert names == [f"{folder.name}/{index or next(iter(parts))}"], names
+        for name in (names[0], f"{folder.name}/"):
+            found = loads(name).model.diffusion_model.state_dict()
+            assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_link_without_target_and_an_unfinished_download_are_explained():
+    (models() / "gone.safetensors").unlink(missing_ok=True)
+    (models() / "gone.safetensors").symlink_to("nowhere/blob")
+    with pytest.raises(ValueError, match="is a link that points to nowhere/blob"):
+        loads("gone.safetensors")
+    (models() / "gone.safetensors").unlink()
+    name = put(sampler_net(), "half.safetensors")
+    (models() / f"{name}.aria2").write_bytes(bytes(8))
+    assert name in listed()
+    with pytest.raises(ValueError, match="is an unfinished download"):
+        loads(name)
+    (models() / f"{name}.aria2").unlink()
+
+
 def test_names_do_not_lead_out_of_the_folders():
     for name in ("../", "../../", "/", "nowhere/", "authors/../../", str(out_of("models")) + "/"):
         with pytest.raises(ValueError, match="is not in models/"):
