@@ -10,6 +10,7 @@ from typing import Any
 import folder_paths
 import torch
 
+from ...pixeldit_core.atomic import explain_write_error
 from ...pixeldit_core.checkpoints.config import Config
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
@@ -27,7 +28,8 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
         patches: write the weights as LoRAs and merges have changed them, or as they were loaded.
 
     Raises:
-        ValueError: a MODEL that is no PixelDiT; a name outside the output folder; what `write` raises.
+        ValueError: a MODEL that is no PixelDiT; a name outside the output folder, or one that cannot be written; what
+            `write` raises.
     """
     spec = find_spec(model)
     if spec is None:
@@ -45,6 +47,9 @@ def _free(name: str) -> Path:
     """The next free numbered name in the output folder."""
     try:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
+    except (OSError, UnicodeError) as error:
+        reason, way_out = explain_write_error(error, Path(name))
+        raise ValueError(f'"{name}" cannot be written: {reason}. {way_out}') from error
     except Exception as error:  # ComfyUI raises a plain Exception for a name outside the folder
         raise ValueError(f'"{name}" is outside the output folder. Give a name inside it.') from error
     return Path(os.path.join(folder, f"{stem}_{counter:05}_.safetensors"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, explain_write_error
 from ..model import Model
 from ..spec import ModelSpec
 from .comfy_adaln import split_tensors
@@ -22,6 +23,8 @@ from .locate import find_source
 from .lora import find_lora_file, read_lora
 from .lora_delta import Lora
 from .metadata import write_metadata
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 24  # bytes of a file that are hashed at a time
 
@@ -67,6 +70,9 @@ def save_checkpoint(
     if loras:
         shapes = {key: tuple(value.shape) for key, value in meta.items()}
         read = [(read_lora(lora, shapes), strength) for lora, strength in loras]
+        for lora, _ in read:
+            for note in lora.notes:
+                log.warning("%s: %s.", lora.source, note)
         origin["loras"] = [{**hashes(lora), "strength": strength} for lora, strength in loras]
     return write(spec, tensors, path, layout, dtype, origin, read)
 
@@ -103,11 +109,9 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     try:
         with atomic_path(path) as part:
             save_file(dict(tensors), part, dict(metadata))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} could not be written ({error}). No partial file was left. Free space on the disk, or choose "
-            "another folder."
-        ) from error
+    except (SafetensorError, OSError, UnicodeError) as error:
+        reason, way_out = explain_write_error(error, path)
+        raise ValueError(f"{path} could not be written: {reason}. No partial file was left. {way_out}") from error
     return path
 
 
@@ -137,7 +141,12 @@ def _check_target(path: Path, layout: str, *sources: Path) -> None:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
-    if path.exists() and any(file.exists() and path.samefile(file) for file in sources):
+    try:
+        is_source = path.exists() and any(file.exists() and path.samefile(file) for file in sources)
+    except (OSError, UnicodeError) as error:  # a name that is too long, a folder that may not be looked into
+        reason, way_out = explain_write_error(error, path)
+        raise ValueError(f"{path} cannot be written: {reason}. {way_out}") from error
+    if is_source:
         raise ValueError(f"{path.name} is the source itself; choose another name.")
 
 
@@ -152,4 +161,10 @@ def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[
     if dtype.itemsize == 1 and value.dtype != dtype:  # a cast of larger values gives NaN
         limit = torch.finfo(dtype).max
         value = value.float().clamp(-limit, limit)
-    return value.to(dtype)
+    written = value.to(dtype)
+    if dtype == torch.float16 and value.dtype != dtype and (written.isinf() & ~value.isinf()).any():
+        raise ValueError(
+            f"{key} has values up to {value.abs().max().item():.4g}, more than fp16 can hold (65,504): they would "
+            "become infinite. Choose bf16 or fp32."
+        )
+    return written

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..atomic import explain_write_error
 from ..checkpoints.load import load_checkpoint
 from ..checkpoints.locate import find_source
 from ..checkpoints.lora import apply_lora, find_lora_file
@@ -166,9 +167,10 @@ def _generate_share(job: Job, options: argparse.Namespace, processes: Processes,
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: {_finished(job, folder)}. The same command continues.") from None
     except OSError as error:
+        reason, way_out = explain_write_error(error, folder.path)
         raise ValueError(
-            f"{folder.path} could not be written to ({error}). {_finished(job, folder)}, each of them whole: free "
-            "space, then run the same command again."
+            f"{folder.path} could not be written to: {reason}. {_finished(job, folder)}, each of them whole. {way_out} "
+            "Then run the same command again."
         ) from error
 
 

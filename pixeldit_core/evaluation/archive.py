@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, explain_write_error
 from .image_folder import ImageFolder
 
 NAME = "samples.npz"
@@ -35,9 +35,10 @@ def write_archive(folder: ImageFolder, count: int, path: Path) -> None:
     try:
         _write(folder, count, path)
     except OSError as error:
+        reason, way_out = explain_write_error(error, path)
         raise ValueError(
-            f"{path} could not be written ({error}). The images are in {folder.path}, each of them whole: free space, "
-            "then run the same command again."
+            f"{path} could not be written: {reason}. The images are in {folder.path}, each of them whole. {way_out} "
+            "Then run the same command again."
         ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, explain_write_error
 from ..resize import Size
 from .extractor import INCEPTION, Extractor
 from .image_source import ImageSource, archive_shape, open_images
@@ -109,7 +109,8 @@ def save_reference(reference: Reference, extractor: Extractor, path: Path) -> No
         with atomic_path(path) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
-        raise ValueError(f"{path} could not be written ({error}). Free space, or choose another place.") from error
+        reason, way_out = explain_write_error(error, path)
+        raise ValueError(f"{path} could not be written: {reason}. {way_out}") from error
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

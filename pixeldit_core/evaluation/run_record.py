@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, explain_write_error
 from .plan import LARGEST_SEED
 
 VERSION = 1
@@ -45,7 +45,8 @@ def open_run(folder: Path, identity: Mapping[str, Any], extent: Mapping[str, Any
             with atomic_path(folder / _NAME) as part:
                 part.write_text(json.dumps({**found, **extent}, indent=1), "utf-8")
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written to ({error}). Name another folder with --out.") from error
+        reason, _ = explain_write_error(error, folder)
+        raise ValueError(f"{folder} cannot be written to: {reason}. Name another folder with --out.") from error
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

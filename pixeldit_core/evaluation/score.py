@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 import torch
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, explain_write_error
 from ..extras import require
 from .archive import NAME as ARCHIVE
 from .class_accuracy import accuracy, match_labels
@@ -93,8 +93,9 @@ def write_score(values: dict[str, Any], path: Path) -> None:
         with atomic_path(path) as part:
             part.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     except OSError as error:
+        reason, way_out = explain_write_error(error, path)
         raise ValueError(
-            f"{path} could not be written ({error}). Free space, or score a copy in a folder that can be written to."
+            f"{path} could not be written: {reason}. {way_out} A copy of the images can be scored as well."
         ) from error
 
 

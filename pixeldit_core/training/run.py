@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
+from ..atomic import explain_write_error
 from .batches import BatchMaker
 from .data.batch import Loaded, collate
 from .data.order import Draw
@@ -191,10 +192,10 @@ class Run:
             self.folder.clear_parts()
         saved = self.folder.steps()
         kept = f"The state after step {saved[-1]} is in place" if saved else "No state was saved before"
-        reason = " ".join(str(error).split())[:200]
+        reason, way_out = explain_write_error(error.__cause__ or error, self.folder.path)
         return ValueError(
-            f"{self.folder.path} could not be written to after step {self.step} ({reason}). {kept}: free space on the "
-            f"disk, or lower engine.keep, then go on with --resume {self.folder.path}."
+            f"{self.folder.path} could not be written to after step {self.step}: {reason}. {kept}. {way_out} A lower "
+            f"engine.keep needs less space. Then go on with --resume {self.folder.path}."
         )
 
     def _resume(self) -> int:

@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic import explain_write_error
+
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -135,8 +137,9 @@ class RunFolder:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
+            reason, _ = explain_write_error(error, self.path)
             raise ValueError(
-                f"the run folder {self.path} cannot be written to ({error}). Name another: --out."
+                f"the run folder {self.path} cannot be written to: {reason}. Name another: --out."
             ) from error
 
     def check_space(self, state_bytes: int, keep: int) -> None:

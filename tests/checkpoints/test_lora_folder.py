@@ -233,7 +233,7 @@ def test_other_files_of_a_training(tiny_t2i, tmp_path):
     )
     one = torch.ones(2, 2)
     moments = {"state": {PATHS[0]: {"exp_avg": one, "exp_avg_sq": one, "step": torch.tensor(1.0)}}}
-    fails(model, saved(tmp_path / "a.pt", moments), "state of a training")
+    fails(model, saved(tmp_path / "a.pt", moments), "state of an optimizer")
     numbered = {"state": {0: {"exp_avg": one}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     fails(model, saved(tmp_path / "optimizer.bin", numbered), "state of a training")
     lambdas = {f"base_model.model.{PATHS[0]}.vera_lambda_b": one[0]}

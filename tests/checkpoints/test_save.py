@@ -166,7 +166,7 @@ def test_a_folder_of_peft_is_merged(golden, tmp_path):
     found, expected = load_file(path), model.network.state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert list(about(path)["origin"]["loras"][0]) == ["adapter_model.safetensors", "strength"]
-    with pytest.raises(ValueError, match="is a folder without"):
+    with pytest.raises(ValueError, match="is a folder with 2 LoRAs: .* Choose one"):
         pc.save_checkpoint(case / "model", tmp_path / "x.safetensors", loras=[(case, 1.0)])
 
 
@@ -239,3 +239,26 @@ def test_any_readable_layout_is_converted(golden, tmp_path, case, family, layout
     state, found = model.network.state_dict(), again.network.state_dict()
     assert all(torch.equal(state[key], found[key]) for key in state)
     assert pc.inspect_checkpoint(path).quantization is None
+
+
+@pytest.mark.parametrize("stem", ["\u753b" * 80, "x" * 240])
+def test_long_names(tiny, tmp_path, stem):
+    path = pc.save_checkpoint(tiny(), tmp_path / f"{stem}.safetensors")
+    assert same(pc.load_checkpoint(path), tiny().network.state_dict()) and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stem", ["\u753b" * 100, "x" * 300])
+@pytest.mark.parametrize("source", ["model", "file"])
+def test_a_name_that_is_too_long(tiny, tiny_file, tmp_path, stem, source):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match=r"its name has \d+ characters \(\d+ bytes\).*Choose a shorter name"):
+        pc.save_checkpoint(tiny() if source == "model" else tiny_file, tmp_path / "out" / f"{stem}.safetensors")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_values_beyond_float16_are_not_made_infinite(tiny, tmp_path):
+    model = tiny()
+    model.network.state_dict()["final_layer.linear.bias"][0] = 1e6
+    with pytest.raises(ValueError, match=r"final_layer.linear.bias has values up to 1e\+06, .* bf16 or fp32"):
+        pc.save_checkpoint(model, tmp_path / "a.safetensors", dtype=torch.float16)
+    pc.save_checkpoint(model, tmp_path / "a.safetensors", dtype=torch.bfloat16)

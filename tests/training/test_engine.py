@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_state_before(images, whole, tmp_path, monkeypatc
     config = config_of(images, engine=_ENGINE)
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "save_file", full)
-        with pytest.raises(ValueError, match=r"No space left .* The state after step 4 is in place: free space"):
+        with pytest.raises(ValueError, match=r"the disk is full. The state after step 4 is in place. Free space"):
             train(config, tmp_path)
     run = RunFolder(tmp_path)
     assert run.steps() == [4] and not list(run.checkpoints.glob(".*"))
