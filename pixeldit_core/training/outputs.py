@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checkpoints.save import write
 from ..dtypes import DTYPES
+from ..images import write_png
 from ..model import Model, build_model
 from .engine import Engine
 from .lora import write_lora
@@ -68,6 +69,4 @@ def write_sheet(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None
     model = Model(setup.model.spec, WithWeights(network, on_device))
     with engine.autocast():
         sheet = sample_sheet(model, setup.config.sample, setup.texts, setup.size)
-    path = run.sample_sheet(step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_png(sheet, run.sample_sheet(step))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic import atomic_path
 from ..extras import require
 from .config import TrainConfig
 
@@ -46,7 +47,9 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
 
 def write_recipe(config: TrainConfig, path: Path) -> None:
     """Write every setting of a run, defaults included."""
-    path.write_text(require("yaml").safe_dump(to_values(config), sort_keys=False, allow_unicode=True), "utf-8")
+    text = require("yaml").safe_dump(to_values(config), sort_keys=False, allow_unicode=True)
+    with atomic_path(path) as part:
+        part.write_text(text, "utf-8")
 
 
 def _parse(path: Path) -> dict[str, Any]:
