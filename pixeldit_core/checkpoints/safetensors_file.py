@@ -53,8 +53,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ValueError: damaged or truncated, a dtype that is not supported.
     """
-    with _open(path) as file:
-        _read_header(file, path)
+    with _open(path) as (file, header):
+        _read_header(header, path)
         if isinstance(file, PaddedSafetensors):
             log.info("%s has bytes after its tensors, which are ignored: every tensor is there.", path.name)
         return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
@@ -64,8 +64,8 @@ def read_safetensors_header(
     path: Path,
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype], dict[str, str]]:
     """Shapes, dtypes and metadata; raises as `read_safetensors`."""
-    with _open(path) as file:
-        shapes, dtypes = _read_header(file, path)
+    with _open(path) as (file, header):
+        shapes, dtypes = _read_header(header, path)
         return shapes, dtypes, dict(file.metadata() or {})
 
 
@@ -84,15 +84,18 @@ def check_names(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """safetensors' reader of a file, or ours; whatever it raises is reported as damage, with the file's name."""
+def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """safetensors' reader of a file, or ours, and the header, which it has checked.
+
+    Whatever it raises is reported as damage, with the file's name.
+    """
     try:
         header, start = _load_header(path)
         if padded := _open_padded(path, header, start):
-            yield padded
+            yield padded, header
             return
         with safe_open(path, framework="pt", device="cpu") as file:
-            yield file
+            yield file, header
     except FileError:
         raise
     except Exception as error:  # also SafetensorError, and torch's errors for an absurd shape
@@ -157,12 +160,13 @@ def _truncated(path: Path, size: int, whole: str) -> str:
     )
 
 
-def _read_header(file: Any, path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype]]:
+def _read_header(header: dict[str, Any], path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.dtype]]:
     """Shapes and dtypes of an open file."""
     shapes, dtypes = {}, {}
-    for key in file.keys():
-        part = file.get_slice(key)
-        shapes[key], dtype = tuple(part.get_shape()), part.get_dtype()
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        shapes[key], dtype = tuple(entry["shape"]), entry["dtype"]
         if dtype not in _DTYPES:
             raise FileError(
                 f"{path.name}: tensor {key[:80]} has the dtype {dtype}, which is not supported. "
