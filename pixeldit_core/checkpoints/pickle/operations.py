@@ -1,0 +1,128 @@
+"""Follows a pickle, operation by operation, and makes plain values of it; of all else, only what stands for it.
+
+It does what Python's unpickler does, to its stack, marks and memo, for the operations that a file of weights has. But
+there is nothing that it could import, call or run: `classes` says what stands for an object, `tensors` what a tensor
+needs. So a file is checked and read at once, and no second reader can understand it in another way.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any
+
+from . import classes, tensors
+from .errors import NotPlain, TooLong
+from .machine import EARLY, MALFORMED, MOST_OPERATIONS, Machine
+from .plain_operations import PLAIN, Operation, set_items
+from .values import Global
+
+_STOP = pickle.STOP[0]
+
+
+def load(machine: Machine) -> Any:
+    """The value of the next pickle.
+
+    Raises:
+        ForeignClass: it needs a class or function that plain values and tensors do not need.
+        NotPlain, TooLong: it has something else that is not read, or too much of it.
+        ValueError: it is damaged.
+    """
+    machine.clear()
+    data, at, operations = machine.data, machine.at, _OPERATIONS
+    try:
+        for count in range(machine.work):
+            code = data[at]
+            if code == _STOP:
+                machine.at, machine.work = at + 1, machine.work - count
+                return machine.stack[-1]
+            at = operations[code](machine, at + 1)
+    except (IndexError, KeyError, struct.error) as error:
+        raise ValueError(EARLY if at >= len(data) or isinstance(error, struct.error) else MALFORMED) from error
+    raise TooLong(f"its pickle has more than {MOST_OPERATIONS:,} operations")
+
+
+def _global(machine: Machine, at: int) -> int:
+    module, at = machine.line(at)
+    name, at = machine.line(at)
+    machine.stack.append(_resolve(machine, module, name))
+    return at
+
+
+def _stack_global(machine: Machine, at: int) -> int:
+    name, module = machine.stack.pop(), machine.stack.pop()
+    if type(module) is not str or type(name) is not str:
+        raise NotPlain("a class whose name is no text")
+    machine.stack.append(_resolve(machine, module, name))
+    return at
+
+
+def _resolve(machine: Machine, module: str, name: str) -> Any:
+    known = machine.globals
+    if (module, name) not in known:
+        known[module, name] = classes.resolve(module, name)
+    return known[module, name]
+
+
+def _storage(machine: Machine, at: int) -> int:
+    machine.stack.append(tensors.storage(machine.places, machine.stack.pop()))
+    return at
+
+
+def _call(machine: Machine, at: int) -> int:
+    arguments, function = machine.stack.pop(), machine.stack.pop()
+    if isinstance(function, Global) and function.name == "collections.OrderedDict" and arguments:
+        machine.stack.append(_old_dictionary(machine, arguments))
+    else:
+        machine.stack.append(classes.call(machine.places, function, arguments))
+    return at
+
+
+def _old_dictionary(machine: Machine, arguments: Any) -> dict[Any, Any]:
+    """An OrderedDict of Python 2: a list of its entries, each a list of two."""
+    entries = arguments[0] if type(arguments) is tuple and len(arguments) == 1 else None
+    if type(entries) is not list or not all(type(entry) in (list, tuple) and len(entry) == 2 for entry in entries):
+        raise NotPlain("a call of collections.OrderedDict that pickle does not write")
+    machine.spend(len(entries))
+    made: dict[Any, Any] = {}
+    set_items(made, [part for entry in entries for part in entry])
+    return made
+
+
+def _new(machine: Machine, at: int) -> int:
+    arguments, cls = machine.stack.pop(), machine.stack.pop()
+    machine.stack.append(classes.new(cls, arguments))
+    return at
+
+
+def _new_with_keywords(machine: Machine, at: int) -> int:
+    keywords, arguments, cls = machine.stack.pop(), machine.stack.pop(), machine.stack.pop()
+    if type(keywords) is not dict:
+        raise ValueError(MALFORMED)
+    machine.stack.append(classes.new(cls, arguments))
+    return at
+
+
+def _build(machine: Machine, at: int) -> int:
+    state = machine.stack.pop()
+    if type(state) is dict:
+        machine.spend(len(state))
+    classes.set_state(machine.stack[-1], state)
+    return at
+
+
+def _unknown(code: int) -> Operation:
+    def refuse(machine: Machine, at: int) -> int:
+        names = [name for name in pickle.__all__ if name.isupper() and getattr(pickle, name) == bytes([code])]
+        if not names:
+            raise ValueError(MALFORMED)
+        raise NotPlain(f"the pickle operation {names[0]}, which torch.save does not write")
+
+    return refuse
+
+
+_KNOWN: dict[bytes, Operation] = PLAIN | {
+    pickle.GLOBAL: _global, pickle.STACK_GLOBAL: _stack_global, pickle.BINPERSID: _storage, pickle.REDUCE: _call,
+    pickle.NEWOBJ: _new, pickle.NEWOBJ_EX: _new_with_keywords, pickle.BUILD: _build,
+}  # fmt: skip
+_OPERATIONS = [_KNOWN.get(bytes([code])) or _unknown(code) for code in range(256)]
