@@ -189,6 +189,13 @@ def _default_dictionary(*factory: Any) -> dict[Any, Any]:
     return {}
 
 
+def _annotation(of: Any, part: Any) -> Skipped:
+    """typing.Union[...] and the like."""
+    if not isinstance(of, Global) or not of.name.startswith("typing."):
+        raise ForeignClass("_operator.getitem")
+    return Skipped(of.name)
+
+
 def _reconstruct(cls: Any, base: Any, state: Any) -> Any:
     """copyreg._reconstructor, as protocols before 2 make objects."""
     return new(cls, ())
@@ -215,7 +222,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "array.array": _skip("array.array", lambda kind, of: type(kind) is str and type(of) in (list, str)),
     "array._array_reconstructor": _skip("array.array", lambda *it: len(it) == 4 and is_flat(it)),
     "types.GenericAlias": _skip("types.GenericAlias", lambda of, it: isinstance(of, Global) and type(it) is tuple),
-    "_operator.getitem": _skip("typing", lambda of, part: isinstance(of, Global) and of.name.startswith("typing.")),
+    "_operator.getitem": _annotation,
     "copyreg._reconstructor": _reconstruct,
     "copyreg.__newobj__": _new_object,
 }  # fmt: skip

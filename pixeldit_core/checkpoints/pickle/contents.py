@@ -30,12 +30,15 @@ class Contents:
         return torch.empty(0, dtype=place.dtype).set_(self._parts[key], place.offset, place.size, place.stride)
 
     def _map(self) -> torch.UntypedStorage:
-        self._whole = torch.UntypedStorage.from_file(str(self._path), False, self._path.stat().st_size)
+        if self._whole is None:
+            whole = torch.UntypedStorage.from_file(str(self._path), False, self._path.stat().st_size)
+            assert isinstance(whole, torch.UntypedStorage)
+            self._whole = whole
         return self._whole
 
     def _part(self, storage: Storage) -> torch.UntypedStorage:
         if not storage.size:
             return torch.UntypedStorage(0)
-        whole, start = self._whole or self._map(), self._starts[storage.key]
-        part = whole[start : start + storage.size]
+        start = self._starts[storage.key]
+        part = self._map()[start : start + storage.size]
         return part.clone() if start % storage.width else part  # numbers have to begin at multiples of their size

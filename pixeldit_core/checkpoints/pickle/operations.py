@@ -64,8 +64,11 @@ def _resolve(machine: Machine, module: str, name: str) -> Any:
     return known[module, name]
 
 
-def _storage(machine: Machine, at: int) -> int:
-    machine.stack.append(tensors.storage(machine.places, machine.stack.pop()))
+def _persistent(machine: Machine, at: int) -> int:
+    """A storage; or, in the older container, the class of a module beside the text of its program."""
+    reference = machine.stack.pop()
+    is_class = type(reference) is tuple and len(reference) == 4 and isinstance(reference[1], Global)
+    machine.stack.append(reference[1] if is_class else tensors.storage(machine.places, reference))
     return at
 
 
@@ -122,7 +125,7 @@ def _unknown(code: int) -> Operation:
 
 
 _KNOWN: dict[bytes, Operation] = PLAIN | {
-    pickle.GLOBAL: _global, pickle.STACK_GLOBAL: _stack_global, pickle.BINPERSID: _storage, pickle.REDUCE: _call,
+    pickle.GLOBAL: _global, pickle.STACK_GLOBAL: _stack_global, pickle.BINPERSID: _persistent, pickle.REDUCE: _call,
     pickle.NEWOBJ: _new, pickle.NEWOBJ_EX: _new_with_keywords, pickle.BUILD: _build,
 }  # fmt: skip
 _OPERATIONS = [_KNOWN.get(bytes([code])) or _unknown(code) for code in range(256)]
