@@ -166,17 +166,20 @@ def test_other_objects_in_the_place_of_a_dictionary(tmp_path, monkeypatch):
     fails(path, "holds a my_trainer.Trainer, not a dictionary of tensors")
 
 
+@pytest.mark.parametrize("count", [2_100_000, 6_800_000])
 @pytest.mark.parametrize("container", ["zip", "legacy"])
-def test_too_long_is_said_soon(tmp_path, container):
-    """No damage where there is none; 400,000 entries are more than is followed, 64 MiB of them more than is read."""
-    for count in (400_000, 2_500_000):
-        history = [0.5] * (count * 9)
-        path = save(tmp_path / "long.pt", {"state_dict": {"a": torch.zeros(1)}, "history": history}, container)
-        del history
-        began = time.monotonic()
-        with pytest.raises(ValueError, match="is not damaged, but too long to be read safely: .*more than") as caught:
-            pc.load_checkpoint(path)
-        assert time.monotonic() - began < 4 and "again" not in str(caught.value)
+def test_too_long_is_said_soon(tmp_path, container, count):
+    """No damage where there is none: more operations than are followed, more than 64 MiB of them."""
+    path = save(tmp_path / "long.pt", {"state_dict": {"a": torch.zeros(1)}, "history": [0.5]}, container)
+    value = b"G?\xe0" + b"\0" * 6 + b"a"
+    if container == "zip":
+        rewrite(path, (value, value * count))
+    else:
+        path.write_bytes(path.read_bytes().replace(value, value * count))
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="is not damaged, but too long to be read safely: .*more than") as caught:
+        pc.load_checkpoint(path)
+    assert time.monotonic() - began < 4 and "again" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", [b"}", b"]", b"\x8f", b")", b"(", b"N", b"K\x00", b"]\x94", b"2"])
@@ -204,7 +207,7 @@ def test_numbers_of_another_byte_order(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"little", b"big   "))
     assert "damaged" not in fails(path, "byte order 'big", "another kind of computer")
     path = save(tmp_path / "older.pt", {"a": torch.zeros(1)}, "legacy")
-    content, count = re.subn(rb"(little_endianq.)\x88", rb"\1\x89", path.read_bytes())
+    content, count = re.subn(rb"(little_endianq.)\x88", lambda found: found[1] + b"\x89", path.read_bytes())
     assert count == 1
     path.write_bytes(content)
     assert "damaged" not in fails(path, "byte order of another kind of computer")

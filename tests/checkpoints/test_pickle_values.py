@@ -43,7 +43,7 @@ VALUES = {
     "sets": [{1, 2}, frozenset(["a"]), set(), {(1, (2, 3))}],
     "bytes": [b"", b"abc\xff", bytearray(b"abc"), bytearray()],
     "others of Python": [uuid.UUID(int=7), array.array("d", [1.0]), range(3), slice(1), type(None), re.compile("a")],
-    "types": [int, typing.Any, typing.Optional[int], list[int], collections.OrderedDict],
+    "types": [int, typing.Any, typing.Literal["a"], list[int], collections.OrderedDict],
     "of torch": [torch.bfloat16, torch.device("cuda:0"), torch.Size([1, 2]), torch.Generator(), torch.strided],
     "classes of torch": [torch.nn.SiLU, torch.optim.AdamW, torch.Tensor],
     "tensors": [torch.nn.Parameter(torch.zeros(2)), torch.zeros(3, dtype=torch.float8_e4m3fn), torch.zeros(0, 3)],

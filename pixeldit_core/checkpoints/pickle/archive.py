@@ -59,15 +59,15 @@ def _check_end(file: io.BufferedReader, size: int) -> None:
 
 def _check_names(names: list[str], top: str) -> None:
     if len({name.casefold() for name in names}) < len(names) or any(not name.startswith(top) for name in names):
-        raise NotPlain("a zip archive with two members of one name, or members outside of one folder")
+        raise NotPlain("is a zip archive with two members of one name, or members outside of one folder")
 
 
 def _check_kind(names: set[str]) -> None:
     """Refuses what other programs, and torch for another purpose, put into a zip file."""
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise NotPlain("a TorchScript program (of torch.jit.save), which is code with its weights inside")
+        raise NotPlain("is a TorchScript program (of torch.jit.save), which is code with its weights inside")
     if "data.pkl" not in names:
-        raise NotPlain("a zip archive without data.pkl, so torch.save did not write it")
+        raise NotPlain("is a zip archive without data.pkl, so torch.save did not write it")
 
 
 def _check_pickle(file: io.BufferedReader, members: dict[str, tuple[int, int]]) -> None:
@@ -75,13 +75,13 @@ def _check_pickle(file: io.BufferedReader, members: dict[str, tuple[int, int]]) 
         raise TooLong(f"more than {LARGEST_PICKLE >> 20} MiB of other values beside its weights")
     order = _read(file, *members["byteorder"])[:8] if "byteorder" in members else b"little"
     if order != b"little":
-        raise NotPlain(f"numbers in the byte order {order.decode('latin-1')!r}, of another kind of computer")
+        raise NotPlain(f"has numbers in the byte order {order.decode('latin-1')!r}, of another kind of computer")
 
 
 def _start_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
     """Where a member's data begins, by its local header, which is what torch uses."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-        raise NotPlain(f"a compressed member ({member.filename[:80]!r} is compressed, which torch never does)")
+        raise NotPlain(f"has a compressed member ({member.filename[:80]!r} is compressed, which torch never does)")
     file.seek(member.header_offset)
     mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
     if mark != b"PK\x03\x04":

@@ -85,16 +85,16 @@ def call(places: Places, function: Any, arguments: Any) -> Any:
     """
     name = function.name if isinstance(function, Global) else ""
     if type(arguments) is not tuple or len(arguments) > 100:
-        raise NotPlain(f"a call of {name or 'something'} that pickle does not write")
+        raise NotPlain(f"has a call of {name or 'something'} that pickle does not write")
     try:
         if name in TENSORS:
             return TENSORS[name](places, *arguments)
         if name in _CALLS:
             return _CALLS[name](*arguments)
     except TypeError as error:  # another number of arguments
-        raise NotPlain(f"a call of {name} that pickle does not write") from error
+        raise NotPlain(f"has a call of {name} that pickle does not write") from error
     if not name:
-        raise NotPlain("a call of something that is no function")
+        raise NotPlain("has a call of something that is no function")
     return _foreign_value(name, arguments)
 
 
@@ -115,10 +115,10 @@ def new(cls: Any, arguments: Any) -> Any:
     """What stands for `cls.__new__(cls, *arguments)`: an object whose attributes follow."""
     name = cls.name if isinstance(cls, Global) else ""
     if type(arguments) is not tuple or not name:
-        raise NotPlain(f"an object of {name or 'something'} that pickle does not write")
+        raise NotPlain(f"has an object of {name or 'something'} that pickle does not write")
     if name in _NEW:
         if arguments:
-            raise NotPlain(f"an object of {name} that pickle does not write")
+            raise NotPlain(f"has an object of {name} that pickle does not write")
         return Skipped(name)
     guarded = name.split(".", 1)[0] in _GUARDED
     if guarded and (arguments or not re.fullmatch(r"torch\.(nn|optim)\.[\w.]+\.[A-Z]\w*", name)):
@@ -134,7 +134,7 @@ def set_state(of: Any, state: Any) -> None:
     """
     if isinstance(of, Foreign):
         if type(state) not in (dict, tuple, list) and type(state) not in SCALARS:
-            raise NotPlain(f"attributes of {of.name} that are none")
+            raise NotPlain(f"has attributes of {of.name} that are none")
         of.is_module = of.is_module or (type(state) is dict and "_parameters" in state and "_modules" in state)
     elif isinstance(of, numpy.Dtype):
         numpy.set_dtype(of, state)
@@ -142,9 +142,9 @@ def set_state(of: Any, state: Any) -> None:
         numpy.set_array(of, state)
     elif type(of) is dict or (isinstance(of, Skipped) and of.name in _WITH_ATTRIBUTES):
         if type(state) is not dict or not all(map(_is_attribute, state)):
-            raise NotPlain(f"attributes of {getattr(of, 'name', 'a dictionary')} that are none")
+            raise NotPlain(f"has attributes of {getattr(of, 'name', 'a dictionary')} that are none")
     elif not isinstance(of, Skipped) or of.name not in _WITH_STATE or type(state) not in (dict, tuple):
-        raise NotPlain(f"attributes of {getattr(of, 'name', type(of).__name__)}, which has none")
+        raise NotPlain(f"has attributes of {getattr(of, 'name', type(of).__name__)}, which has none")
 
 
 def _is_attribute(key: Any) -> bool:
@@ -156,7 +156,7 @@ def _skip(name: str, check: Callable[..., bool]) -> Callable[..., Skipped]:
 
     def made(*arguments: Any) -> Skipped:
         if not check(*arguments):
-            raise NotPlain(f"a call of {name} that pickle does not write")
+            raise NotPlain(f"has a call of {name} that pickle does not write")
         return Skipped(name)
 
     return made
@@ -165,7 +165,7 @@ def _skip(name: str, check: Callable[..., bool]) -> Callable[..., Skipped]:
 def _bytes(*content: Any) -> Blob:
     """bytes(), bytearray(bytes), bytearray(text, "latin-1"): never of a number, which would be a size."""
     if len(content) > 2 or not all(isinstance(part, Blob) or type(part) is str for part in content):
-        raise NotPlain("bytes that pickle does not write")
+        raise NotPlain("has bytes that pickle does not write")
     first = content[0] if content else ""
     return first if isinstance(first, Blob) else Blob(len(first))
 
@@ -173,19 +173,19 @@ def _bytes(*content: Any) -> Blob:
 def _encode(text: Any, encoding: Any) -> Blob:
     """Bytes, as protocols before 3 have them."""
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":
-        raise NotPlain("a text that is packed in another way than pickle does it")
+        raise NotPlain("has a text that is packed in another way than pickle does it")
     return Blob(len(text))
 
 
 def _size(sizes: Any) -> tuple[int, ...]:
     if not are_sizes(sizes):
-        raise NotPlain("a torch.Size that is not readable")
+        raise NotPlain("has a torch.Size that is not readable")
     return sizes
 
 
 def _default_dictionary(*factory: Any) -> dict[Any, Any]:
     if len(factory) > 1 or not is_flat(factory):
-        raise NotPlain("a defaultdict that pickle does not write")
+        raise NotPlain("has a defaultdict that pickle does not write")
     return {}
 
 

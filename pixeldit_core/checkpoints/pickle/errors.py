@@ -8,7 +8,7 @@ class ForeignClass(ValueError):
 
 
 class NotPlain(ValueError):
-    """It is whole, but has something in it that is not read (the only argument: what)."""
+    """It is whole, but has something in it that is not read (the only argument: "has ...", "is ...")."""
 
 
 class TooLong(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 from .errors import TooLong
 from .values import Places
 
-MOST_OPERATIONS = 3_000_000  # about 40 for each tensor, 9 for each entry of a history
+MOST_OPERATIONS = 4_000_000  # about 40 for each tensor, 9 for each entry of a history
 MALFORMED = "malformed pickle (stack underflow or unknown memo entry)"
 EARLY = "its pickle ends early"
 

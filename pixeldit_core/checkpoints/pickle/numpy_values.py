@@ -46,7 +46,7 @@ def dtype(name: Any, *flags: Any) -> Dtype:
     if isinstance(name, Global) and name.name in ("numpy.record", "numpy.void"):
         return Dtype(0, False)
     if type(name) is not str or not _DTYPE.fullmatch(name) or not is_flat(flags):
-        raise NotPlain("a dtype of numpy that is not readable")
+        raise NotPlain("has a dtype of numpy that is not readable")
     return Dtype(int(name[1:] or 1) * _LETTERS.get(name[0], 1), name[0] == "O")
 
 
@@ -55,23 +55,23 @@ def set_dtype(of: Dtype, state: Any) -> None:
     state = state if type(state) is tuple and 8 <= len(state) <= 9 else (None,) * 8
     order, names, fields, width = state[1], state[3], state[4], state[5]
     if type(order) is not str or order not in ("<", ">", "|", "=") or type(names) not in (tuple, type(None)):
-        raise NotPlain("a dtype of numpy that is not readable")
+        raise NotPlain("has a dtype of numpy that is not readable")
     if type(fields) not in (dict, type(None)) or type(width) is not int or width >= 2**31:
-        raise NotPlain("a dtype of numpy that is not readable")
+        raise NotPlain("has a dtype of numpy that is not readable")
     of.width = width if width >= 0 else of.width
 
 
 def scalar(kind: Any, data: Any) -> Skipped:
     """One number or string. Numpy writes none of objects."""
     if not isinstance(kind, Dtype) or kind.is_object or _bytes(data) != kind.width:
-        raise NotPlain("a number of numpy whose type is not that of its bytes")
+        raise NotPlain("has a number of numpy whose type is not that of its bytes")
     return Skipped("numpy.generic")
 
 
 def array(kind: Any, shape: Any, letter: Any) -> Array:
     """The empty array that `set_array` is for."""
     if not isinstance(kind, Global) or kind.name not in _CLASSES or not are_sizes(shape, 1):
-        raise NotPlain("an array of numpy that is not made as numpy does it")
+        raise NotPlain("has an array of numpy that is not made as numpy does it")
     return Array("numpy.ndarray")
 
 
@@ -89,11 +89,11 @@ def buffer(data: Any, kind: Any, shape: Any, order: Any) -> Array:
 
 def _check_content(data: Any, kind: Any, shape: Any) -> None:
     if not isinstance(kind, Dtype) or not are_sizes(shape, _DIMENSIONS):
-        raise NotPlain("an array of numpy that is not readable")
+        raise NotPlain("has an array of numpy that is not readable")
     count = math.prod(shape)
     there = len(data) if kind.is_object and type(data) is list else _bytes(data)
     if kind.is_object != (type(data) is list) or there != count * (1 if kind.is_object else kind.width):
-        raise NotPlain("an array of numpy whose shape is not that of its content")
+        raise NotPlain("has an array of numpy whose shape is not that of its content")
 
 
 def _bytes(data: Any) -> int:
@@ -104,7 +104,7 @@ def _bytes(data: Any) -> int:
 def random(*arguments: Any) -> Skipped:
     """A random generator of numpy, whose state is set afterwards."""
     if len(arguments) > 3 or not is_flat(arguments):
-        raise NotPlain("a random generator of numpy that is not readable")
+        raise NotPlain("has a random generator of numpy that is not readable")
     return Skipped("numpy.random")
 
 

@@ -7,8 +7,11 @@ needs. So a file is checked and read at once, and no second reader can understan
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import pickle
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from . import classes, tensors
@@ -29,6 +32,23 @@ def load(machine: Machine) -> Any:
         ValueError: it is damaged.
     """
     machine.clear()
+    with _without_collector():
+        return _follow(machine)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's search for cycles would look at all values again and again while they become more."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _follow(machine: Machine) -> Any:
     data, at, operations = machine.data, machine.at, _OPERATIONS
     try:
         for count in range(machine.work):
@@ -52,7 +72,7 @@ def _global(machine: Machine, at: int) -> int:
 def _stack_global(machine: Machine, at: int) -> int:
     name, module = machine.stack.pop(), machine.stack.pop()
     if type(module) is not str or type(name) is not str:
-        raise NotPlain("a class whose name is no text")
+        raise NotPlain("has a class whose name is no text")
     machine.stack.append(_resolve(machine, module, name))
     return at
 
@@ -85,7 +105,7 @@ def _old_dictionary(machine: Machine, arguments: Any) -> dict[Any, Any]:
     """An OrderedDict of Python 2: a list of its entries, each a list of two."""
     entries = arguments[0] if type(arguments) is tuple and len(arguments) == 1 else None
     if type(entries) is not list or not all(type(entry) in (list, tuple) and len(entry) == 2 for entry in entries):
-        raise NotPlain("a call of collections.OrderedDict that pickle does not write")
+        raise NotPlain("has a call of collections.OrderedDict that pickle does not write")
     machine.spend(len(entries))
     made: dict[Any, Any] = {}
     set_items(made, [part for entry in entries for part in entry])
@@ -119,7 +139,7 @@ def _unknown(code: int) -> Operation:
         names = [name for name in pickle.__all__ if name.isupper() and getattr(pickle, name) == bytes([code])]
         if not names:
             raise ValueError(MALFORMED)
-        raise NotPlain(f"the pickle operation {names[0]}, which torch.save does not write")
+        raise NotPlain(f"has the pickle operation {names[0]}, which torch.save does not write")
 
     return refuse
 

@@ -143,7 +143,7 @@ def _duplicate(machine: Machine, at: int) -> int:
 
 def _protocol(machine: Machine, at: int) -> int:
     if machine.data[at] > 5:
-        raise NotPlain(f"a pickle of protocol {machine.data[at]}, which is newer than those that are known")
+        raise NotPlain(f"has a pickle of protocol {machine.data[at]}, which is newer than those that are known")
     return at + 1
 
 
@@ -241,7 +241,7 @@ def _is_key(key: Any) -> bool:
         return False
     if type(key) is tuple and len(key) <= _LONGEST_KEY and is_flat(key):
         return False
-    raise NotPlain("a dictionary with a key that is neither a string nor a small number nor a few of them")
+    raise NotPlain("has a dictionary with a key that is neither a string nor a small number nor a few of them")
 
 
 PLAIN: dict[bytes, Operation] = {

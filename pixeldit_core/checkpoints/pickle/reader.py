@@ -41,7 +41,7 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
             "written, best as .safetensors."
         ) from error
     except NotPlain as error:
-        raise ValueError(f"{path.name} has {error}. That is not read; nothing of it was run. {_AGAIN}") from error
+        raise ValueError(f"{path.name} {error}. That is not read; nothing of it was run. {_AGAIN}") from error
     except Exception as error:  # damaged bytes make readers raise nearly anything
         raise ValueError(
             f"{path.name} is damaged or truncated ({_first_line(error)}). Nothing of it was run. Get the file again, "
@@ -73,11 +73,11 @@ def _read_legacy(path: Path, machine: Machine, headers_only: bool) -> tuple[Any,
         machine.data = file.read(LARGEST_PICKLE)
     try:
         if load(machine) != torch.serialization.MAGIC_NUMBER:
-            raise NotPlain("a pickle inside that is not by torch.save")
+            raise NotPlain("has a pickle inside that is not by torch.save")
         load(machine)
         system = load(machine)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise NotPlain("numbers in the byte order of another kind of computer")
+            raise NotPlain("has numbers in the byte order of another kind of computer")
         stored = load(machine)
         order = load(machine)
     except ValueError as error:

@@ -39,13 +39,13 @@ def storage(places: Places, reference: Any) -> Storage:
     name = of.name if isinstance(of, Global) else ""
     others = any(part is not None for part in parts[5:])
     if type(kind) is not str or kind != "storage" or name not in STORAGES or others:
-        raise NotPlain(f"a storage of another kind than those of plain tensors ({name[:80] or type(of).__name__})")
+        raise NotPlain(f"has a storage of another kind than those of plain tensors ({name[:80] or type(of).__name__})")
     if type(key) is not str or type(location) is not str or not is_natural(count):
-        raise NotPlain("a storage that is not described as torch does it")
+        raise NotPlain("has a storage that is not described as torch does it")
     dtype = STORAGES[name]
     made = Storage(key, count * dtype.itemsize, 8 if "Untyped" in name else dtype.itemsize, dtype)
     if places.storages.setdefault(key, made) != made:
-        raise NotPlain(f"two storages of the name {key[:80]!r}")
+        raise NotPlain(f"has two storages of the name {key[:80]!r}")
     return made
 
 
@@ -57,7 +57,7 @@ def rebuild_v1(places: Places, of: Any, offset: Any, size: Any, stride: Any) -> 
 def rebuild_v2(places: Places, of: Any, offset: Any, size: Any, stride: Any, *others: Any) -> Tensor:
     """torch._utils._rebuild_tensor_v2; the others (gradient or not, hooks, metadata) do not matter here."""
     if not 2 <= len(others) <= 3:
-        raise NotPlain("a tensor that is not described as torch does it")
+        raise NotPlain("has a tensor that is not described as torch does it")
     return rebuild_v1(places, of, offset, size, stride)
 
 
@@ -71,7 +71,7 @@ def rebuild_v3(
 def parameter(places: Places, data: Any, *others: Any) -> Tensor:
     """A parameter is its data; so is a tensor that was copied from another device to be saved."""
     if not isinstance(data, Tensor) or len(others) > 3:
-        raise NotPlain("a parameter that is no tensor")
+        raise NotPlain("has a parameter that is no tensor")
     return data
 
 
@@ -81,23 +81,23 @@ def from_type(places: Places, function: Any, kind: Any, arguments: Any, state: A
     if name not in TENSORS or of not in TENSOR_CLASSES:
         raise ForeignClass((name if of in TENSOR_CLASSES else of)[:200] or "something that is no class")
     if type(arguments) is not tuple or len(arguments) > 9:
-        raise NotPlain("a tensor that is not described as torch does it")
+        raise NotPlain("has a tensor that is not described as torch does it")
     return TENSORS[name](places, *arguments)
 
 
 def _tensor(places: Places, of: Any, dtype: Any, offset: Any, size: Any, stride: Any) -> Tensor:
     """A stand-in on "meta" for a tensor, whose place is noted."""
     if not isinstance(of, Storage) or not isinstance(dtype, torch.dtype):
-        raise NotPlain("a tensor that is not described as torch does it")
+        raise NotPlain("has a tensor that is not described as torch does it")
     if not (is_natural(offset) and are_sizes(size) and are_sizes(stride) and len(size) == len(stride)):
-        raise NotPlain("a tensor whose shape is not readable")
+        raise NotPlain("has a tensor whose shape is not readable")
     _check_fits(of, dtype, offset, size, stride)
     if len(places.tensors) >= _MOST_TENSORS:
         raise TooLong(f"more than {_MOST_TENSORS:,} tensors")
     try:
         made = torch.empty_strided(size, stride, dtype=dtype, device="meta")
     except Exception as error:  # of dtypes that this torch only knows by name, and of sizes around an empty one
-        raise NotPlain(f"a tensor of {str(dtype).removeprefix('torch.')} that torch cannot make") from error
+        raise NotPlain(f"has a tensor of {str(dtype).removeprefix('torch.')} that torch cannot make") from error
     places.tensors[id(made)] = Place(of, dtype, offset, size, stride)
     return made
 
@@ -109,7 +109,7 @@ def _check_fits(of: Storage, dtype: torch.dtype, offset: int, size: tuple[int, .
     if count and (last + 1) * dtype.itemsize > of.size:
         raise ValueError(f"a tensor of shape {list(size)} does not fit into its storage of {of.size} bytes")
     if count * dtype.itemsize > of.size:  # one number for many: a few bytes would become any amount of memory
-        raise NotPlain(f"a tensor of shape {list(size)} that is larger than its storage of {of.size} bytes")
+        raise NotPlain(f"has a tensor of shape {list(size)} that is larger than its storage of {of.size} bytes")
 
 
 # Functions that make a tensor.
