@@ -47,8 +47,8 @@ OPERATIONS = (
     *(b"}", b"]", b")", b"N", b"(", b"t", b"\x85", b"R", b"b", b"s", b"u", b"Q", b"0", b"2", b"1", b"a", b"e"),
     *(b"\x93", b"\x94", b"\x81", b"\x92", b"\x8f", b"\x90", b"\x91", b"\x97", b"\x88", b"\x8c\x01a", b"C\x01a"),
     *(b"\x95" + struct.pack("<Q", size) for size in (0, 3, 2**40)), b"\x96" + struct.pack("<Q", 2**40),
-    *(b"\x8d" + struct.pack("<Q", 1) + b"a", b"\x8e" + struct.pack("<Q", 2) + b"ab", b"B\x02\0\0\0ab", b"I01\n", b"L7L\n"),
-    *(b"\x8b" + struct.pack("<I", 600) + b"\x7f" * 600, b"G\x7f\xf8\0\0\0\0\0\0", b"U\x01a", b"T\x01\0\0\0a"),
+    *(b"\x8d" + struct.pack("<Q", 1) + b"a", b"\x8e" + struct.pack("<Q", 2) + b"ab", b"B\x02\0\0\0ab", b"I01\n"),
+    *(b"\x8b" + struct.pack("<I", 600) + b"\x7f" * 600, b"G\x7f\xf8\0\0\0\0\0\0", b"U\x01a", b"L7L\n"),
 )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def resolve(module: str, name: str) -> Any:
     guarded = module.split(".", 1)[0] in _GUARDED or module in _PYTHON_2
     is_name = all(part.isidentifier() or part == "<locals>" for part in full.split("."))
     if not is_name or (guarded and not _is_listed(full)):
-        raise ForeignClass(full[:200])
+        raise ForeignClass(full[:200] if is_name else ascii(full[:200]))
     return Global(full)
 
 

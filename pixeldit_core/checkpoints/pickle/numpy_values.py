@@ -59,6 +59,9 @@ def set_dtype(of: Dtype, state: Any) -> None:
     if type(fields) not in (dict, type(None)) or type(width) is not int or width >= 2**31:
         raise NotPlain("has a dtype of numpy that is not readable")
     of.width = width if width >= 0 else of.width
+    parts = [state[2], *(fields or {}).values()]  # of a subarray and of a structure: (dtype, ...)
+    parts = [part[0] for part in parts if type(part) is tuple and part]
+    of.is_object = of.is_object or any(isinstance(part, Dtype) and part.is_object for part in parts)
 
 
 def scalar(kind: Any, data: Any) -> Skipped:

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import classes, tensors
-from .errors import NotPlain, TooLong
+from .errors import ForeignClass, NotPlain, TooLong
 from .machine import EARLY, MALFORMED, MOST_OPERATIONS, Machine
 from .plain_operations import PLAIN, Operation, set_items
 from .values import Global
 
 _STOP = pickle.STOP[0]
+_CALL = 4  # what a call costs, in other operations
 
 
 def load(machine: Machine) -> Any:
@@ -77,8 +78,15 @@ def _stack_global(machine: Machine, at: int) -> int:
     return at
 
 
+def _old_instance(machine: Machine, at: int) -> int:
+    """An object of a class as Python 2 had them."""
+    module, at = machine.line(at)
+    raise ForeignClass(f"{module}.{machine.line(at)[0]}"[:200])
+
+
 def _resolve(machine: Machine, module: str, name: str) -> Any:
     known = machine.globals
+    machine.spend(2)
     if (module, name) not in known:
         known[module, name] = classes.resolve(module, name)
     return known[module, name]
@@ -94,6 +102,7 @@ def _persistent(machine: Machine, at: int) -> int:
 
 def _call(machine: Machine, at: int) -> int:
     arguments, function = machine.stack.pop(), machine.stack.pop()
+    machine.spend(_CALL)
     if isinstance(function, Global) and function.name == "collections.OrderedDict" and arguments:
         machine.stack.append(_old_dictionary(machine, arguments))
     else:
@@ -114,12 +123,14 @@ def _old_dictionary(machine: Machine, arguments: Any) -> dict[Any, Any]:
 
 def _new(machine: Machine, at: int) -> int:
     arguments, cls = machine.stack.pop(), machine.stack.pop()
+    machine.spend(_CALL)
     machine.stack.append(classes.new(cls, arguments))
     return at
 
 
 def _new_with_keywords(machine: Machine, at: int) -> int:
     keywords, arguments, cls = machine.stack.pop(), machine.stack.pop(), machine.stack.pop()
+    machine.spend(_CALL)
     if type(keywords) is not dict:
         raise ValueError(MALFORMED)
     machine.stack.append(classes.new(cls, arguments))
@@ -128,8 +139,8 @@ def _new_with_keywords(machine: Machine, at: int) -> int:
 
 def _build(machine: Machine, at: int) -> int:
     state = machine.stack.pop()
-    if type(state) is dict:
-        machine.spend(len(state))
+    parts = state if type(state) is tuple and len(state) < 10 else (state,)
+    machine.spend(_CALL + sum(len(part) for part in parts if type(part) is dict))
     classes.set_state(machine.stack[-1], state)
     return at
 
@@ -145,7 +156,8 @@ def _unknown(code: int) -> Operation:
 
 
 _KNOWN: dict[bytes, Operation] = PLAIN | {
-    pickle.GLOBAL: _global, pickle.STACK_GLOBAL: _stack_global, pickle.BINPERSID: _persistent, pickle.REDUCE: _call,
+    pickle.GLOBAL: _global, pickle.STACK_GLOBAL: _stack_global, pickle.INST: _old_instance,
+    pickle.BINPERSID: _persistent, pickle.REDUCE: _call,
     pickle.NEWOBJ: _new, pickle.NEWOBJ_EX: _new_with_keywords, pickle.BUILD: _build,
 }  # fmt: skip
 _OPERATIONS = [_KNOWN.get(bytes([code])) or _unknown(code) for code in range(256)]
