@@ -120,6 +120,7 @@ OWN = {
     "object with itself in it": Whole(),
     "class": [Settings, {Settings: 1}],
     "optimizer": torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]),
+    "loss without weights": torch.nn.MSELoss(),
     "network in the settings": {"net": torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.SiLU())},
 }
 

@@ -135,7 +135,7 @@ def set_state(of: Any, state: Any) -> None:
     if isinstance(of, Foreign):
         if type(state) not in (dict, tuple, list) and type(state) not in SCALARS:
             raise NotPlain(f"has attributes of {of.name} that are none")
-        of.is_module = of.is_module or (type(state) is dict and "_parameters" in state and "_modules" in state)
+        of.look_at(state)
     elif isinstance(of, numpy.Dtype):
         numpy.set_dtype(of, state)
     elif isinstance(of, numpy.Array):
@@ -205,6 +205,10 @@ def _new_object(cls: Any, *arguments: Any) -> Any:
     return new(cls, arguments)
 
 
+def _without_numbers(*arguments: Any) -> Any:
+    raise NotPlain('has tensors without numbers in them, saved on the device "meta"')
+
+
 # What may be called besides tensors, and what stands for the result.
 _CALLS: dict[str, Callable[..., Any]] = {
     **numpy.CALLS,
@@ -215,6 +219,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("builtins.bytes", "builtins.bytearray"), _bytes),
     "_codecs.encode": _encode,
     "torch.Size": _size,
+    "torch._utils._rebuild_meta_tensor_no_storage": _without_numbers,
     "collections.OrderedDict": lambda: {},
     "collections.defaultdict": _default_dictionary,
     "collections.Counter": _skip("collections.Counter", lambda *it: len(it) == 1 and type(it[0]) is dict),

@@ -18,7 +18,7 @@ from . import classes, tensors
 from .errors import ForeignClass, NotPlain, TooLong
 from .machine import EARLY, MALFORMED, MOST_OPERATIONS, Machine
 from .plain_operations import PLAIN, Operation, set_items
-from .values import Global
+from .values import Global, parts_of
 
 _STOP = pickle.STOP[0]
 _CALL = 4  # what a call costs, in other operations
@@ -139,8 +139,9 @@ def _new_with_keywords(machine: Machine, at: int) -> int:
 
 def _build(machine: Machine, at: int) -> int:
     state = machine.stack.pop()
-    parts = state if type(state) is tuple and len(state) < 10 else (state,)
-    machine.spend(_CALL + sum(len(part) for part in parts if type(part) is dict))
+    parts = parts_of(state)
+    machine.spend(_CALL + len(parts))
+    machine.spend(sum(len(part) for part in parts if isinstance(part, (dict, list, tuple))))
     classes.set_state(machine.stack[-1], state)
     return at
 

@@ -220,6 +220,12 @@ def _set_items(machine: Machine, at: int) -> int:
 
 
 def set_items(target: Any, items: list[Any]) -> None:
+    """Gives a dictionary its entries, keys and values in turn, but for those that name no weights.
+
+    Raises:
+        NotPlain: a key is none that plain dictionaries have.
+        ValueError: it is no dictionary, or a value is missing.
+    """
     if not isinstance(target, dict) or len(items) % 2:
         raise ValueError(MALFORMED)
     entries = iter(items)

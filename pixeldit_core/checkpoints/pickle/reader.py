@@ -17,6 +17,18 @@ from .machine import EARLY, Machine
 from .operations import load
 from .values import Foreign, Skipped
 
+_NETWORKS = (
+    "model",
+    "ema",
+    "net",
+    "generator",
+    "state_dict",
+    "denoiser",
+    "transformer",
+    "average",
+    "shadow",
+    "weights",
+)
 _AGAIN = "Get the weights as .safetensors, or convert them where the file was written."
 
 
@@ -49,11 +61,21 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
         ) from error
     stored = _dictionary(stored, path.name)
     tensors, values = flatten(stored, path.name), plain_values(stored)
-    if headers_only:
-        return tensors, values
+    _check_objects(stored, path.name, bool(tensors))
+    return tensors if headers_only else _with_content(tensors, machine, contents, path.name), values
+
+
+def _with_content(tensors: dict[str, Tensor], machine: Machine, contents: Contents, file: str) -> dict[str, Tensor]:
+    """Tensors for their stand-ins; one that has two names is one tensor still."""
     places = machine.places.tensors
-    made = {id(value): contents.tensor(places[id(value)]) for value in tensors.values()}
-    return {name: made[id(value)] for name, value in tensors.items()}, values
+    try:
+        made = {id(value): contents.tensor(places[id(value)]) for value in tensors.values()}
+    except RuntimeError as error:  # of the system: memory, or a network drive
+        raise ValueError(
+            f"{file} is sound, but its weights could not be mapped into memory ({_first_line(error)}). Copy it to a "
+            "disk of this computer, or make room in its memory."
+        ) from error
+    return {name: made[id(value)] for name, value in tensors.items()}
 
 
 def _read_zip(path: Path, machine: Machine) -> tuple[Any, Contents]:
@@ -114,23 +136,29 @@ def _dictionary(stored: Any, name: str) -> dict[Any, Any]:
     """The outermost dictionary.
 
     Raises:
-        ValueError: it is none; or a network is in it as an object of the program that wrote it, not as its weights.
+        ValueError: it is none.
     """
-    if isinstance(stored, dict):
-        for value in (stored, *dict.values(stored)):
-            if isinstance(value, Foreign) and value.is_module:
-                raise ValueError(_whole_model(name, value.name))
-        if not isinstance(stored, Foreign) or stored:
-            return stored
+    if isinstance(stored, dict) and (not isinstance(stored, Foreign) or stored):
+        return stored
+    if isinstance(stored, Foreign) and stored.has_tensors:
+        raise ValueError(_whole_model(name, stored.name))
     kind = stored.name if isinstance(stored, (Foreign, Skipped)) else type(stored).__name__
     raise ValueError(f"{name} holds a {kind}, not a dictionary of tensors. Choose another.")
 
 
+def _check_objects(stored: dict[Any, Any], name: str, has_tensors: bool) -> None:
+    """Raises ValueError where a network, or its average, is there as an object, and other weights would be taken."""
+    for key, value in dict.items(stored):
+        is_network = not has_tensors or any(word in str(key).lower() for word in _NETWORKS)
+        if is_network and isinstance(value, Foreign) and value.has_tensors and not value:
+            raise ValueError(_whole_model(name, value.name))
+
+
 def _whole_model(name: str, kind: str) -> str:
     return (
-        f"{name} holds a whole model, an object of the class {kind[:200]}, and not its weights alone. It can only be "
-        "read by running that program's code, so it is refused; nothing of it was run. Where it was written, save "
-        "model.state_dict() in place of the model, best as .safetensors."
+        f"{name} holds weights inside of a whole object of the class {kind[:200]}, not alone. That can only be read by "
+        "running the code of the program that wrote it, so it is refused; nothing of it was run. In that program, save "
+        "model.state_dict() in place of the model or average itself, best as .safetensors."
     )
 
 

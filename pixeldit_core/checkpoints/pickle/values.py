@@ -39,12 +39,18 @@ class Blob(Skipped):
 class Foreign(dict[Any, Any]):
     """An object of a class of some program, without its attributes. It has entries if its class is a dictionary's."""
 
-    __slots__ = ("is_module", "name")
+    __slots__ = ("has_tensors", "name")
 
     def __init__(self, name: str):
         super().__init__()
         self.name = name
-        self.is_module = False  # a network, or a part of one
+        self.has_tensors = False  # among its attributes: a network, a part of one, or an average of one
+
+    def look_at(self, attributes: Any) -> None:
+        """Notes whether there are tensors among attributes that it is given, or in containers among them."""
+        self.has_tensors = self.has_tensors or any(
+            _is_tensor(part) or any(map(_is_tensor, parts_of(part))) for part in parts_of(attributes)
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,17 @@ class Places:
 
     storages: dict[str, Storage] = field(default_factory=dict[str, Storage])
     tensors: dict[int, Place] = field(default_factory=dict[int, Place])
+
+
+def parts_of(value: Any) -> list[Any] | tuple[Any, ...]:
+    """The values of a container; nothing of anything else."""
+    if isinstance(value, dict):
+        return list(dict.values(value))
+    return value if type(value) in (list, tuple) else ()
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, Foreign) and value.has_tensors)
 
 
 SCALARS = frozenset((str, int, float, bool, type(None)))
