@@ -14,8 +14,8 @@ from .errors import NotPlain
 from .machine import MALFORMED, Machine
 from .values import Blob, Foreign, Global, Skipped, is_flat
 
-_LARGEST_INTEGER = 64  # bytes; longer ones are stepped over
-_LONGEST_KEY = 16  #     entries of a tuple
+_LARGEST_INTEGER = 255  # bytes; longer ones are stepped over
+_LONGEST_KEY = 16  #      entries of a tuple
 
 Operation = Callable[[Machine, int], int]  # from the place after its code to that of the next
 
