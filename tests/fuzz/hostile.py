@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
+import functools
+import importlib
 import io
 import json
+import operator
+import os
+import pathlib
 import pickle
 import struct
+import subprocess
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,12 +93,8 @@ class Trap:
 
 def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
     """Contents that ask for code, memory or time, by what they do."""
-    import functools
-    import os
-    import subprocess
-
     run = f"open({str(marker)!r}, 'w').close()"
-    for protocol in (0, 1, 2, 4):
+    for protocol in (0, 1, 2, 4, 5):
         for name, made in {
             "os.system": (os.system, (f"echo > {marker}",)),
             "eval": (eval, (run,)),
@@ -102,10 +106,18 @@ def hostile_pickles(legacy: bool, marker: Path) -> Iterator[tuple[str, bytes]]:
             "torch.load": (torch.load, (str(marker),)),
             "state": (collections.OrderedDict, (), {"x": Trap(eval, (run,))}),
             "items": (collections.OrderedDict, (), None, None, iter([("x", Trap(eval, (run,)))])),
+            "namespace": (argparse.Namespace, (), {"x": [Trap(os.system, (f"echo > {marker}",))]}),
+            "namespace of a call": (argparse.Namespace, (), Trap(os.system, (f"echo > {marker}",))),
+            "simple namespace": (types.SimpleNamespace, (), {"x": Trap(exec, (run,))}),
+            "path": (pathlib.PurePosixPath, (Trap(eval, (run,)),)),
+            "set": (set, ([Trap(eval, (run,))],)),
+            "getitem": (operator.getitem, ({"x": 1}, "x")),
+            "methodcaller": (operator.methodcaller("touch"), (marker,)),
+            "import": (importlib.import_module, ("antigravity",)),
         }.items():
             try:
                 yield f"{name}, protocol {protocol}", pickle.dumps({"state_dict": Trap(*made)}, protocol)
-            except (pickle.PicklingError, TypeError):  # modules in the chain below
+            except (pickle.PicklingError, TypeError, AttributeError):  # modules in the chain below
                 continue
     chain = call("builtins.getattr", b"cos\n__dict__\n", text("get")) + text("system") + b"\x85R"
     yield "getattr chain", b"\x80\x02" + table(a=chain) + b"."

@@ -37,7 +37,19 @@ GLOBALS = (
     *(b"torch._utils\n_rebuild_parameter", b"torch._utils\n_rebuild_tensor_v3", b"collections\nOrderedDict"),
     *(b"collections\nCounter", b"torch\nfloat8_e4m3fn", b"torch\nSize", b"torch\ndevice", b"numpy\ndtype"),
     *(b"numpy\nndarray", b"torch._utils\n_rebuild_meta_tensor_no_storage", b"_codecs\nencode"),
+    *(b"argparse\nNamespace", b"types\nSimpleNamespace", b"pathlib\nPosixPath", b"some_trainer\nArgs", b"uuid\nUUID"),
+    *(b"numpy._core.multiarray\nscalar", b"numpy.core.multiarray\n_reconstruct", b"numpy._core.numeric\n_frombuffer"),
+    *(b"copy_reg\n_reconstructor", b"copyreg\n__newobj__", b"builtins\nfrozenset", b"collections\ndefaultdict"),
+    *(b"torch.nn.modules.linear\nLinear", b"torch._C\nGenerator", b"_operator\ngetitem", b"typing\nUnion"),
+    *(b"torch._tensor\n_rebuild_from_type_v2", b"torch._utils\n_rebuild_tensor", b"array\narray", b"builtins\nlist"),
 )
+OPERATIONS = (
+    *(b"}", b"]", b")", b"N", b"(", b"t", b"\x85", b"R", b"b", b"s", b"u", b"Q", b"0", b"2", b"1", b"a", b"e"),
+    *(b"\x93", b"\x94", b"\x81", b"\x92", b"\x8f", b"\x90", b"\x91", b"\x97", b"\x88", b"\x8c\x01a", b"C\x01a"),
+    *(b"\x95" + struct.pack("<Q", size) for size in (0, 3, 2**40)), b"\x96" + struct.pack("<Q", 2**40),
+    *(b"\x8d" + struct.pack("<Q", 1) + b"a", b"\x8e" + struct.pack("<Q", 2) + b"ab", b"B\x02\0\0\0ab", b"I01\n"),
+    *(b"\x8b" + struct.pack("<I", 600) + b"\x7f" * 600, b"G\x7f\xf8\0\0\0\0\0\0", b"U\x01a", b"L7L\n"),
+)  # fmt: skip
 
 
 def mutate(dice: random.Random, name: str, content: bytes) -> bytes:
@@ -190,19 +202,23 @@ def disorder(dice: random.Random, pickled: bytes) -> bytes:
             pieces[at], pieces[other] = pieces[other], pieces[at]
         elif code == b"c" and kind < 6:
             pieces[at] = b"c" + dice.choice(GLOBALS) + b"\n"
+        elif code == b"\x93" and kind < 6:
+            pieces[at] = b"00" + b"".join(map(short_text, dice.choice(GLOBALS).split(b"\n"))) + b"\x93"
         elif code in (b"K", b"M", b"J", b"\x8a") and kind < 6:
             pieces[at] = integer(dice.choice((*EXTREMES, -1)))
-        elif code == b"X" and kind < 6:
+        elif code in (b"X", b"\x8c") and kind < 6:
             pieces[at] = text(dice.choice(TEXTS))
         elif code in (b"h", b"j", b"q", b"r") and kind < 6:
             pieces[at] = b"j" + struct.pack("<I", dice.randrange(60))
         else:
-            pieces[at] = dice.choice(
-                (b"}", b"]", b")", b"N", b"(", b"t", b"\x85", b"R", b"b", b"s", b"u", b"Q", b"0", b"2")
-            )
+            pieces[at] = dice.choice(OPERATIONS)
         if not pieces:
             break
     return b"".join(pieces)
+
+
+def short_text(value: bytes) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value
 
 
 def directory(dice: random.Random, content: bytes) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
+import datetime
+import pathlib
+import types
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,12 +70,33 @@ def sound_files(folder: Path) -> dict[str, bytes]:
             "numpy": np.random.RandomState(0).get_state(),
             "dtype": torch.bfloat16,
         }
+        kinds = {"plain": (2, {"state_dict": state}), "trainer": (2, trainer)}
+        kinds |= {f"beside{protocol}": (protocol, {"ema": state, **beside()}) for protocol in (2, 4, 5)}
         for zipped in (True, False):
-            for kind, stored in {"plain": {"state_dict": state}, "trainer": trainer}.items():
+            for kind, (protocol, stored) in kinds.items():
                 path = folder / "torch.ckpt"
-                torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+                torch.save(stored, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
     return files | sound_families(folder)
+
+
+def beside() -> dict[str, Any]:
+    """What trainers save beside the weights, and is stepped over."""
+    return {
+        "args": argparse.Namespace(lr=1e-4, out=pathlib.PurePosixPath("runs/7"), more=types.SimpleNamespace(a=[1])),
+        "fid": np.float64(4.5),
+        "history": [
+            np.linspace(4, 5, 3),
+            np.array(["cat"]),
+            np.zeros(1, [("a", "f4")]),
+            np.array([None], dtype=object),
+        ],
+        "buckets": {(64, 48): 7, 1.5: 9, 0.9999: {"a": 1}, None: 2**70},
+        "others": [{1}, frozenset([2]), b"abc", bytearray(b"abc"), datetime.datetime.min, collections.deque([1], 2)],
+        "random": [np.random.default_rng(0), torch.Generator()],
+        "optimizer": torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))]),
+        "tensor": torch.zeros(2, dtype=torch.float8_e4m3fn),
+    }
 
 
 def sound_families(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import faulthandler
+import itertools
 import random
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import torch
 from fuzz.attempts import Wrong, attempt, attempt_lora, attempt_whole
 from fuzz.family_cases import family_case, lora_case
 from fuzz.hostile import hostile_files
+from fuzz.hostile_values import hostile_value_files
 from fuzz.mutations import mutate
 from fuzz.originals import sound_files
 
@@ -97,7 +99,7 @@ def run_hostile(folder: Path) -> tuple[dict[str, int], list[str]]:
         pass
     outcomes: dict[str, int] = collections.Counter()
     wrong, marker = [], folder / "it-ran"
-    for name, content in hostile_files(folder, marker):
+    for name, content in itertools.chain(hostile_files(folder, marker), hostile_value_files()):
         (folder / "case").write_text(name)
         for suffix in (".ckpt", ".safetensors") if name.startswith("zip") else (".ckpt",):  # torch minds it for these
             try:

@@ -2,143 +2,175 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .archive import LARGEST_PICKLE, read_archive
 from .containers import flatten, plain_values
-from .verifier import ForeignClass, PickleVerifier
+from .contents import Contents
+from .errors import ForeignClass, NotPlain, TooLong
+from .machine import EARLY, Machine
+from .operations import load
+from .values import Foreign, Skipped
 
-_LARGEST_PICKLE = 64 * 2**20
-_MOST_MEMBERS = 200_000
+_NETWORKS = (
+    "model",
+    "ema",
+    "net",
+    "generator",
+    "state_dict",
+    "denoiser",
+    "transformer",
+    "average",
+    "shadow",
+    "weights",
+)
+_AGAIN = "Get the weights as .safetensors, or convert them where the file was written."
 
 
 def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and plain values of a file by torch.save. A zip file is memory-mapped; no code of a file is run.
+    """Tensors and plain values of a file by torch.save. The file is memory-mapped; no code of it is run.
 
-    With `headers_only`, the tensors of a file that cannot be mapped have their shapes, but no content.
+    With `headers_only`, the tensors have their shapes and dtypes, but no content (they are on "meta").
 
     Raises:
         ValueError: damaged, truncated, not a dictionary; needs more than plain tensors and values.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    # torch takes a path that ends so for safetensors, whatever is inside; a file that it cannot map goes by handle
-    mapped = zipped and path.suffix != ".safetensors"
-    skip = getattr(torch.serialization, "skip_data", contextlib.nullcontext)
+    machine = Machine(b"")
     try:
-        (_check_zip if zipped else _check_legacy)(path)
-        with contextlib.ExitStack() as stack:
-            if headers_only and not mapped:
-                stack.enter_context(skip())
-            stack.enter_context(torch.serialization.safe_globals(_NUMPY_STATE))
-            source = path if mapped else stack.enter_context(path.open("rb"))
-            stored = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+        stored, contents = _read_zip(path, machine) if zipped else _read_legacy(path, machine, headers_only)
     except ForeignClass as error:
+        raise ValueError(_foreign(path.name, str(error), machine.outermost())) from error
+    except TooLong as error:
         raise ValueError(
-            f'{path.name} is a pickled file that wants to load "{error}". That could run code, so it is refused; '
-            "nothing of it was run. Get the weights as .safetensors, or convert them where the file was written."
+            f"{path.name} is not damaged, but too long to be read safely: {error}. Save the weights alone where it was "
+            "written, best as .safetensors."
         ) from error
+    except NotPlain as error:
+        raise ValueError(f"{path.name} {error}. That is not read; nothing of it was run. {_AGAIN}") from error
     except Exception as error:  # damaged bytes make readers raise nearly anything
         raise ValueError(
-            f"{path.name} is damaged or truncated, or no file of plain tensors ({_first_line(error)}). "
-            "Nothing of it was run. Get the file again, best as .safetensors."
+            f"{path.name} is damaged or truncated ({_first_line(error)}). Nothing of it was run. Get the file again, "
+            "best as .safetensors."
         ) from error
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path.name} holds a {type(stored).__name__}, not a dictionary of tensors. Choose another.")
-    return flatten(stored, path.name), plain_values(stored)
+    stored = _dictionary(stored, path.name)
+    tensors, values = flatten(stored, path.name), plain_values(stored)
+    _check_objects(stored, path.name, bool(tensors))
+    return tensors if headers_only else _with_content(tensors, machine, contents, path.name), values
 
 
-def _numpy_state() -> list[Any]:
-    """What a numpy random state needs, which trainers save beside the weights: arrays of plain numbers."""
-    core: Any = np
-    core = core._core if hasattr(core, "_core") else core.core  # numpy 2 and 1
-    reconstruct = core.multiarray._reconstruct
-    names = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
-    return [np.ndarray, np.dtype, type(np.dtype(np.uint32)), *((reconstruct, name) for name in names)]
+def _with_content(tensors: dict[str, Tensor], machine: Machine, contents: Contents, file: str) -> dict[str, Tensor]:
+    """Tensors for their stand-ins; one that has two names is one tensor still."""
+    places = machine.places.tensors
+    try:
+        made = {id(value): contents.tensor(places[id(value)]) for value in tensors.values()}
+    except RuntimeError as error:  # of the system: memory, or a network drive
+        raise ValueError(
+            f"{file} is sound, but its weights could not be mapped into memory ({_first_line(error)}). Copy it to a "
+            "disk of this computer, or make room in its memory."
+        ) from error
+    return {name: made[id(value)] for name, value in tensors.items()}
 
 
-_NUMPY_STATE = _numpy_state()
+def _read_zip(path: Path, machine: Machine) -> tuple[Any, Contents]:
+    archive = read_archive(path)
+    machine.data = archive.pickle
+    stored = load(machine)
+    for key, storage in machine.places.storages.items():
+        if archive.members.get(f"data/{key}", (0, -1))[1] < storage.size:  # it would reach into whatever follows
+            raise ValueError(f"storage {key[:80]!r} has less than its {storage.size:,} bytes")
+    return stored, Contents(path, {key: archive.members[f"data/{key}"][0] for key in machine.places.storages})
 
 
-def _check_zip(path: Path) -> None:
-    """Sizes of a zip file's members, and what its pickle asks for, before torch reads any of it.
-
-    Raises:
-        ValueError: not as torch writes it. (Others, from zipfile, mean damage.)
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        _check_end(file, size)
-        members = archive.infolist()
-        if len(members) > _MOST_MEMBERS:
-            raise ValueError(f"{len(members):,} members, more than {_MOST_MEMBERS:,}")
-        names = {member.filename.casefold() for member in members}
-        top = members[0].filename.split("/", 1)[0] + "/" if members else ""
-        if len(names) < len(members) or any(not member.filename.startswith(top) for member in members):
-            raise ValueError("two members of one name, or members outside of one folder")
-        for member in members:
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise ValueError(f"{member.filename[:80]!r} is compressed, which torch never does")
-            if _end_of(file, member) > archive.start_dir:
-                raise ValueError(f"{member.filename[:80]!r} reaches beyond the end of the file")
-        sizes = {member.filename.removeprefix(top): member.file_size for member in members}
-        if sum(sizes.values()) > size:
-            raise ValueError("members that overlap")
-        if sizes.get("data.pkl", _LARGEST_PICKLE + 1) > _LARGEST_PICKLE:
-            raise ValueError(f"no data.pkl of at most {_LARGEST_PICKLE >> 20} MiB in it")
-        verifier = PickleVerifier()
-        verifier.verify(io.BytesIO(archive.read(f"{top}data.pkl")))
-    for key, needed in verifier.storages.items():
-        if sizes.get(f"data/{key}", -1) < needed:  # torch would read on, into whatever follows
-            raise ValueError(f"storage {key[:80]!r} has less than its {needed:,} bytes")
-
-
-def _check_end(file: io.BufferedReader, size: int) -> None:
-    """The directory's own record comes last, so that every reader of zip files finds the same one."""
-    file.seek(max(0, size - 22))
-    if not (end := file.read(22)).startswith(b"PK\x05\x06") or end[20:] != b"\0\0":
-        raise ValueError("its zip directory is not at the end")
-
-
-def _end_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
-    """Where a member's data ends, by its local header, which is what torch uses."""
-    file.seek(member.header_offset)
-    mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
-    if mark != b"PK\x03\x04":
-        raise ValueError(f"{member.filename[:80]!r} is not where the directory says")
-    return member.header_offset + 30 + name + extra + member.file_size
-
-
-def _check_legacy(path: Path) -> None:
-    """`_check_zip` for the older container: five pickles (the fourth is the content), then each storage and its length.
-
-    Raises:
-        ValueError: not as torch writes it.
-    """
+def _read_legacy(path: Path, machine: Machine, headers_only: bool) -> tuple[Any, Contents]:
+    """Five pickles (a number, a version, the system, the content, the order of storages), then each storage."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        stream = io.BytesIO(file.read(_LARGEST_PICKLE))
-    verifier = PickleVerifier()
-    verifier.verify(stream)
-    if verifier.result != torch.serialization.MAGIC_NUMBER:
-        raise ValueError("a pickle, but not by torch.save")
-    for _ in range(4):
-        verifier.verify(stream)
-    needed = stream.tell() + sum(8 + storage for storage in verifier.storages.values())
+        machine.data = file.read(LARGEST_PICKLE)
+    try:
+        if load(machine) != torch.serialization.MAGIC_NUMBER:
+            raise NotPlain("has a pickle inside that is not by torch.save")
+        load(machine)
+        system = load(machine)
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise NotPlain("has numbers in the byte order of another kind of computer")
+        stored = load(machine)
+        order = load(machine)
+    except ValueError as error:
+        if size > LARGEST_PICKLE and str(error) == EARLY:
+            raise TooLong(f"more than {LARGEST_PICKLE >> 20} MiB of other values beside its weights") from error
+        raise
+    return stored, Contents(path, _legacy_starts(path, size, machine, order, headers_only))
+
+
+def _legacy_starts(path: Path, size: int, machine: Machine, order: Any, headers_only: bool) -> dict[str, int]:
+    """Where each storage begins: one after the other, each with the number of its elements before it.
+
+    Raises:
+        ValueError: they are not there, or not those that the tensors need.
+    """
+    storages, at, starts = machine.places.storages, machine.at, dict[str, int]()
+    needed = at + sum(8 + storage.size for storage in storages.values())
     if needed > size:
         raise ValueError(f"{size:,} bytes, where its tensors need {needed:,}")
+    if type(order) is not list or sorted(map(str, order)) != sorted(storages):
+        raise ValueError("its list of storages is not that of its tensors")
+    with path.open("rb") as file:
+        for key in [] if headers_only else order:
+            file.seek(at)
+            count = struct.unpack("<q", file.read(8))[0]
+            if count * storages[key].dtype.itemsize != storages[key].size:
+                raise ValueError(f"storage {key[:80]!r} has another size than its tensors need")
+            starts[key] = at + 8
+            at += 8 + storages[key].size
+    return starts
+
+
+def _dictionary(stored: Any, name: str) -> dict[Any, Any]:
+    """The outermost dictionary.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(stored, dict) and (not isinstance(stored, Foreign) or stored):
+        return stored
+    if isinstance(stored, Foreign) and stored.has_tensors:
+        raise ValueError(_whole_model(name, stored.name))
+    kind = stored.name if isinstance(stored, (Foreign, Skipped)) else type(stored).__name__
+    raise ValueError(f"{name} holds a {kind}, not a dictionary of tensors. Choose another.")
+
+
+def _check_objects(stored: dict[Any, Any], name: str, has_tensors: bool) -> None:
+    """Raises ValueError where a network, or its average, is there as an object, and other weights would be taken."""
+    for key, value in dict.items(stored):
+        is_network = not has_tensors or any(word in str(key).lower() for word in _NETWORKS)
+        if is_network and isinstance(value, Foreign) and value.has_tensors and not value:
+            raise ValueError(_whole_model(name, value.name))
+
+
+def _whole_model(name: str, kind: str) -> str:
+    return (
+        f"{name} holds weights inside of a whole object of the class {kind[:200]}, not alone. That can only be read by "
+        "running the code of the program that wrote it, so it is refused; nothing of it was run. In that program, save "
+        "model.state_dict() in place of the model or average itself, best as .safetensors."
+    )
+
+
+def _foreign(name: str, wanted: str, outermost: Any) -> str:
+    whole = (
+        f" It holds a whole {outermost.name[:200]}, not its weights alone." if isinstance(outermost, Foreign) else ""
+    )
+    return (
+        f'{name} is a pickled file that wants to load "{wanted}". That could run code, so it is refused; nothing of it '
+        f"was run.{whole} {_AGAIN}"
+    )
 
 
 def _first_line(error: Exception) -> str:
-    """The reason, without torch's advice to read the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if "weights_only" not in line]
-    return (lines or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
