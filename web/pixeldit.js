@@ -53,7 +53,7 @@ function after(object, name, action) {
   };
 }
 
-app.registerExtension({
+const extension = {
   name: "pixeldit.classes",
   nodeCreated(node) {
     if (node.comfyClass === LABEL) {
@@ -69,4 +69,7 @@ app.registerExtension({
     lists.clear();
     refreshAll();
   },
-});
+};
+
+// a second copy of the pack brings this file again
+if (!app.extensions?.some((other) => other.name === extension.name)) app.registerExtension(extension);

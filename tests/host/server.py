@@ -73,17 +73,24 @@ def titles(server: Server) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(host: Host, base: Path) -> Iterator[Server]:
-    """Start a host with the pack linked into its custom_nodes, and stop it."""
+def running(host: Host, base: Path, packs: dict[str, Path] | None = None, *options: str) -> Iterator[Server]:
+    """Start a host with the pack linked into its custom_nodes, and stop it.
+
+    Args:
+        packs: folders by their name in custom_nodes, where other ones than this pack alone.
+        options: of ComfyUI's command line.
+    """
     (base / "custom_nodes").mkdir(parents=True)
     for folder in ("models/diffusion_models", "output", "input", "user", "temp"):
         (base / folder).mkdir(parents=True)
-    os.symlink(ROOT, base / "custom_nodes" / PACK, target_is_directory=True)
+    for name, folder in (packs or {PACK: ROOT}).items():
+        os.symlink(folder, base / "custom_nodes" / name, target_is_directory=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(host.python), "main.py", "--cpu", "--disable-api-nodes", "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"]
+    command += options
     with (base / "server.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command,

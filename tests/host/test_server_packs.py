@@ -1,0 +1,40 @@
+"""A server with this pack twice in custom_nodes, and with another pack that has a node of the same id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from host.comfyui import NO_HOST, ROOT, Host, find_hosts
+from host.server import PACK, error_of, prompt, running
+
+HOSTS = find_hosts()
+OTHER = Path(__file__).parent / "other_pack"
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif(not HOSTS, reason=NO_HOST),
+    pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name),
+]
+
+
+@pytest.mark.parametrize("names", [(PACK, "pixeldit-old"), (PACK, f"{PACK}-main", "a-backup")])
+def test_copies_of_the_pack(host: Host, tmp_path: Path, names: tuple[str, ...]) -> None:
+    with running(host, tmp_path / "base", dict.fromkeys(names, ROOT)) as server:
+        entry = server.run(prompt())
+        assert entry["status"]["status_str"] == "success", error_of(entry)
+        lines = [line for line in server.log.splitlines() if "ComfyUI-PixelDiT is there twice" in line]
+        assert len(lines) == len(names) - 1
+        for name in names:
+            assert any(str(tmp_path / "base" / "custom_nodes" / name) in line for line in lines)
+        assert "already registered" not in server.log
+
+
+@pytest.mark.parametrize("name", ["a-pack", "z-pack"])
+def test_another_pack_with_our_sampler(host: Host, tmp_path: Path, name: str) -> None:
+    with running(host, tmp_path / "base", {PACK: ROOT, name: OTHER}) as server:
+        lines = [line for line in server.log.splitlines() if "Two packs have a node" in line]
+        assert len(lines) == 1 and "PixelDiTSampler" in lines[0], server.log[-3000:]
+        is_ours = "pipe" not in server.get("/object_info/PixelDiTSampler")["PixelDiTSampler"]["input"]["required"]
+        used, not_used = (PACK, name) if is_ours else (name, PACK)
+        folder = tmp_path / "base" / "custom_nodes"
+        assert f"that of {folder / used} is used, that of {folder / not_used} is not" in lines[0]
