@@ -32,15 +32,21 @@ def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
 
 
 def plain_weights(model: Any, patches: bool) -> dict[str, Tensor]:
-    """Every weight of a MODEL, as ComfyUI's save nodes would write them, with or without its patches."""
+    """Every weight of a MODEL on the CPU, as ComfyUI's save nodes would write them, with or without its patches.
+
+    Weights that are not on the device as a whole (in Dynamic VRAM, --lowvram, --novram, or where a GPU is full) are
+    given as parameters of a kind that applies its patches in `to` alone, and some of them once only.
+    """
     if not patches:
         model = model.clone()
         model.patches, model.patches_uuid = {}, uuid.uuid4()
     if hasattr(model, "state_dict_for_saving"):
         comfy.model_management.load_models_gpu([model])
-        return model.state_dict_for_saving(None, None, None)
-    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
-    return model.model.state_dict_for_saving(None, None, None)
+        stored = model.state_dict_for_saving(None, None, None)
+    else:
+        comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+        stored = model.model.state_dict_for_saving(None, None, None)
+    return {key: value.to("cpu") for key, value in stored.items()}
 
 
 def in_training() -> bool:

@@ -40,7 +40,7 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
     written = dataclasses.replace(
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
     )
-    return write(written, weights.tensors, path, layout, dtype)
+    return write(written, weights.tensors, path, layout, dtype, scaled=weights.scaled if dtype is None else {})
 
 
 def _free(name: str) -> Path:

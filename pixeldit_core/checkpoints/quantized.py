@@ -79,6 +79,16 @@ def find_quantized(
     return kinds
 
 
+def quantized_parts(name: str, weight: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """What lies beside a float8 weight in a file: its scale [], and its format as ComfyUI writes it."""
+    form = json.dumps({"format": dtype_name(weight.dtype)})
+    layer = layer_of(name)
+    return {
+        f"{layer}.weight_scale": scale.to(torch.float32).reshape(()),
+        f"{layer}.comfy_quant": torch.tensor(list(form.encode()), dtype=torch.uint8),
+    }
+
+
 def describe(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Quantization | None:
     """How a weight is quantized, from the tensors around it; None = not at all.
 

@@ -23,6 +23,7 @@ from .locate import find_source
 from .lora import find_lora_file, read_lora
 from .lora_delta import Lora
 from .metadata import write_metadata
+from .quantized import quantized_parts
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,12 @@ def save_checkpoint(
     origin: dict[str, Any] = {}
     if isinstance(model_or_path, Model):
         tensors = meta = model_or_path.network.state_dict()
+        scaled = {}
         spec = model_or_path.spec
     else:
         exact = dtype if dtype is not None and dtype.itemsize > 1 else None
         source = read_weights(model_or_path, weights, compute_dtype=exact)
-        spec, tensors, meta = source.spec, source.tensors, source.meta
+        spec, tensors, meta, scaled = source.spec, source.tensors, source.meta, source.scaled
         origin["files"] = hashes(*files)
     read = []
     if loras:
@@ -74,7 +76,7 @@ def save_checkpoint(
             for note in lora.notes:
                 log.warning("%s: %s.", lora.source, note)
         origin["loras"] = [{**hashes(lora), "strength": strength} for lora, strength in loras]
-    return write(spec, tensors, path, layout, dtype, origin, read)
+    return write(spec, tensors, path, layout, dtype, origin, read, scaled if dtype is None else {})
 
 
 def write(
@@ -85,15 +87,25 @@ def write(
     dtype: torch.dtype | None = None,
     origin: Mapping[str, Any] | None = None,
     loras: Iterable[tuple[Lora, float]] = (),
+    scaled: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> Path:
     """Write tensors under canonical names, with the spec of their network; arguments as of `save_checkpoint`.
+
+    Args:
+        scaled: float8 weights to write as they are, each with its scale [], in place of those among `tensors`.
 
     Raises:
         ValueError: as `save_checkpoint`.
     """
     _check_target(path, layout)
     chosen = LAYOUTS[layout][spec.family.name]
-    written = {key: _finish(key, value.detach().cpu(), dtype, loras).contiguous() for key, value in tensors.items()}
+    kept = {key: pair for key, pair in (scaled or {}).items() if not any(key in lora.deltas for lora, _ in loras)}
+    written = {
+        key: kept[key][0] if key in kept else _finish(key, tensors[key].detach().cpu(), dtype, loras).contiguous()
+        for key in tensors
+    }
+    for key, (weight, scale) in kept.items():
+        written |= quantized_parts(key, weight, scale)
     if chosen.split:
         written = split_tensors(written)
     written = {chosen.prefix + key: value for key, value in _unshared(written)}

@@ -262,3 +262,18 @@ def test_values_beyond_float16_are_not_made_infinite(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"final_layer.linear.bias has values up to 1e\+06, .* bf16 or fp32"):
         pc.save_checkpoint(model, tmp_path / "a.safetensors", dtype=torch.float16)
     pc.save_checkpoint(model, tmp_path / "a.safetensors", dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("style", ["fp8-scaled", "fp8-metadata", "fp8-old"])
+@pytest.mark.parametrize("layout", ["canonical", "comfyui"])
+def test_scaled_float8_stays_as_it_is(golden, tmp_path, style, layout):
+    source = golden(f"comfy-t2i-{style}", "peers").folder / "checkpoint.safetensors"
+    path = pc.save_checkpoint(source, tmp_path / "copy.safetensors", layout)
+    found, expected = (pc.load_checkpoint(file).network.state_dict() for file in (path, source))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    stored = load_file(path)
+    key = next(key for key in stored if key.endswith("patch_blocks.0.attn.qkv_x.weight"))
+    assert stored[key].dtype == torch.float8_e4m3fn and stored[f"{key}_scale"].shape == ()
+    assert pc.inspect_checkpoint(path).quantization == "fp8"
+    plain = pc.save_checkpoint(source, tmp_path / "plain.safetensors", dtype=torch.bfloat16)
+    assert pc.inspect_checkpoint(plain).quantization is None
