@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
 from .host.compat import searchable, show_text
-from .host.pixels import ALPHA, empty_latent, to_channels, to_image, to_latent, to_mask
+from .host.pixels import ALPHA, empty_latent, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .host.spec import find_spec
 
 
@@ -26,7 +26,7 @@ class PixelDiTDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples: dict) -> io.NodeOutput:
-        return io.NodeOutput(to_image(samples["samples"]))
+        return io.NodeOutput(hand_out(to_image(samples["samples"])))
 
 
 class PixelDiTEncode(io.ComfyNode):
@@ -63,9 +63,13 @@ class PixelDiTEncode(io.ComfyNode):
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
         spec = find_spec(model) if model is not None else None
-        latent = {"samples": to_latent(to_channels(pixels, spec.params.in_channels if spec else 3))}
+        pixels = receive(pixels)
+        latent = {}
         if mask is not None:
-            latent["noise_mask"] = to_mask(mask, pixels).movedim(-1, 1)
+            mask = to_mask(receive(mask), pixels)
+            pixels = repeat(pixels, max(len(pixels), len(mask)))
+            latent["noise_mask"] = hand_out(mask.movedim(-1, 1))
+        latent["samples"] = hand_out(to_latent(to_channels(pixels, spec.params.in_channels if spec else 3)))
         if pixels.shape[-1] == 4:
             show_text(cls, f"note: {ALPHA}")
         return io.NodeOutput(latent)

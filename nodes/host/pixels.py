@@ -13,6 +13,21 @@ from ...pixeldit_core.families import PIXELDIT, Family
 from ...pixeldit_core.sampling import check_finite
 
 
+def receive(image: Tensor) -> Tensor:
+    """An IMAGE or MASK of any node as float32 on the CPU, where ours are made.
+
+    In half precision (--fp16-intermediates, and what some nodes give) the 256 levels of an image file lie a little
+    beside themselves, and a saved PNG would have half of them one too dark: they are put back.
+    """
+    plain = image.to("cpu", torch.float32)
+    return plain if image.dtype.itemsize > 2 or not image.is_floating_point() else (plain * 255).round() / 255
+
+
+def hand_out(tensor: Tensor) -> Tensor:
+    """A result where ComfyUI keeps those of all nodes: with --gpu-only on the GPU. Always float32."""
+    return tensor.to(mm.intermediate_device(), torch.float32)
+
+
 def to_image(samples: Tensor, family: Family = PIXELDIT, convention: str = "standard") -> Tensor:
     """Pixel latent of color or gray -> IMAGE (RGB) in steps of 1/255, rounded: a saved PNG has exactly these values.
 
@@ -26,8 +41,9 @@ def to_image(samples: Tensor, family: Family = PIXELDIT, convention: str = "stan
             f"this latent has shape {list(samples.shape)}; pixels have 3 channels (gray ones 1) at full size. It comes "
             "from a model with a VAE: decode it with VAE Decode."
         )
+    samples = samples.cpu()
     check_finite(samples)
-    return to_rgb(family.rounding(convention)(samples.cpu()).movedim(1, -1).float() / 255)
+    return to_rgb(family.rounding(convention)(samples).movedim(1, -1).float() / 255)
 
 
 ALPHA = "the image has transparency, which the model does not support: it is dropped"
@@ -87,8 +103,12 @@ def fit(image: Tensor, width: int, height: int) -> Tensor:
     return comfy.utils.common_upscale(image.movedim(-1, 1), width, height, method, "center").movedim(1, -1)
 
 
+def repeat(images: Tensor, count: int) -> Tensor:
+    """So many images, from the first one again."""
+    return images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+
+
 def composite(generated: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """[B, H, W, C]: the image's pixels, exactly, where the mask [1 or B, H, W, 1] is 0, else the generated ones."""
-    if len(mask) not in (1, len(generated)):
-        mask = mask.repeat(-(-len(generated) // len(mask)), 1, 1, 1)[: len(generated)]
+    mask = repeat(mask, len(generated))
     return generated.where(mask > 0, image.expand_as(generated))

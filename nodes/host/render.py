@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...pixeldit_core.sizes import Size
 from .conditions import CLASS
-from .pixels import ALPHA, composite, fit, to_channels, to_image, to_latent, to_mask
+from .pixels import ALPHA, composite, fit, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .request import Request, describe, null_condition, remarks, resolve_settings, resolve_size
 from .sampling import Plan, Start, draw_noise, draw_unit_noise, sample
 from .spec import find_spec
@@ -36,6 +36,7 @@ def render(
     """
     if mask is not None and image is None:
         raise ValueError("a mask is connected, but no image. Connect the image that the mask belongs to.")
+    image, mask = (None if part is None else receive(part) for part in (image, mask))
     spec = find_spec(model)
     size = resolve_size(spec, request, image)
     settings = resolve_settings(model, spec, request, size)
@@ -51,10 +52,11 @@ def render(
         notes += remarks(spec, request.settings, size, (positive, negative))
 
     channels = spec.params.in_channels if spec else 3
-    count = max(request.batch_size, _num_classes(positive), 0 if image is None else len(image))
+    count = max(request.batch_size, _num_classes(positive))
     if image is not None:
         mask = None if mask is None else _fit(to_mask(mask, image), size)
-        image = _repeat(_fit(to_channels(image, channels), size), count)
+        count = max(count, len(image), 0 if mask is None else len(mask))
+        image = repeat(_fit(to_channels(image, channels), size), count)
     start = _start(image, mask, (count, channels, *size), request.seed, plan)
     trajectory = Trajectory(request.trajectory_frames, len(plan.times) - 1) if request.trajectory_frames else None
     if trajectory:
@@ -68,7 +70,7 @@ def render(
     images = states = estimates = finish(samples)
     if trajectory:
         states, estimates = trajectory.images(lambda x: finish(model.model.process_latent_out(x)), images)
-    return Rendered(images, states, estimates, "\nnote: ".join(notes))
+    return Rendered(*map(hand_out, (images, states, estimates)), "\nnote: ".join(notes))
 
 
 def _start(image: Tensor | None, mask: Tensor | None, shape: tuple[int, int, int, int], seed: int, plan: Plan) -> Start:
@@ -87,7 +89,3 @@ def _fit(image: Tensor, size: Size) -> Tensor:
 
 def _num_classes(conditioning: list) -> int:
     return max((len(entry[1].get(CLASS, [])) for entry in conditioning), default=0)
-
-
-def _repeat(images: Tensor, count: int) -> Tensor:
-    return images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
