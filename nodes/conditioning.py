@@ -1,6 +1,5 @@
 """Classes and prompts -> CONDITIONING."""
 
-import torch
 from comfy_api.latest import io
 
 from ..pixeldit_core.labels import find_class, numbered, parse_classes
@@ -8,7 +7,7 @@ from ..pixeldit_core.settings import NEGATIVE_PROMPT
 from ..pixeldit_core.text import shorten_list
 from .host import text
 from .host.compat import searchable, show_text
-from .host.conditions import CLASS
+from .host.conditions import class_conditioning
 from .host.labels import combo_options, require_classes
 
 
@@ -57,12 +56,7 @@ class PixelDiTClassLabel(io.ComfyNode):
         shown = numbered(names) if names else [str(index) for index in range(count)]
         shown.append(f"{count}: null class")
         show_text(cls, f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)")
-        return io.NodeOutput(_conditioning(chosen), _conditioning([count]))
-
-
-def _conditioning(labels: list[int]) -> list:
-    # an empty text tensor rather than None: ComfyUI's own conditioning nodes expect one
-    return [[torch.zeros(1, 1, 1), {CLASS: torch.tensor(labels, dtype=torch.int64)}]]
+        return io.NodeOutput(class_conditioning(chosen, count), class_conditioning([count], count))
 
 
 class PixelDiTTextPrompt(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,34 +33,76 @@ class Condition:
     remark: Callable[[ModelSpec, list], str | None]
 
 
+def class_conditioning(labels: Sequence[int], num_classes: int) -> list:
+    """CONDITIONING of classes, one row for each: weights [rows, 1, num_classes + 1] over the rows of the class table.
+
+    So ComfyUI's own nodes for conditionings act: Zero Out gives no class, Average a mix of two. The last row of the
+    table is the null class.
+    """
+    rows = F.one_hot(torch.tensor(list(labels), dtype=torch.int64), num_classes + 1).float()
+    return [[rows[:, None], {CLASS: num_classes}]]
+
+
+def num_rows(conditioning: list) -> int:
+    """How many images a CONDITIONING of classes is for; 0 for any other."""
+    return max((len(entry[0]) for entry in conditioning if CLASS in entry[1]), default=0)
+
+
 def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
-    label = given.get(CLASS)
-    if label is None:
+    weights, count = given.get("cross_attn"), spec.params.num_classes
+    if CLASS not in given or weights is None:
         raise ValueError(
             f"{spec.source} is a class-conditional model, but the conditioning contains no class label. "
             "Connect both outputs of PixelDiT Class Label; a text prompt does not fit it."
         )
-    count = spec.params.num_classes
-    if int(label.min()) < 0 or int(label.max()) > count:
+    if weights.shape[1] != 1:
         raise ValueError(
-            f"the conditioning asks for class {int(label.max())}; {spec.source} has classes 0 to "
-            f"{count - 1} ({count} is the null class). Connect PixelDiT Class Label to this same model."
+            f"this conditioning joins {weights.shape[1]} classes by Conditioning (Concat), which is for texts. For a "
+            "mix of classes use Conditioning (Average); for several images, a list in PixelDiT Class Label."
         )
-    return {CLASS: ClassLabels(label)}
+    if weights.shape[-1] != count + 1:
+        raise ValueError(
+            f"the conditioning is for a model with {weights.shape[-1] - 1} classes; {spec.source} has {count}. Connect "
+            "PixelDiT Class Label to this same model."
+        )
+    return {CLASS: ClassLabels(_labels_or_weights(weights[:, 0]))}
+
+
+def _labels_or_weights(weights: Tensor) -> Tensor:
+    """Classes, int64 [n], where each row is a single one or none at all; else the weights [n, num_classes + 1]."""
+    weights = weights.float()
+    null = F.one_hot(torch.tensor(weights.shape[1] - 1), weights.shape[1]).to(weights)
+    weights = torch.where((weights == 0).all(dim=1, keepdim=True), null, weights)
+    is_single = ((weights == 1).sum(dim=1) == 1) & ((weights != 0).sum(dim=1) == 1)
+    return weights.argmax(dim=1) if bool(is_single.all()) else weights
 
 
 class ClassLabels(comfy.conds.CONDRegular):
-    """Classes [n], one for each image of a batch; one class is for all of it."""
+    """Classes, int64 [n], or weights of classes [n, num_classes + 1]; one for each image of a batch, or one for all."""
 
     def process_cond(self, batch_size: int, **options: Any) -> comfy.conds.CONDRegular:
+        count = len(self.cond)
         # While it samples, ComfyUI computes no gradients. Its training takes any images of the data set for a batch.
-        if torch.is_grad_enabled() and len(self.cond.unique()) > 1 and (len(self.cond) > batch_size or in_training()):
+        if torch.is_grad_enabled() and len(self.cond.unique(dim=0)) > 1 and (count > batch_size or in_training()):
             raise ValueError(
-                f"this conditioning has {len(self.cond)} classes, and Train LoRA cannot tell which image has which. "
+                f"this conditioning has {count} classes, and Train LoRA cannot tell which image has which. "
                 "Connect one class for all images; or one PixelDiT Class Label per image, in the order of the images, "
                 "joined by Conditioning (Combine)."
             )
+        if count > batch_size and not torch.is_grad_enabled():
+            raise ValueError(
+                f"the conditioning has {count} classes, for {count} images, and the latent has {batch_size}. Set the "
+                f"batch_size of the latent to {count}, or connect one class."
+            )
         return super().process_cond(batch_size, **options)
+
+    def can_concat(self, other: Any) -> bool:
+        return self.cond.device == other.cond.device
+
+    def concat(self, others: list) -> Tensor:
+        parts = [self.cond, *(other.cond for other in others)]
+        width = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+        return torch.cat([F.one_hot(part, width).float() if width and part.ndim == 1 else part for part in parts])
 
 
 class PaddedText(comfy.conds.CONDRegular):

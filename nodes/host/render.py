@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...pixeldit_core.sizes import Size
-from .conditions import CLASS
+from .conditions import num_rows
 from .pixels import ALPHA, composite, fit, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .request import Request, describe, null_condition, remarks, resolve_settings, resolve_size
 from .sampling import Plan, Start, draw_noise, draw_unit_noise, sample
@@ -52,7 +52,7 @@ def render(
         notes += remarks(spec, request.settings, size, (positive, negative))
 
     channels = spec.params.in_channels if spec else 3
-    count = max(request.batch_size, _num_classes(positive))
+    count = max(request.batch_size, num_rows(positive))
     if image is not None:
         mask = None if mask is None else _fit(to_mask(mask, image), size)
         count = max(count, len(image), 0 if mask is None else len(mask))
@@ -85,7 +85,3 @@ def _start(image: Tensor | None, mask: Tensor | None, shape: tuple[int, int, int
 def _fit(image: Tensor, size: Size) -> Tensor:
     height, width = size
     return fit(image, width, height)
-
-
-def _num_classes(conditioning: list) -> int:
-    return max((len(entry[1].get(CLASS, [])) for entry in conditioning), default=0)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...pixeldit_core.flow.guidance import check_interval
@@ -15,7 +14,7 @@ from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.settings import SETTINGS, SamplingSettings
 from ...pixeldit_core.sizes import Size, advise
 from ...pixeldit_core.spec import ModelSpec
-from .conditions import CLASS, CONDITIONS
+from .conditions import CONDITIONS, class_conditioning
 from .times import auto_timeshift
 
 CUSTOM = "custom"
@@ -110,7 +109,7 @@ def null_condition(spec: ModelSpec | None, positive: list, cfg: float) -> list:
         ValueError: a model that needs one.
     """
     if spec and spec.family.null:
-        return [[torch.zeros(1, 1, 1), {CLASS: spec.family.null(spec.params, 1)}]]
+        return class_conditioning(spec.family.null(spec.params, 1).tolist(), spec.params.num_classes)
     if cfg == 1:
         return positive  # never evaluated
     what = "PixelDiT Text Prompt has one" if spec else "this model has no null class"

@@ -74,15 +74,23 @@ class TimestepEmbedder(nn.Module):
         return self.mlp(self.features(time, self.num_features).to(dtype))
 
 
+def embed_classes(table: nn.Module, label: Tensor) -> Tensor:
+    """Rows [B, D] of a table with V rows: for classes, int64 [B]; or mixed, for weights of its rows, float [B, V]."""
+    if not label.is_floating_point():
+        return table(label)
+    rows = table(torch.arange(label.shape[1], device=label.device))
+    return label.to(rows) @ rows
+
+
 class LabelEmbedder(nn.Module):
-    """Class index [B] -> [B, D]; the last of the num_classes + 1 rows is the null class."""
+    """Class [B], or weights [B, num_classes + 1] of the table's rows -> [B, D]; the last row is the null class."""
 
     def __init__(self, num_classes: int, width: int, *, operations: Operations = nn, **factory_kwargs: Any) -> None:
         super().__init__()
         self.embedding_table = operations.Embedding(num_classes + 1, width, **factory_kwargs)
 
     def forward(self, label: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.embedding_table(label).to(dtype)  # ComfyUI may keep the table in another dtype
+        return embed_classes(self.embedding_table, label).to(dtype)  # ComfyUI may keep the table in another dtype
 
 
 class LinearEmbedder(nn.Module):

@@ -79,7 +79,8 @@ class PixelDiT(DualPath):
         Args:
             x: [B, in_channels, H, W], nominally in [-1, 1]; H and W multiples of the patch size.
             time: [B], 0 = noise, 1 = image; kept in float32 for its features.
-            label: [B] int64 in 0..num_classes, the last being the null class.
+            label: [B] int64 in 0..num_classes, the last being the null class; or weights of the class table's rows,
+                [B, num_classes + 1], to mix classes.
             options: passed to the attention function.
 
         Returns:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention, scaled_dot_product
+from ...layers.embeddings import embed_classes
 from ...layers.operations import Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_image, to_tokens
 from ...layers.rope import pad_identity, rope_grid
@@ -60,7 +61,8 @@ class XPredNetwork(nn.Module):
             x: [B, C, H, W], in the network's dtype. Without a pixel pathway, H and W are multiples of patch_size; with
                 one, multiples of compress_ratio and at least patch_size.
             time: [B] or a scalar, 0 = noise and 1 = image; kept in float32 for its features.
-            labels: int64 [B], num_classes = the null class; None = the null class for all.
+            labels: int64 [B], num_classes = the null class; or weights of the class table's rows, [B, num_classes + 1],
+                to mix classes; None = the null class for all.
             options: passed to the attention function.
 
         Returns:
@@ -105,8 +107,10 @@ class XPredNetwork(nn.Module):
     def embed_class(self, labels: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """What a class adds to the condition [B, D], and its registers [B, R, D], if the network has them."""
         if not self.has_registers:
-            return self.class_embed(labels).to(like), None  # ComfyUI may keep a table in another dtype
-        registers = self.class_registers.to(like)[labels] + self.register_pos_embed.to(like)
+            return embed_classes(self.class_embed, labels).to(like), None  # ComfyUI may keep a table in another dtype
+        table = self.class_registers.to(like)  # [V, R, D]
+        chosen = torch.tensordot(labels.to(table), table, 1) if labels.is_floating_point() else table[labels]
+        registers = chosen + self.register_pos_embed.to(like)
         return registers.mean(dim=1), registers
 
 

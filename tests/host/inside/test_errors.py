@@ -9,7 +9,7 @@ import pytest
 import torch
 from class_model import guided, ksampler, picture, pixeldit
 from foreign import foreign_model
-from kit import core, empty, labels, load_tiny, out_of, put, run, sampler_net
+from kit import classes_of, core, empty, labels, load_tiny, out_of, put, run, sampler_net
 from safetensors.torch import save_file
 
 
@@ -109,9 +109,9 @@ def test_class_labels():
         label(classes="tabby cat")
     with pytest.raises(ValueError, match="backwards"):
         label(classes="7-3")
-    assert label(classes="10")[0][0][1]["pixeldit_class"].tolist() == [10], "no class is allowed"
-    assert label(classes="1, 3-5")[0][0][1]["pixeldit_class"].tolist() == [1, 3, 4, 5]
-    assert label()[1][0][1]["pixeldit_class"].tolist() == [10], "null is the last row"
+    assert classes_of(label(classes="10")[0]) == [10], "no class is allowed"
+    assert classes_of(label(classes="1, 3-5")[0]) == [1, 3, 4, 5]
+    assert classes_of(label()[1]) == [10], "null is the last row"
     with pytest.raises(ValueError, match="has no classes"):
         run("PixelDiTClassLabel", model=foreign_model(), class_name="3")
 
@@ -132,8 +132,8 @@ def test_imagenet_labels():
 
     def index(**options):
         positive, null = run("PixelDiTClassLabel", model=model, **{"class_name": "207: golden retriever", **options})
-        assert null[0][1]["pixeldit_class"].tolist() == [1000]
-        return positive[0][1]["pixeldit_class"].tolist()
+        assert classes_of(null) == [1000]
+        return classes_of(positive)
 
     assert index() == [207] and index(classes="tabby cat, 1") == [281, 1]
     from kit import node
@@ -158,8 +158,8 @@ def test_conditioning_of_another_kind():
         pixeldit(model, positive=text)
     with pytest.raises(ValueError, match="PixelDiT Class Label"):
         ksampler(model, positive=text)
-    with pytest.raises(ValueError, match="class 700"):
-        ksampler(model, positive=labels([700]))
+    with pytest.raises(ValueError, match="is for a model with 1000 classes; .* has 10"):
+        ksampler(model, positive=labels([700], 1000))
     with pytest.raises(ValueError, match="negative input"):
         pixeldit(foreign_model(), positive=text, negative=None)
 

@@ -56,7 +56,9 @@ def test_other_sizes_than_the_trained_one():
     for name, size in ((GRAY, (16, 24)), ("dit-r1", (24, 20)), ("pixeldit-r1", (20, 16))):
         model = xpred(name)
         spec = module("nodes.host.spec").find_spec(model)
-        inputs = sampler_inputs(model, spec, positive=labels([1]), height=size[0], width=size[1], batch_size=2)
+        inputs = sampler_inputs(
+            model, spec, positive=labels([1], spec.params.num_classes), height=size[0], width=size[1], batch_size=2
+        )
         picture = run("PixelDiTSampler", **inputs)[0]
         core_model, x = core_image(
             checkpoint(name),

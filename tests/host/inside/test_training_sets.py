@@ -3,7 +3,7 @@
 import pytest
 import tiny_gemma
 import tiny_t2i
-from kit import close, out_of, run
+from kit import classes_of, close, out_of, run
 from training import STILL, Subject, is_newer, mean, subjects, target, train
 
 
@@ -92,7 +92,7 @@ def test_a_data_set_is_kept_with_its_classes():
         shard_size=[2],
     )
     found, positives = run("LoadTrainingDataset", folder_name="kept")
-    assert [positive[0][1]["pixeldit_class"].tolist() for positive in positives] == [[3]] * 3
+    assert [classes_of(positive) for positive in positives] == [[3]] * 3
     for latent, wanted in zip(found, latents, strict=True):
         close(latent["samples"], wanted["samples"], 0.0)
     learns(subject, found, positives)

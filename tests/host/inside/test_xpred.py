@@ -3,6 +3,7 @@
 import pytest
 import torch
 from kit import (
+    classes_of,
     close,
     core,
     empty,
@@ -27,10 +28,11 @@ def test_reference_trajectories():
             if test["kind"] != "sample" or test["inputs"].get("y") is None or test["weights"] != "ema":
                 continue
             settings, noise = test["settings"], inputs[test["inputs"]["noise"]]
+            null = case["dataset_config"]["num_classes"]
             x = sampled(
                 model,
-                labels(inputs[test["inputs"]["y"]].tolist()),
-                labels([case["dataset_config"]["num_classes"]]),
+                labels(inputs[test["inputs"]["y"]].tolist(), null),
+                labels([null], null),
                 noise,
                 steps=settings["steps"],
                 solver="euler",
@@ -47,7 +49,7 @@ def test_ksampler_generates_gray_digits():
     model = xpred(GRAY)
     spec = module("nodes.host.spec").find_spec(model)
     label = run("PixelDiTClassLabel", model=model, class_name="3")
-    assert label[0][0][1]["pixeldit_class"].tolist() == [3]
+    assert classes_of(label[0]) == [3]
     settings = {"model": model, "seed": 1, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple"}
     settings |= {"positive": label[0], "negative": label[1], "denoise": 1.0}
     latent = run("KSampler", latent_image=empty((2, 3, 12, 12)), **settings)[0]  # any empty pixels will do
@@ -115,4 +117,4 @@ def test_a_cfg_schedule_follows_the_integration_time_in_both_conventions():
             cfg_interval=(0.0, 1.0), **settings,
         )  # fmt: skip
         plan = {"cfg": 2.0, "convention": convention, **settings}
-        close(sampled(scheduled, labels([1, 4]), labels([null]), start, **plan), expected, 1e-4)
+        close(sampled(scheduled, labels([1, 4], null), labels([null], null), start, **plan), expected, 1e-4)
