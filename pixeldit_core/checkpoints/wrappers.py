@@ -6,14 +6,18 @@ import re
 from collections.abc import Iterable
 
 # Attributes that hold the wrapped module; they may be anywhere in a name, once for every wrapper.
-WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module")
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "_fpw_module")
 
-_LIT_EMA = re.compile(r"[a-z_]*ema[a-z_]*\.[^.]+")
-_FEWEST = 8  # names without dots that are an average's, and no counters
+_BLOCK = re.compile(r"(_blocks\.\d+)\.(?:module|mod)(?=\.)")  # a block in DDP, or in torch 1's checkpointing
+_FLAT = re.compile(r"((?:.*\.)?[\w-]*ema[\w-]*\.)([^.]+)", re.IGNORECASE)
+_FEWEST = 8  #   names without dots that are an average's, and no counters
+_DEEPEST = 6  #  modules around the network
 
 
 def unwrap(name: str) -> str:
     """The name that a tensor has in the network itself."""
+    if ".mod" in name:
+        name = _BLOCK.sub(r"\1", name)
     if not any(piece in name for piece in WRAPPERS):
         return name
     return ".".join(piece for piece in name.split(".") if piece not in WRAPPERS)
@@ -39,14 +43,27 @@ def plain_names(names: Iterable[str], source: str) -> dict[str, str]:
 
 
 def _with_dots(stored: dict[str, str]) -> dict[str, str]:
-    """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`."""
-    dotless = {name for name in stored if _LIT_EMA.fullmatch(name)}
-    if len(dotless) < _FEWEST:
+    """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`, others as `model_ema.a-b-weight`."""
+    flat = {name: match.groups() for name in stored if (match := _FLAT.fullmatch(name))}
+    if len(flat) < _FEWEST:
         return stored
-    paths = (name.partition(".")[2] for name in stored)
-    dotted = {path.replace(".", ""): path for path in paths if "." in path}
+    dotted = _dotted(stored)
     restored = {}
     for name, own in stored.items():
-        place, _, flat = name.partition(".")
-        restored[f"{place}.{dotted[flat]}" if name in dotless and flat in dotted else name] = own
-    return restored
+        place, rest = flat.get(name, ("", ""))
+        name = f"{place}{dotted[rest]}" if rest in dotted else name
+        restored[name] = own
+    return restored if len(restored) == len(stored) else stored
+
+
+def _dotted(names: Iterable[str]) -> dict[str, str]:
+    """Names with dots, and their ends after each of the first dots, by what is left of them without."""
+    dotted: dict[str, str] = {}
+    for name in names:
+        for _ in range(_DEEPEST):
+            if "." not in name:
+                break
+            for joint in ("", "_", "-"):
+                dotted.setdefault(name.replace(".", joint), name)
+            name = name.partition(".")[2]
+    return dotted
