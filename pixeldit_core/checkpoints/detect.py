@@ -17,7 +17,7 @@ from .header import Header
 from .layouts import find_refused, find_stored
 from .metadata import read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
-from .strict import build_on_meta, check_strict
+from .strict import build_on_meta, check_strict, explain_incomplete
 from .weight_sets import Group, choose_group
 
 _SHOWN = 5  # names in a message
@@ -71,7 +71,12 @@ def detect(
             "damaged: get it again."
         )
     stored = find_stored(header.shapes, group)
-    from_shapes, defaults = params_from_shapes(family, {key: header.shapes[stored[key]] for key in stored}, name)
+    try:
+        from_shapes, defaults = params_from_shapes(family, {key: header.shapes[stored[key]] for key in stored}, name)
+    except ValueError as error:
+        if reason := explain_incomplete(header, group, stored, name):
+            raise ValueError(reason) from error
+        raise
     config, embedded = without_unrelated(config, from_shapes, name), embedded_config(metadata)
     sources = {
         f"{config.source} beside it": config.params(family, from_shapes, name),

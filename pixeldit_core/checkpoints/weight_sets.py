@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ PLAIN = frozenset(
     "app g best only last latest final step epoch decay callback callbacks inner flow velocity image images text class "
     "torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
 )
+_FEWEST = 8  #    tensors that are a part of an average, and no counters
+_DEEPEST = 12  #  words before a name
 _WORD = re.compile(r"\d[dD](?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DIMENSIONS = re.compile(r"\d[dD]")  # as in "dit2d": no word
 # Where a trainer exchanges what its names say: beside these raw weights, those that are called raw are the average
@@ -170,6 +173,22 @@ def _only_one(groups: list[Group], name: str) -> list[Group]:
         f"{name} holds no weights to generate images with, only those of a training's other networks or of its "
         f"optimizer: {names}. Choose the file with the model itself."
     )
+
+
+def incomplete_averages(groups: Iterable[Group], keys: Iterable[str]) -> dict[str, int]:
+    """Averages of which only a part is in a file, as of the trained parameters alone: the number of tensors by prefix."""
+    keys, groups = list(keys), list(groups)
+    others = tuple(group.prefix for group in groups if group.prefix)
+    raw = tuple(group.prefix for group in groups if group.role == "raw")
+    names = {key[len(prefix) :] for prefix in raw for key in keys if key.startswith(prefix)}
+    counts: Counter[str] = Counter()
+    for key in keys:
+        pieces = key.split(".") if not key.startswith(others) else ()
+        for count in range(1, min(len(pieces), _DEEPEST)):
+            if ".".join(pieces[count:]) in names:
+                counts[".".join(pieces[:count]) + "."] += 1
+                break
+    return {place: count for place, count in counts.items() if count >= _FEWEST and role_of(place) == "ema"}
 
 
 def _of_role(groups: list[Group], role: str) -> list[Group]:

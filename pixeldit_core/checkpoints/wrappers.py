@@ -9,7 +9,6 @@ from collections.abc import Iterable
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "_fpw_module")
 
 _BLOCK = re.compile(r"(_blocks\.\d+)\.(?:module|mod)(?=\.)")  # a block in DDP, or in torch 1's checkpointing
-_FLAT = re.compile(r"((?:.*\.)?[\w-]*ema[\w-]*\.)([^.]+)", re.IGNORECASE)
 _FEWEST = 8  #   names without dots that are an average's, and no counters
 _DEEPEST = 6  #  modules around the network
 
@@ -39,20 +38,19 @@ def plain_names(names: Iterable[str], source: str) -> dict[str, str]:
                 f"{source} has two tensors for {inner[:80]}: {stored[inner][:80]} and {name[:80]}. Save one alone."
             )
         stored[inner] = name
-    return _with_dots(stored)
+    return with_dots(stored)
 
 
-def _with_dots(stored: dict[str, str]) -> dict[str, str]:
+def with_dots(stored: dict[str, str]) -> dict[str, str]:
     """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`, others as `model_ema.a-b-weight`."""
-    flat = {name: match.groups() for name in stored if (match := _FLAT.fullmatch(name))}
+    flat = {name: place for name in stored if "ema" in (place := name.rpartition(".")[0]).rpartition(".")[2].lower()}
     if len(flat) < _FEWEST:
         return stored
     dotted = _dotted(stored)
     restored = {}
     for name, own in stored.items():
-        place, rest = flat.get(name, ("", ""))
-        name = f"{place}{dotted[rest]}" if rest in dotted else name
-        restored[name] = own
+        inner = dotted.get(name.rpartition(".")[2]) if name in flat else None
+        restored[f"{flat[name]}.{inner}" if inner else name] = own
     return restored if len(restored) == len(stored) else stored
 
 
