@@ -71,7 +71,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     stored = plain_names(shapes, source.name)
     shapes = {key: shapes[name] for key, name in stored.items()}
     dtypes = {key: dtypes[name] for key, name in stored.items()}
-    groups = find_groups(shapes, declared_weights(metadata, source.name))
+    groups = find_groups(shapes, declared_weights(metadata, source.name, source.folder.name))
     try:
         texts = None
         if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors

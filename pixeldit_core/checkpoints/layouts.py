@@ -103,6 +103,8 @@ _PART = "Tensors that every such network has are missing: get the file again."
 _OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
 _PACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
+_MERGE = "Where it was trained, merge the LoRA and save again; or save the LoRA alone, and load it with PixelDiT LoRA."
+_GATHER = "Where it was trained, gather the full state dict and save that. Getting this file again does not help."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
 REFUSED: tuple[Kind, ...] = (
     Kind(
@@ -136,7 +138,10 @@ REFUSED: tuple[Kind, ...] = (
         _OTHER,
         True,
     ),
-    Kind("a mixture of experts, another network than PixelDiT", (".experts.",), _OTHER, True),
+    *(
+        Kind("a mixture of experts, another network than PixelDiT", (part,), _OTHER, True)
+        for part in (".experts.", ".expert.", ".expert_0.", ".expert0.", ".shared_experts.", ".shared_expert.")
+    ),
     Kind(
         "the state of a training whose LoRA was not merged into the weights (its names have base_layer)",
         (".base_layer.",),
@@ -151,10 +156,36 @@ REFUSED: tuple[Kind, ...] = (
     Kind("packed by SVDQuant (Nunchaku)", (".qweight", ".wscales"), _PACKED, True),
     Kind("packed by GPTQ or AWQ", (".qweight", ".scales"), _PACKED, True),
     Kind("quantized by Quanto", ("._data", "._scale"), _PACKED, True),
+    Kind("quantized by torchao", ("._weight_qdata",), _PACKED, True),
+    Kind("quantized by torchao", (".weight:qdata",), _PACKED, True),
+    Kind("quantized by torchao", (".weight_qdata",), _PACKED, True),
+    Kind("quantized by HQQ", (".W_q",), _PACKED, True),
+    Kind("quantized by torch itself", ("._packed_params.dtype",), _PACKED, True),
+    Kind("quantized by torch itself", (".zero_point",), _PACKED, True),
+    Kind("prepared for quantization by ModelOpt", (".weight_quantizer._amax",), _PACKED, True),
+    Kind("quantized in blocks of a matrix (fp8 with scale_inv)", (".weight_scale_inv",), _PACKED, True),
     Kind("packed by compressed-tensors", (".weight_packed", ".weight_scale"), _PACKED, True),
     Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
     Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
+    *(
+        Kind("the state of a training whose LoRA was not merged into the weights", (part,), _MERGE, True)
+        for part in (
+            ".lora_A.", ".lora_A", ".lora_down.", ".lora_a.", ".lora_magnitude_vector.", ".hada_w1_a", ".hada_w1_a.", ".lokr_w1", ".lokr_w1.",
+            ".oft_R.", ".vera_lambda_b.",
+        )
+    ),
+    Kind("the state of a training that PEFT has wrapped", (".modules_to_save.",), _MERGE, True),
+    Kind(
+        "the state of a network whose weights were kept in parts (parametrizations, such as weight normalization)",
+        (".parametrizations.",),
+        "Where it was trained, call torch.nn.utils.parametrize.remove_parametrizations and save again.",
+        True,
+    ),
+    *(
+        Kind("of a training with FSDP, whose weights were joined into flat ones", (part,), _GATHER, True)
+        for part in ("_flat_param", "flat_param", "flat_param_0")
+    ),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
     Kind("a part of a PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _PART),

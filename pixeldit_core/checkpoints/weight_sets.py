@@ -100,15 +100,20 @@ def find_groups(keys: Iterable[str], declared: str = "") -> list[Group]:
     return sorted(groups, key=lambda group: group.role in ("unknown", "other"))
 
 
-def role_of(prefix: str) -> str:
+def role_of(prefix: str, strict: bool = False) -> str:
     """The role of the network whose names start with `prefix`, by its words; as in `Group`.
 
     Of several words about averages the last one decides: "ema.online_model." is raw, "online_ema." is not.
+
+    Args:
+        strict: "unknown" with any word that is not in the tables.
     """
     words = words_of(prefix)
     others = OTHER & set(words)
     if others and not (others <= _KEEPERS and AVERAGE & set(words_of(prefix.removesuffix(".").rpartition(".")[2]))):
         return "other"
+    if strict and not set(words) <= PLAIN | AVERAGE | TRAINED | _NOT:
+        return "unknown"
     said = [_said_by(words, index) for index, word in enumerate(words) if word in AVERAGE or word in TRAINED]
     if said:
         return said[-1]
@@ -121,10 +126,12 @@ def _said_by(words: list[str], index: int) -> str:
     return "ema" if words[index] in AVERAGE and not negated else "raw"
 
 
-def said_by_file_name(name: str) -> str:
-    """"ema" where the name of a file or folder says that it has an average, else empty."""
-    words = words_of(name)
-    return "ema" if role_of(name) == "ema" and _IN_FILE_NAMES & set(words) else ""
+def said_by_file_name(name: str) -> str | None:
+    """Which weights the name of a file or folder says: "ema"; empty for others; None = it says nothing of it."""
+    words = set(words_of(name))
+    if not words & (_IN_FILE_NAMES | TRAINED):
+        return None
+    return "ema" if words & _IN_FILE_NAMES and role_of(name) == "ema" else ""
 
 
 def choose_group(groups: Iterable[Group], weights: str, name: str) -> Group:

@@ -101,7 +101,9 @@ class Tree:
 
     def plain_names(self) -> dict[str, str]:
         """The names that the network has for its tensors, by those here."""
-        return {own: name for name, own in with_dots({unwrap(key): key for key in self.tensors}).items()}
+        names = {key: unwrap(key) for key in self.tensors}
+        dotted = {own: name for name, own in with_dots({name: name for name in names.values()}).items()}
+        return {key: dotted[name] for key, name in names.items()}
 
     def _add(self, path: str, value: Tensor) -> None:
         if path in self.tensors:
