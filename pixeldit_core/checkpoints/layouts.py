@@ -48,6 +48,12 @@ IGNORED: tuple[str, ...] = (
     "model_sampling.",
 )
 
+# Modules of a training beside the network's own, in one state dict: what its output is judged by.
+LOSSES = frozenset(
+    "critic discriminator disc netD D teacher lpips lpips_loss loss_fn perceptual_loss perceptual loss criterion "
+    "dino dinov2 dino_encoder repa_encoder fid inception".split()
+)
+
 # Counters and markers that trainers keep among the weights, of at most one element, beside a network or a container.
 COUNTERS: tuple[str, ...] = (
     "step",
@@ -171,8 +177,17 @@ REFUSED: tuple[Kind, ...] = (
     *(
         Kind("the state of a training whose LoRA was not merged into the weights", (part,), _MERGE, True)
         for part in (
-            ".lora_A.", ".lora_A", ".lora_down.", ".lora_a.", ".lora_magnitude_vector.", ".hada_w1_a", ".hada_w1_a.", ".lokr_w1", ".lokr_w1.",
-            ".oft_R.", ".vera_lambda_b.",
+            ".lora_A.",
+            ".lora_A",
+            ".lora_down.",
+            ".lora_a.",
+            ".lora_magnitude_vector.",
+            ".hada_w1_a",
+            ".hada_w1_a.",
+            ".lokr_w1",
+            ".lokr_w1.",
+            ".oft_R.",
+            ".vera_lambda_b.",
         )
     ),
     Kind("the state of a training that PEFT has wrapped", (".modules_to_save.",), _MERGE, True),
@@ -237,6 +252,12 @@ def is_counter(key: str, shape: Sequence[int], prefixes: Iterable[str]) -> bool:
     return any(f".{prefix}".startswith(f"{place}.") for prefix in prefixes)
 
 
+def is_loss(key: str, prefix: str) -> bool:
+    """Whether a tensor belongs to a module beside a network of this prefix that judges its output, such as a critic."""
+    place = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    return not key.startswith(prefix) and key.startswith(place) and key[len(place) :].partition(".")[0] in LOSSES
+
+
 def find_stored(keys: Iterable[str], group: Group) -> dict[str, str]:
     """A file's names of a network's tensors, by canonical name; without those on the ignore list.
 
@@ -269,17 +290,16 @@ def _is_alias(key: str, family: Family) -> bool:
 
 def find_refused(keys: Iterable[str], variants_only: bool = False) -> Kind | None:
     """The kind of a file that is to be refused; None = unknown."""
-    keys = list(keys)
+    text = "".join(f".{key}\n" for key in keys)  # one search in it for each part, however many tensors there are
     for kind in REFUSED:
-        if kind.is_variant >= variants_only and all(any(_has(key, part) for key in keys) for part in kind.keys):
+        if kind.is_variant >= variants_only and all(_pattern(part) in text for part in kind.keys):
             return kind
     return None
 
 
-def _has(key: str, part: str) -> bool:
-    if part.endswith("."):
-        return part in key
-    return key == part or key.endswith(part if part.startswith(".") else f".{part}")
+def _pattern(part: str) -> str:
+    """A piece of names, or the end of one."""
+    return part if part.endswith(".") else f".{part.removeprefix('.')}\n"
 
 
 def is_ignored(key: str) -> bool:
@@ -288,9 +308,14 @@ def is_ignored(key: str) -> bool:
     while rests:  # a set: there may be many ways to take a prefix apart, with few results
         if any(_is_entry(rest) for rest in rests):
             return True
+        rests = {rest for rest in rests if rest.startswith(PREFIXES)}
         rests = {rest[len(piece) :] for rest in rests for piece in PREFIXES if rest.startswith(piece)}
     return False
 
 
 def _is_entry(key: str) -> bool:
-    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED)
+    return key in _IGNORED_NAMES or key.startswith(_IGNORED_MODULES)
+
+
+_IGNORED_NAMES = frozenset(entry for entry in IGNORED if not entry.endswith("."))
+_IGNORED_MODULES = tuple(entry for entry in IGNORED if entry.endswith("."))

@@ -12,7 +12,7 @@ from torch import nn
 from ..families import build_network
 from ..text import shorten_list
 from .header import Header
-from .layouts import canonical, find_stored, is_counter, is_ignored
+from .layouts import canonical, find_stored, is_counter, is_ignored, is_loss
 from .weight_sets import Group, incomplete_averages
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def check_strict(header: Header, group: Group, stored: Mapping[str, str], networ
             or is_ignored(key)
             or is_ignored(key.removeprefix(group.prefix))
             or is_counter(key, shape, prefixes)
+            or (group.prefix and is_loss(key, group.prefix))
         ):
             extra.append(key)
     extra = _without_incomplete(header, group, extra, expected, name)
@@ -108,9 +109,9 @@ def _without_incomplete(
     They are not loaded, and the log says so.
     """
     places = incomplete_averages(header.groups, header.shapes) if len(extra) > 1 else {}
-    for place, count in places.items():
+    for place in places:
         part = {key: canonical(key.removeprefix(place), group.family) for key in extra if key.startswith(place)}
         if all(inner in expected and header.fits(key, expected[inner]) for key, inner in part.items()):
-            log.warning("%s: its %s has only %d tensors of the network: not read.", name, place[:-1], count)
+            log.warning("%s: only a part of an average is in it (%s): not read.", name, place)
             extra = [key for key in extra if key not in part]
     return extra

@@ -40,6 +40,7 @@ PLAIN = frozenset(
     "app g best only last latest final step epoch decay callback callbacks inner flow velocity image images text class "
     "torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
 )
+MOST_NETWORKS = 16  # in one file that is loaded
 _FEWEST = 8  #    tensors that are a part of an average, and no counters
 _DEEPEST = 12  #  words before a name
 _WORD = re.compile(r"\d[dD](?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -93,7 +94,8 @@ def find_groups(keys: Iterable[str], declared: str = "") -> list[Group]:
                 continue
             if all(prefix + marker in keys for marker in family.markers):
                 groups.append(Group(family, prefix, role_of(prefix)))
-    groups = _compare(groups, keys)
+    if len(groups) <= MOST_NETWORKS:
+        groups = _compare(groups, keys)
     alone = [group for group in groups if group.role != "other"]
     if declared and len(alone) == 1 and alone[0].role == "raw" and not TRAINED & set(words_of(alone[0].prefix)):
         groups = [replace(group, role=declared) if group is alone[0] else group for group in groups]
@@ -190,7 +192,7 @@ def incomplete_averages(groups: Iterable[Group], keys: Iterable[str]) -> dict[st
     names = {key[len(prefix) :] for prefix in raw for key in keys if key.startswith(prefix)}
     counts: Counter[str] = Counter()
     for key in keys:
-        pieces = key.split(".") if not key.startswith(others) else ()
+        pieces = key.split(".", _DEEPEST) if not key.startswith(others) else ()
         for count in range(1, min(len(pieces), _DEEPEST)):
             if ".".join(pieces[count:]) in names:
                 counts[".".join(pieces[:count]) + "."] += 1
@@ -205,12 +207,12 @@ def _of_role(groups: list[Group], role: str) -> list[Group]:
 def _compare(groups: list[Group], keys: Mapping[str, None]) -> list[Group]:
     """Roles that only the other content of a file tells."""
     raws = [group.prefix for group in groups if _CURRENT.fullmatch(group.prefix) or _is_swapped(group.prefix, keys)]
-    averages = [group.prefix for group in groups if group.role == "ema"]
+    averaged = [_without_average(group.prefix) for group in groups if group.role == "ema"]
     shared = _shared_place([group.prefix for group in groups])
     compared = []
     for group in groups:
         role = role_of(group.prefix[len(shared) :]) if group.role == "unknown" else group.role
-        if role == "unknown" and any(_without_average(prefix) == words_of(group.prefix) for prefix in averages):
+        if role == "unknown" and words_of(group.prefix) in averaged:
             role = "raw"
         if role == "raw" and (bool(raws) or _is_averaged_model(group.prefix, keys)) and group.prefix not in raws:
             role = "ema"

@@ -10,6 +10,7 @@ WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "
 
 _BLOCK = re.compile(r"(_blocks\.\d+)\.(?:module|mod)(?=\.)")  # a block in DDP, or in torch 1's checkpointing
 _FEWEST = 8  #   names without dots that are an average's, and no counters
+_MOST_NAMES = 50_000
 _DEEPEST = 6  #  modules around the network
 
 
@@ -44,9 +45,9 @@ def plain_names(names: Iterable[str], source: str) -> dict[str, str]:
 def with_dots(stored: dict[str, str]) -> dict[str, str]:
     """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`, others as `model_ema.a-b-weight`."""
     flat = {name: place for name in stored if "ema" in (place := name.rpartition(".")[0]).rpartition(".")[2].lower()}
-    if len(flat) < _FEWEST:
+    if len(flat) < _FEWEST or len(stored) > _MOST_NAMES:
         return stored
-    dotted = _dotted(stored)
+    dotted = _dotted(stored, {name.rpartition(".")[2] for name in flat})
     restored = {}
     for name, own in stored.items():
         inner = dotted.get(name.rpartition(".")[2]) if name in flat else None
@@ -54,14 +55,13 @@ def with_dots(stored: dict[str, str]) -> dict[str, str]:
     return restored if len(restored) == len(stored) else stored
 
 
-def _dotted(names: Iterable[str]) -> dict[str, str]:
-    """Names with dots, and their ends after each of the first dots, by what is left of them without."""
+def _dotted(names: Iterable[str], wanted: set[str]) -> dict[str, str]:
+    """Those names with dots, or their ends after each of the first dots, that are `wanted` without."""
     dotted: dict[str, str] = {}
     for name in names:
-        for _ in range(_DEEPEST):
-            if "." not in name:
-                break
+        for _ in range(min(_DEEPEST, name.count("."))):
             for joint in ("", "_", "-"):
-                dotted.setdefault(name.replace(".", joint), name)
+                if (flat := name.replace(".", joint)) in wanted:
+                    dotted.setdefault(flat, name)
             name = name.partition(".")[2]
     return dotted

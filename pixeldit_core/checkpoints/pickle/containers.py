@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..weight_sets import AVERAGE, Group, find_groups, incomplete_averages, words_of
+from ...text import shorten_list
+from ..weight_sets import AVERAGE, MOST_NETWORKS, Group, find_groups, incomplete_averages, words_of
 from ..wrappers import unwrap, with_dots
 
 log = logging.getLogger(__name__)
@@ -41,16 +42,23 @@ def flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
     tree.read(stored)
     plain = tree.plain_names()
     groups = find_groups(plain.values())
+    if tree.lists and not tree.tensors:
+        raise ValueError(
+            f"{name} holds its tensors as a list without names, as averages (EMA) are kept beside a training, so it is "
+            "not clear where each belongs. Choose the file with the model, or save the average with its names there."
+        )
     if not groups:
         known = tuple(f"{key}." for key in CONTAINERS if isinstance(dict.get(stored, key), dict))
         chosen = {key: value for key, value in tree.tensors.items() if not known or key.startswith(known)}
+    elif len(groups) > MOST_NETWORKS:
+        chosen = tree.tensors
     else:
         places = tuple({tree.container_of(group) for group in groups})
         chosen = {key: value for key, value in tree.tensors.items() if plain[key].startswith(places)}
         chosen |= tree.named_lists(groups)
-        for place, count in incomplete_averages(groups, plain.values()).items():
-            if not place.startswith(places):
-                log.warning("%s: its %s has only %d tensors of the network: not read.", name, place[:-1], count)
+        parts = incomplete_averages(groups, plain.values())
+        if parts := [place for place in parts if not place.startswith(places)]:
+            log.warning("%s: only a part of an average is in it (%s): not read.", name, shorten_list(parts, 3))
     return _without_bare(chosen, name)
 
 
@@ -119,6 +127,8 @@ class Tree:
         raw = next((group for group in groups if group.role == "raw"), None)
         named: dict[str, Tensor] = {}
         for path, tensors in self.lists.items():
+            if len(named) > MOST_NETWORKS * len(self.tensors):
+                break
             if raw is None or not _is_average(path):
                 continue
             own = {unwrap(key)[len(raw.prefix) :]: value for key, value in self.tensors.items()
