@@ -14,9 +14,10 @@ from ..spec import ModelSpec, default_class_names
 from ..text import shorten_list
 from .config import Config, embedded_config
 from .header import Header
-from .layouts import find_refused, find_stored
+from .layouts import find_stored
 from .metadata import read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
+from .refused_kinds import find_refused
 from .strict import build_on_meta, check_strict, explain_incomplete
 from .weight_sets import MOST_NETWORKS, Group, choose_group
 
@@ -72,8 +73,8 @@ def detect(
     stored = find_stored(header.shapes, group)
     if sum(0 in header.shapes[key] for key in stored.values()) > len(stored) // 2:
         raise ValueError(
-            f"{name} has names and no numbers: its tensors are empty. So DeepSpeed (ZeRO 3) and FSDP leave a file whose "
-            "weights are sharded over others. Where it was trained, gather them (zero_to_fp32.py) and save again."
+            f"{name} has names and no numbers: its tensors are empty. So DeepSpeed (ZeRO 3) and FSDP leave a file "
+            "whose weights are sharded over others. Where it was trained, gather them (zero_to_fp32.py) and save again."
         )
     try:
         from_shapes, defaults = params_from_shapes(family, {key: header.shapes[stored[key]] for key in stored}, name)

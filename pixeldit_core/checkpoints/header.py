@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..families import Shapes
 from .comfy_adaln import halves_of, join_shapes
-from .layouts import find_refused, is_ignored
+from .layouts import is_ignored
 from .quantized import companions, find_quantized, padded, real_shapes
+from .refused_kinds import find_refused
 from .weight_sets import Group
 
 

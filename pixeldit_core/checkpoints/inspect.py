@@ -15,10 +15,10 @@ from ..spec import ModelSpec
 from .config import read_config
 from .detect import detect
 from .header import parse_header
-from .layouts import find_refused
 from .locate import find_source
 from .metadata import declared_weights
 from .read import read_source, read_source_shapes
+from .refused_kinds import find_refused
 from .weight_sets import find_groups
 from .wrappers import plain_names
 

@@ -104,7 +104,7 @@ def explain_incomplete(header: Header, group: Group, stored: Mapping[str, str], 
 def _without_incomplete(
     header: Header, group: Group, extra: list[str], expected: Mapping[str, tuple[int, ...]], name: str
 ) -> list[str]:
-    """Unexpected tensors but for those of an average that the file has only a part of: of the network's names and shapes.
+    """Unexpected tensors but for those of an incomplete average, which have the network's names and shapes.
 
     They are not loaded, and the log says so.
     """

@@ -35,10 +35,11 @@ _KEEPERS = frozenset("optimizer optimizers optim opt".split())
 # Words that say nothing
 PLAIN = frozenset(
     "model models module modules net nets network networks state states dict dicts sd core denoiser denoise diffusion "
-    "student runner engine transformer dit pixeldit pixel pixelhdm pixdit xpred backbone unet unwrapped base generator gen weights weight "
+    "transformer dit pixeldit pixel pixelhdm pixdit xpred backbone unet unwrapped base generator gen weights weight "
     "params param parameters parameter pl lightning checkpoint checkpoints ckpt trainer training train learner main "
-    "app g best only last latest final step epoch decay callback callbacks inner flow velocity image images text class "
-    "torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
+    "app student runner engine g best only last latest final step epoch decay callback callbacks inner flow "
+    "velocity image images text class torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c "
+    "to".split()
 )
 MOST_NETWORKS = 16  # in one file that is loaded
 _FEWEST = 8  #    tensors that are a part of an average, and no counters
@@ -185,7 +186,7 @@ def _only_one(groups: list[Group], name: str) -> list[Group]:
 
 
 def incomplete_averages(groups: Iterable[Group], keys: Iterable[str]) -> dict[str, int]:
-    """Averages of which only a part is in a file, as of the trained parameters alone: the number of tensors by prefix."""
+    """Averages of which a file has only a part, as of the trained parameters: the number of tensors by prefix."""
     keys, groups = list(keys), list(groups)
     others = tuple(group.prefix for group in groups if group.prefix)
     raw = tuple(group.prefix for group in groups if group.role == "raw")

@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import io
 import pathlib
 import re
 import sys
@@ -113,6 +114,7 @@ class Whole:
 
 
 OWN = {
+    "file of bytes": [io.BytesIO(b"abc"), io.BytesIO()],
     "enum": [Mode.FAST, {Mode.FAST: 1}, Number.ONE],
     "tuple with names": Point(1, [2]),
     "dataclass": [Settings(), Slots()],

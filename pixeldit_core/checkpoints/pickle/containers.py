@@ -84,9 +84,10 @@ class Tree:
     def _take(self, path: str, value: Any, depth: int) -> None:
         if isinstance(value, Tensor):
             self._add(path, value)
-        elif isinstance(value, dict) and not path.endswith(_OWN_STATE):
-            self._places.add(unwrap(f"{path}."))
-            self.read(value, f"{path}.", depth + 1)
+        elif isinstance(value, dict):
+            if path.rpartition(".")[2] != _OWN_STATE:
+                self._places.add(unwrap(f"{path}."))
+                self.read(value, f"{path}.", depth + 1)
         elif type(value) in (list, tuple) and value:
             self._take_list(f"{path}.", value, depth + 1)
 
