@@ -101,9 +101,33 @@ class Kind:
 
 _PART = "Tensors that every such network has are missing: get the file again."
 _OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
-_PACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
+_UNPACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
+# What the tensors beside a weight show of the program that packed it; the first counts.
+_PACKED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",)),
+    ("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",)),
+    ("quantized by bitsandbytes (8 bits)", (".SCB",)),
+    ("quantized by bitsandbytes", (".absmax", ".quant_map")),
+    ("packed by SVDQuant (Nunchaku)", (".wscales",)),
+    ("packed by SVDQuant (Nunchaku)", (".smooth_factor",)),
+    ("packed by SVDQuant (Nunchaku)", (".qweight", ".lora_down")),
+    ("packed by GPTQ or AWQ", (".qweight", ".scales")),
+    ("packed by GPTQ or AWQ", (".qweight", ".qzeros")),
+    ("packed by EETQ", (".qweight", ".weight_scales")),
+    ("packed by a quantizer (its names have qweight)", (".qweight",)),
+    ("quantized by Quanto", ("._data", "._scale")),
+    ("packed by compressed-tensors", (".weight_packed",)),
+    ("quantized by compressed-tensors (with zero points)", (".weight_zero_point",)),
+    ("quantized by torchao", ("._weight_qdata",)),
+    ("quantized by torchao", (".weight:qdata",)),
+    ("quantized by torchao", (".weight:int_data",)),
+    ("packed by HQQ", (".W_q",)),
+    ("quantized by SDNQ", (".svd_up", ".svd_down")),
+    ("quantized by SDNQ", (".scale", ".zero_point")),
+    ("float8 with a scale for each block of a matrix (as of DeepSeek)", (".weight_scale_inv",)),
+)
 REFUSED: tuple[Kind, ...] = (
     Kind(
         "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
@@ -144,14 +168,6 @@ REFUSED: tuple[Kind, ...] = (
         "PixelDiT LoRA.",
         True,
     ),
-    Kind("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (8 bits)", (".SCB",), _PACKED, True),
-    Kind("quantized by bitsandbytes", (".absmax", ".quant_map"), _PACKED, True),
-    Kind("packed by SVDQuant (Nunchaku)", (".qweight", ".wscales"), _PACKED, True),
-    Kind("packed by GPTQ or AWQ", (".qweight", ".scales"), _PACKED, True),
-    Kind("quantized by Quanto", ("._data", "._scale"), _PACKED, True),
-    Kind("packed by compressed-tensors", (".weight_packed", ".weight_scale"), _PACKED, True),
     Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
     Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
@@ -189,6 +205,7 @@ REFUSED: tuple[Kind, ...] = (
         ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight"),
         "Choose a PixelDiT checkpoint.",
     ),
+    *(Kind(title, keys, _UNPACKED, True) for title, keys in _PACKED),
 )
 
 
