@@ -134,7 +134,7 @@ def explain_write_error(error: BaseException, path: Path) -> tuple[str, str]:
     if _IS_WINDOWS and number == errno.ENOENT and len(os.path.abspath(path)) >= _LONGEST_PATH:
         return f"its path has {len(os.path.abspath(path))} characters, more than Windows allows", _LENGTH
     text = " ".join(str(error).split())[:200] or type(error).__name__
-    return _REASONS.get(number, (text, "Free space on the disk, or choose another folder."))
+    return _REASONS.get(number, (text, "Check the disk and its free space, or choose another folder."))
 
 
 def printable(path: Path | str) -> str:
