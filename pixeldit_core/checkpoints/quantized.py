@@ -62,13 +62,14 @@ def find_quantized(
         ValueError: a format that is not supported; a scale that is missing or misshapen.
     """
     texts = texts or {}
-    described, kinds = companions(dtypes), {}
+    described, layers, kinds = companions(dtypes), layers_in(metadata), {}
     for name in dtypes:
         if name in described:
             continue
-        declared = None if f"{layer_of(name)}.comfy_quant" in dtypes else layers_in(metadata).get(layer_of(name))
-        if f"{layer_of(name)}.comfy_quant" in texts:  # it overrides the header
-            declared = declared_by(name, texts, metadata)
+        layer = layer_of(name)
+        declared = layers.get(layer)
+        if f"{layer}.comfy_quant" in dtypes:  # it overrides the header
+            declared = declared_by(name, texts, metadata) if f"{layer}.comfy_quant" in texts else None
         if kind := _kind(name, declared, dtypes, shapes):
             _find_scale(name, kind, dtypes, shapes, declared is not None)
             kinds[name] = kind
@@ -162,9 +163,10 @@ def _kind(name: str, declared: Mapping[str, Any] | None, dtypes: Dtypes, shapes:
 
 def _is_foreign(name: str, dtypes: Dtypes, shapes: Shapes) -> bool:
     """Whether a matrix of small numbers belongs to a layer, but not under the name `weight`."""
+    if dtypes[name] not in (*_QUANTIZED, torch.uint8, torch.int32) or len(shapes[name]) < 2:
+        return False
     layer, _, part = name.rpartition(".")
-    small = dtypes[name] in (*_QUANTIZED, torch.uint8, torch.int32) and len(shapes[name]) >= 2
-    return small and ("weight" in part or f"{layer}.weight" in dtypes) and part not in ("weight", *_PARTS)
+    return ("weight" in part or f"{layer}.weight" in dtypes) and part not in ("weight", *_PARTS)
 
 
 def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, declared: bool) -> str | None:
