@@ -21,11 +21,39 @@ class Kind:
 
 _PART = "Tensors that every such network has are missing: get the file again."
 _OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
-_PACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 _MERGE = "Where it was trained, merge the LoRA and save again; or save the LoRA alone, and load it with PixelDiT LoRA."
 _GATHER = "Where it was trained, gather the full state dict and save that. Getting this file again does not help."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
+_UNPACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
+# What the tensors beside a weight show of the program that packed it; the first counts.
+_PACKED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",)),
+    ("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",)),
+    ("quantized by bitsandbytes (8 bits)", (".SCB",)),
+    ("quantized by bitsandbytes", (".absmax", ".quant_map")),
+    ("packed by SVDQuant (Nunchaku)", (".wscales",)),
+    ("packed by SVDQuant (Nunchaku)", (".smooth_factor",)),
+    ("packed by SVDQuant (Nunchaku)", (".qweight", ".lora_down")),
+    ("packed by GPTQ or AWQ", (".qweight", ".scales")),
+    ("packed by GPTQ or AWQ", (".qweight", ".qzeros")),
+    ("packed by EETQ", (".qweight", ".weight_scales")),
+    ("packed by a quantizer (its names have qweight)", (".qweight",)),
+    ("quantized by Quanto", ("._data", "._scale")),
+    ("packed by compressed-tensors", (".weight_packed",)),
+    ("quantized by compressed-tensors (with zero points)", (".weight_zero_point",)),
+    ("quantized by torchao", ("._weight_qdata",)),
+    ("quantized by torchao", (".weight:qdata",)),
+    ("quantized by torchao", (".weight:int_data",)),
+    ("packed by HQQ", (".W_q",)),
+    ("quantized by torchao", (".weight_qdata",)),
+    ("quantized by SDNQ", (".svd_up", ".svd_down")),
+    ("quantized by SDNQ", (".scale", ".zero_point")),
+    ("float8 with a scale for each block of a matrix (as of DeepSeek)", (".weight_scale_inv",)),
+    ("quantized by torch itself", ("._packed_params.dtype",)),
+    ("quantized by torch itself", (".zero_point",)),
+    ("prepared for quantization by ModelOpt", (".weight_quantizer._amax",)),
+)
 REFUSED: tuple[Kind, ...] = (
     Kind(
         "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
@@ -69,52 +97,9 @@ REFUSED: tuple[Kind, ...] = (
         "PixelDiT LoRA.",
         True,
     ),
-    Kind("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (8 bits)", (".SCB",), _PACKED, True),
-    Kind("quantized by bitsandbytes", (".absmax", ".quant_map"), _PACKED, True),
-    Kind("packed by SVDQuant (Nunchaku)", (".qweight", ".wscales"), _PACKED, True),
-    Kind("packed by GPTQ or AWQ", (".qweight", ".scales"), _PACKED, True),
-    Kind("quantized by Quanto", ("._data", "._scale"), _PACKED, True),
-    Kind("quantized by torchao", ("._weight_qdata",), _PACKED, True),
-    Kind("quantized by torchao", (".weight:qdata",), _PACKED, True),
-    Kind("quantized by torchao", (".weight_qdata",), _PACKED, True),
-    Kind("quantized by HQQ", (".W_q",), _PACKED, True),
-    Kind("quantized by torch itself", ("._packed_params.dtype",), _PACKED, True),
-    Kind("quantized by torch itself", (".zero_point",), _PACKED, True),
-    Kind("prepared for quantization by ModelOpt", (".weight_quantizer._amax",), _PACKED, True),
-    Kind("quantized in blocks of a matrix (fp8 with scale_inv)", (".weight_scale_inv",), _PACKED, True),
-    Kind("packed by compressed-tensors", (".weight_packed", ".weight_scale"), _PACKED, True),
     Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
     Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
     Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
-    *(
-        Kind("the state of a training whose LoRA was not merged into the weights", (part,), _MERGE, True)
-        for part in (
-            ".lora_A.",
-            ".lora_A",
-            ".lora_down.",
-            ".lora_a.",
-            ".lora_magnitude_vector.",
-            ".hada_w1_a",
-            ".hada_w1_a.",
-            ".lokr_w1",
-            ".lokr_w1.",
-            ".oft_R.",
-            ".vera_lambda_b.",
-        )
-    ),
-    Kind("the state of a training that PEFT has wrapped", (".modules_to_save.",), _MERGE, True),
-    Kind(
-        "the state of a network whose weights were kept in parts (parametrizations, such as weight normalization)",
-        (".parametrizations.",),
-        "Where it was trained, call torch.nn.utils.parametrize.remove_parametrizations and save again.",
-        True,
-    ),
-    *(
-        Kind("of a training with FSDP, whose weights were joined into flat ones", (part,), _GATHER, True)
-        for part in ("_flat_param", "flat_param", "flat_param_0")
-    ),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
     Kind("a part of a PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _PART),
@@ -148,6 +133,34 @@ REFUSED: tuple[Kind, ...] = (
         "a DiT or SiT in latent space",
         ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight"),
         "Choose a PixelDiT checkpoint.",
+    ),
+    *(Kind(title, keys, _UNPACKED, True) for title, keys in _PACKED),
+    *(
+        Kind("the state of a training whose LoRA was not merged into the weights", (part,), _MERGE, True)
+        for part in (
+            ".lora_A.",
+            ".lora_A",
+            ".lora_down.",
+            ".lora_a.",
+            ".lora_magnitude_vector.",
+            ".hada_w1_a",
+            ".hada_w1_a.",
+            ".lokr_w1",
+            ".lokr_w1.",
+            ".oft_R.",
+            ".vera_lambda_b.",
+        )
+    ),
+    Kind("the state of a training that PEFT has wrapped", (".modules_to_save.",), _MERGE, True),
+    Kind(
+        "the state of a network whose weights were kept in parts (parametrizations, such as weight normalization)",
+        (".parametrizations.",),
+        "Where it was trained, call torch.nn.utils.parametrize.remove_parametrizations and save again.",
+        True,
+    ),
+    *(
+        Kind("of a training with FSDP, whose weights were joined into flat ones", (part,), _GATHER, True)
+        for part in ("_flat_param", "flat_param", "flat_param_0")
     ),
 )
 

@@ -17,18 +17,8 @@ from .machine import EARLY, Machine
 from .operations import load
 from .values import Foreign, Skipped
 
-_NETWORKS = (
-    "model",
-    "ema",
-    "net",
-    "generator",
-    "state_dict",
-    "denoiser",
-    "transformer",
-    "average",
-    "shadow",
-    "weights",
-)
+# Words of keys under which a trainer keeps a network
+_NETWORKS = tuple("model ema net generator state_dict denoiser transformer average shadow weights".split())
 _AGAIN = "Get the weights as .safetensors, or convert them where the file was written."
 
 
