@@ -140,8 +140,8 @@ def renamed(state, layer, piece):
     (lambda state: beside(state, "hada_w1_a"), ("not merged",)),
     (lambda state: renamed(state, "patch_blocks.0.mlp.", "expert_0."), ("mixture of experts",)),
     (lambda state: beside(state, "_weight_qdata", "_weight_scale"), ("quantized by torchao",)),
-    (lambda state: beside(state, "W_q", "scale", "zero"), ("quantized by HQQ",)),
-    (lambda state: beside(state, "weight_scale_inv"), ("quantized in blocks",)),
+    (lambda state: beside(state, "W_q", "scale", "zero"), ("packed by HQQ",)),
+    (lambda state: beside(state, "weight_scale_inv"), ("float8 with a scale for each block",)),
     (lambda state: beside(state, "parametrizations.weight.original0"), ("parametrizations",)),
 ])  # fmt: skip
 def test_networks_with_more_in_them_are_refused_by_name(tiny, tmp_path, prefix, make, words):
