@@ -10,7 +10,7 @@ from typing import Any
 import folder_paths
 import torch
 
-from ...pixeldit_core.atomic import explain_write_error
+from ...pixeldit_core.atomic import check_target, explain_write_error, printable
 from ...pixeldit_core.checkpoints.config import Config
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
@@ -44,12 +44,18 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
 
 
 def _free(name: str) -> Path:
-    """The next free numbered name in the output folder."""
+    """The next free numbered name in the output folder, which can be written."""
+    path = Path(name)
     try:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
+        path = Path(os.path.join(folder, f"{stem}_{counter:05}_.safetensors"))
+        check_target(path)
     except (OSError, UnicodeError) as error:
-        reason, way_out = explain_write_error(error, Path(name))
-        raise ValueError(f'"{name}" cannot be written: {reason}. {way_out}') from error
+        reason, way_out = explain_write_error(error, path)
+        raise ValueError(
+            f'"{printable(name)}", with the number and .safetensors that are added, cannot be written: {reason}. '
+            f"{way_out}"
+        ) from error
     except Exception as error:  # ComfyUI raises a plain Exception for a name outside the folder
         raise ValueError(f'"{name}" is outside the output folder. Give a name inside it.') from error
-    return Path(os.path.join(folder, f"{stem}_{counter:05}_.safetensors"))
+    return path

@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..dtypes import dtype_name
-from .quantized import BLOCK, damaged, describe, padded, short
+from .descriptions import damaged, short
+from .quantized import BLOCK, describe, padded
 
 _GROUPS = [4**power for power in range(1, 7)]  # of ConvRot; larger matrices are no reason to fill the memory
 
@@ -59,7 +60,8 @@ def dequantize(
 
 
 def scaled_fp8(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[Tensor, Tensor] | None:
-    """A float8 weight as stored and its float32 scale [], for programs that keep both; None for any other weight.
+    """A float8 weight as stored and its float32 scale [], for programs that keep both; None for any other weight, and
+    for one with a scale of each row.
 
     Raises:
         ValueError: as `dequantize`.
@@ -67,7 +69,8 @@ def scaled_fp8(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     quantization = describe(name, tensors, metadata)
     if quantization is None or quantization.kind != "fp8" or quantization.scale is None:
         return None
-    return tensors[name], tensors[quantization.scale].to(torch.float32).reshape(())
+    scale = tensors[quantization.scale]
+    return (tensors[name], scale.to(torch.float32).reshape(())) if scale.numel() == 1 else None
 
 
 def _of_rows(scale: Tensor) -> Tensor:

@@ -14,14 +14,14 @@ from ..spec import ModelSpec, default_class_names
 from ..text import shorten_list
 from .config import Config, embedded_config
 from .header import Header
-from .layouts import find_refused, find_stored
+from .layouts import find_stored
 from .metadata import read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
-from .strict import build_on_meta, check_strict
-from .weight_sets import Group, choose_group
+from .refused_kinds import find_refused
+from .strict import build_on_meta, check_strict, explain_incomplete
+from .weight_sets import MOST_NETWORKS, Group, choose_group
 
 _SHOWN = 5  # names in a message
-_MOST_NETWORKS = 16  # in one file
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,17 @@ def detect(
             "damaged: get it again."
         )
     stored = find_stored(header.shapes, group)
-    from_shapes, defaults = params_from_shapes(family, {key: header.shapes[stored[key]] for key in stored}, name)
+    if sum(0 in header.shapes[key] for key in stored.values()) > len(stored) // 2:
+        raise ValueError(
+            f"{name} has names and no numbers: its tensors are empty. So DeepSpeed (ZeRO 3) and FSDP leave a file "
+            "whose weights are sharded over others. Where it was trained, gather them (zero_to_fp32.py) and save again."
+        )
+    try:
+        from_shapes, defaults = params_from_shapes(family, {key: header.shapes[stored[key]] for key in stored}, name)
+    except ValueError as error:
+        if reason := explain_incomplete(header, group, stored, name):
+            raise ValueError(reason) from error
+        raise
     config, embedded = without_unrelated(config, from_shapes, name), embedded_config(metadata)
     sources = {
         f"{config.source} beside it": config.params(family, from_shapes, name),
@@ -97,10 +107,8 @@ def detect(
 def _choose(header: Header, weights: str, name: str) -> Group:
     if not header.groups:
         raise ValueError(_explain_none(header.shapes, name))
-    if len(header.groups) > _MOST_NETWORKS:
-        raise ValueError(
-            f"{name} holds {len(header.groups)} networks, more than {_MOST_NETWORKS}. Choose another file."
-        )
+    if len(header.groups) > MOST_NETWORKS:
+        raise ValueError(f"{name} holds {len(header.groups)} networks, more than {MOST_NETWORKS}. Choose another file.")
     return choose_group(header.groups, weights, name)
 
 

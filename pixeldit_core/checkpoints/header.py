@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..families import Shapes
 from .comfy_adaln import halves_of, join_shapes
-from .layouts import find_refused, is_ignored
+from .descriptions import check_formats
+from .layouts import is_ignored
 from .quantized import companions, find_quantized, padded, real_shapes
+from .refused_kinds import find_refused
 from .weight_sets import Group
 
 
@@ -58,13 +60,16 @@ def parse_header(
     """
     if not groups:
         return Header(shapes, groups, {})
-    if kind := find_refused(shapes, variants_only=True):
-        raise ValueError(f"{name} is {kind.title}. {kind.advice}")
+    prefixes = tuple(group.prefix for group in groups)
+    checked = {key: dtypes[key] for key in dtypes if key.startswith(prefixes) and not is_ignored(key)}
     try:
-        checked = {key: dtypes[key] for key in dtypes if not is_ignored(key)}
-        quantized = find_quantized(checked, shapes, metadata, texts)
+        check_formats(checked, texts or {}, metadata)  # what a file declares itself decides first
+        kind = find_refused(checked, variants_only=True)
+        quantized = {} if kind else find_quantized(checked, shapes, metadata, texts)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    if kind:
+        raise ValueError(f"{name} is {kind.title}. {kind.advice}")
     # the scale of a weight that is not quantized stays, and is reported as unexpected
     described = companions(key for key in shapes if key in quantized or not key.endswith(".weight"))
     real = real_shapes(shapes, quantized)

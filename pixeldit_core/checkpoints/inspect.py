@@ -15,10 +15,10 @@ from ..spec import ModelSpec
 from .config import read_config
 from .detect import detect
 from .header import parse_header
-from .layouts import find_refused
 from .locate import find_source
 from .metadata import declared_weights
 from .read import read_source, read_source_shapes
+from .refused_kinds import find_refused
 from .weight_sets import find_groups
 from .wrappers import plain_names
 
@@ -71,7 +71,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     stored = plain_names(shapes, source.name)
     shapes = {key: shapes[name] for key, name in stored.items()}
     dtypes = {key: dtypes[name] for key, name in stored.items()}
-    groups = find_groups(shapes, declared_weights(metadata, source.name))
+    groups = find_groups(shapes, declared_weights(metadata, source.name, source.folder.name))
     try:
         texts = None
         if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors

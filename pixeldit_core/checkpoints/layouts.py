@@ -1,4 +1,4 @@
-"""Layouts of files, as tables: prefixes of a network's keys, what to ignore, what to write, what to refuse by name."""
+"""Names of tensors in files: what writers put before them, what to ignore, what to write."""
 
 from __future__ import annotations
 
@@ -48,6 +48,12 @@ IGNORED: tuple[str, ...] = (
     "model_sampling.",
 )
 
+# Modules of a training beside the network's own, in one state dict: what its output is judged by.
+LOSSES = frozenset(
+    "critic discriminator disc netD D teacher lpips lpips_loss loss_fn perceptual_loss perceptual loss criterion "
+    "dino dinov2 dino_encoder repa_encoder fid inception".split()
+)
+
 # Counters and markers that trainers keep among the weights, of at most one element, beside a network or a container.
 COUNTERS: tuple[str, ...] = (
     "step",
@@ -86,112 +92,6 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
 }
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file that is detected in order to be refused: all of `keys` are (ends of) names in it.
-
-    A key between dots is a piece of names. A variant has all names that a network of ours has, and others.
-    """
-
-    title: str
-    keys: tuple[str, ...]
-    advice: str
-    is_variant: bool = False
-
-
-_PART = "Tensors that every such network has are missing: get the file again."
-_OTHER = "The file is sound, but this pack has no such network. Choose a PixelDiT checkpoint."
-_PACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
-_ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
-_NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
-REFUSED: tuple[Kind, ...] = (
-    Kind(
-        "PiD, a pixel diffusion decoder and upscaler, not a PixelDiT",
-        ("lq_proj.latent_proj.0.weight",),
-        "Use ComfyUI's own PiD nodes for it (Load Diffusion Model, PiD Conditioning).",
-    ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("in_context_posemb",),
-        "Only the first PixelDiT loads here.",
-    ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("dino_proj.input_proj.weight",),
-        "Only the first PixelDiT loads here.",
-    ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"),
-        "Only the first PixelDiT loads here.",
-    ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
-        "Only the first PixelDiT loads here.",
-    ),
-    Kind(
-        "a mixture of experts (as of PixelDiT-ProMoE), another network than PixelDiT",
-        (".routed_experts.",),
-        _OTHER,
-        True,
-    ),
-    Kind("a mixture of experts, another network than PixelDiT", (".experts.",), _OTHER, True),
-    Kind(
-        "the state of a training whose LoRA was not merged into the weights (its names have base_layer)",
-        (".base_layer.",),
-        "Where it was trained, call merge_and_unload() and save again; or save the LoRA alone, and load it with "
-        "PixelDiT LoRA.",
-        True,
-    ),
-    Kind("quantized by bitsandbytes (4 bits, NF4)", (".quant_state.bitsandbytes__nf4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (4 bits, FP4)", (".quant_state.bitsandbytes__fp4",), _PACKED, True),
-    Kind("quantized by bitsandbytes (8 bits)", (".SCB",), _PACKED, True),
-    Kind("quantized by bitsandbytes", (".absmax", ".quant_map"), _PACKED, True),
-    Kind("packed by SVDQuant (Nunchaku)", (".qweight", ".wscales"), _PACKED, True),
-    Kind("packed by GPTQ or AWQ", (".qweight", ".scales"), _PACKED, True),
-    Kind("quantized by Quanto", ("._data", "._scale"), _PACKED, True),
-    Kind("packed by compressed-tensors", (".weight_packed", ".weight_scale"), _PACKED, True),
-    Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
-    Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
-    Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
-    Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
-    Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
-    Kind("a part of a PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _PART),
-    Kind(
-        "a text encoder",
-        ("embed_tokens.weight",),
-        "Put it into models/text_encoders and load it with Load CLIP.",
-    ),
-    Kind("a text encoder", ("text_model.embeddings.token_embedding.weight",), "Load it with Load CLIP."),
-    Kind("a VAE", ("decoder.conv_in.weight",), _NO_VAE),
-    Kind(
-        "a VAE",
-        ("decoder.conv1.weight", "encoder.conv1.weight"),
-        _NO_VAE,
-    ),
-    Kind("a ControlNet", ("input_hint_block.0.weight",), "Choose a PixelDiT checkpoint."),
-    Kind(
-        "a ControlNet or adapter of PixelDiT",
-        ("controlnet_blocks.0.after_proj.weight",),
-        "Choose a PixelDiT checkpoint.",
-    ),
-    Kind("an image-prompt adapter of PixelDiT", ("ip_k.0.weight",), "Choose a PixelDiT checkpoint."),
-    Kind("a Stable Diffusion model", ("input_blocks.0.0.weight",), "Load it with ComfyUI's own loaders."),
-    Kind(
-        "a Stable Diffusion model",
-        ("down_blocks.0.resnets.0.conv1.weight",),
-        "Load it with ComfyUI's own loaders.",
-    ),
-    Kind("a Flux model", ("double_blocks.0.img_attn.qkv.weight",), "Load it with Load Diffusion Model."),
-    Kind(
-        "a DiT or SiT in latent space",
-        ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight"),
-        "Choose a PixelDiT checkpoint.",
-    ),
-)
-
-
 def is_counter(key: str, shape: Sequence[int], prefixes: Iterable[str]) -> bool:
     """Whether a tensor is a counter, a marker or a module's own state, and no weight.
 
@@ -204,6 +104,12 @@ def is_counter(key: str, shape: Sequence[int], prefixes: Iterable[str]) -> bool:
     if (last not in COUNTERS and not _MARKER.fullmatch(last)) or math.prod(shape) > 1:
         return False
     return any(f".{prefix}".startswith(f"{place}.") for prefix in prefixes)
+
+
+def is_loss(key: str, prefix: str) -> bool:
+    """Whether a tensor belongs to a module beside a network of this prefix that judges its output, such as a critic."""
+    place = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    return not key.startswith(prefix) and key.startswith(place) and key[len(place) :].partition(".")[0] in LOSSES
 
 
 def find_stored(keys: Iterable[str], group: Group) -> dict[str, str]:
@@ -236,30 +142,20 @@ def _is_alias(key: str, family: Family) -> bool:
     return any(alias in key for alias in family.aliases)
 
 
-def find_refused(keys: Iterable[str], variants_only: bool = False) -> Kind | None:
-    """The kind of a file that is to be refused; None = unknown."""
-    keys = list(keys)
-    for kind in REFUSED:
-        if kind.is_variant >= variants_only and all(any(_has(key, part) for key in keys) for part in kind.keys):
-            return kind
-    return None
-
-
-def _has(key: str, part: str) -> bool:
-    if part.endswith("."):
-        return part in key
-    return key == part or key.endswith(part if part.startswith(".") else f".{part}")
-
-
 def is_ignored(key: str) -> bool:
     """Whether a key is on the ignore list, as it is or after any of `PREFIXES`."""
     rests = {key}
     while rests:  # a set: there may be many ways to take a prefix apart, with few results
         if any(_is_entry(rest) for rest in rests):
             return True
+        rests = {rest for rest in rests if rest.startswith(PREFIXES)}
         rests = {rest[len(piece) :] for rest in rests for piece in PREFIXES if rest.startswith(piece)}
     return False
 
 
 def _is_entry(key: str) -> bool:
-    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in IGNORED)
+    return key in _IGNORED_NAMES or key.startswith(_IGNORED_MODULES)
+
+
+_IGNORED_NAMES = frozenset(entry for entry in IGNORED if not entry.endswith("."))
+_IGNORED_MODULES = tuple(entry for entry in IGNORED if entry.endswith("."))

@@ -92,7 +92,10 @@ def read_weights(
     source = find_source(path)
     tensors, metadata = read_source(source)
     config = read_config(source)
-    return take_weights(tensors, metadata, config, source.name, weights, params, compute_dtype, **factory_kwargs)
+    declared = declared_weights(metadata, source.name, source.folder.name)
+    return take_weights(
+        tensors, metadata, config, source.name, weights, params, compute_dtype, declared, **factory_kwargs
+    )
 
 
 def take_weights(
@@ -103,15 +106,14 @@ def take_weights(
     weights: str = "auto",
     params: Mapping[str, Any] | None = None,
     compute_dtype: torch.dtype | None = None,
+    declared: str = "",
     **factory_kwargs: Any,
 ) -> Weights:
-    """`read_weights` of tensors that are in memory already; `name` is for messages."""
+    """`read_weights` of tensors that are in memory already; `name` is for messages, `declared` as of `find_groups`."""
     tensors = {key: tensors[stored] for key, stored in plain_names(tensors, name).items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}
-    header = parse_header(
-        shapes, dtypes, metadata, find_groups(shapes, declared_weights(metadata, name)), name, tensors
-    )
+    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared), name, tensors)
     detected = detect(header, metadata, config, name, weights, params, **factory_kwargs)
     group = detected.group
     if compute_dtype is None:

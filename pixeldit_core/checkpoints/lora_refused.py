@@ -11,9 +11,9 @@ from torch import Tensor
 from ..families import Shapes
 from ..text import shorten_list
 from .comfy_adaln import join_shapes
-from .layouts import find_refused
 from .lora_folder import is_state_name, is_text_name, other_half
 from .lora_text import are_embeddings, is_text_half
+from .refused_kinds import find_refused
 from .weight_sets import find_groups
 
 SHOWN = 5  # names in a message

@@ -11,7 +11,7 @@ from ..labels import Names
 from ..settings import SamplingSettings
 from ..spec import ModelSpec
 from .json_values import short_text
-from .weight_sets import role_of
+from .weight_sets import role_of, said_by_file_name
 
 KEY = "pixeldit"
 
@@ -65,10 +65,14 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
         ) from error
 
 
-def declared_weights(metadata: Mapping[str, str], name: str) -> str:
+def declared_weights(metadata: Mapping[str, str], name: str, folder: str = "") -> str:
     """Which weights a file says that it holds, in our own metadata or by its name; "ema", "raw" or empty.
 
-    OpenAI's trainers write `ema_0.9999_050000.pt`, NeMo's `last-EMA.ckpt`, with nothing in them that says so.
+    OpenAI's trainers write `ema_0.9999_050000.pt`, NeMo's `last-EMA.ckpt`, accelerate's the folder `transformer_ema`,
+    with nothing in them that says so.
+
+    Args:
+        folder: the name of the file's, which counts if it has no other words than a set of weights has.
     """
     try:
         weights = json.loads(metadata.get(KEY, "{}")).get("weights")
@@ -76,7 +80,10 @@ def declared_weights(metadata: Mapping[str, str], name: str) -> str:
         weights = None
     if weights in ("ema", "raw"):
         return weights
-    return "ema" if role_of(name) == "ema" else ""
+    said = said_by_file_name(name)
+    if said is None and role_of(folder, strict=True) == "ema":
+        said = said_by_file_name(folder)
+    return said or ""
 
 
 def _class_names(values: Any) -> Names:

@@ -6,12 +6,10 @@ JSON), in the header's `_quantization_metadata`, or nowhere (spec: layouts, sect
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,13 +17,13 @@ from torch import Tensor
 
 from ..dtypes import dtype_name
 from ..families import Shapes
+from .descriptions import ADVICE, damaged, declared_by, kind_of, layer_of, layers_in
 
-METADATA = "_quantization_metadata"
-FORMATS = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "mxfp8": "mxfp8", "int8_tensorwise": "int8"}
 BLOCK = 32  # of mxfp8: inputs that share a scale, and what both sides of a matrix are padded to
 
 _PACKED = "nvfp4, convrot_w4a4 or asym_w4a8_int8"  # detected, not supported
 _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_QUANTIZED = (*_FP8, torch.int8)
 _STORED = {"fp8": _FP8, "mxfp8": _FP8[:1], "int8": (torch.int8,)}
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _E8M0 = getattr(torch, "float8_e8m0fnu", torch.uint8)  # torch 2.7 has a type for exponents
@@ -33,12 +31,10 @@ _SCALES = ("weight_scale", "scale_weight")
 _PARTS = (*_SCALES, "weight_scale_2", "input_scale", "scale_input", "comfy_quant")
 _FLAG = "scaled_fp8"  # a tensor that declares scales for all float8 weights below its prefix
 _SUPPORTED = {
-    "fp8": "one number for the matrix",
+    "fp8": "one number for the matrix, or one for each of its rows",
     "int8": "one number for the matrix, or one for each of its rows",
     "mxfp8": "exponents for each 32 inputs, in tiles of 128 x 4",
 }
-_LARGEST_JSON = 1 << 16
-_ADVICE = "Get the bf16 file and choose fp8_e4m3fn in the loader."
 
 Dtypes = Mapping[str, torch.dtype]
 
@@ -65,17 +61,19 @@ def find_quantized(
     Raises:
         ValueError: a format that is not supported; a scale that is missing or misshapen.
     """
-    described, layers, kinds = companions(dtypes), _layers(metadata.get(METADATA)), {}
+    texts = texts or {}
+    described, layers, kinds = companions(dtypes), layers_in(metadata), {}
     for name in dtypes:
         if name in described:
             continue
         layer = layer_of(name)
         declared = layers.get(layer)
         if f"{layer}.comfy_quant" in dtypes:  # it overrides the header
-            declared = _declared(name, texts, metadata) if texts else None
-        if kind := _kind(name, declared, dtypes):
+            declared = declared_by(name, texts, metadata) if f"{layer}.comfy_quant" in texts else None
+        if kind := _kind(name, declared, dtypes, shapes):
             _find_scale(name, kind, dtypes, shapes, declared is not None)
             kinds[name] = kind
+    _check_widths(kinds, shapes)
     return kinds
 
 
@@ -95,11 +93,11 @@ def describe(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     Raises:
         ValueError: as `find_quantized`, or a description that is not readable.
     """
-    declared = _declared(name, tensors, metadata)
+    declared = declared_by(name, tensors, metadata)
     near = {key: tensors[key] for key in _nearby(name) if key in tensors}
     dtypes = {key: value.dtype for key, value in near.items()}
     shapes = {key: tuple(value.shape) for key, value in near.items()}
-    kind = _kind(name, declared, dtypes)
+    kind = _kind(name, declared, dtypes, shapes)
     if kind is None:
         return None
     return Quantization(kind, _find_scale(name, kind, dtypes, shapes, declared is not None), declared)
@@ -118,7 +116,7 @@ def companions(keys: Iterable[str]) -> set[str]:
 
 def is_plain(name: str, keys: Container[str], metadata: Mapping[str, str]) -> bool:
     """Whether a weight is float8 and nothing more: the file has neither a scale nor a format for it."""
-    return not any(key in keys for key in _nearby(name)[1:]) and layer_of(name) not in _layers(metadata.get(METADATA))
+    return not any(key in keys for key in _nearby(name)[1:]) and layer_of(name) not in layers_in(metadata)
 
 
 def real_shapes(shapes: Shapes, quantized: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
@@ -147,46 +145,38 @@ def padded(size: int) -> int:
     return _round_up(size, BLOCK)
 
 
-def layer_of(name: str) -> str:
-    """The layer of a weight."""
-    return name.removesuffix(".weight")
-
-
-def damaged(name: str, what: str) -> ValueError:
-    """The error for a tensor whose quantization is not readable."""
-    return ValueError(f"{name} {what}. The file is damaged or another kind: get it again, or get the bf16 file.")
-
-
-def short(value: Any) -> str:
-    """A value of a description, for a message."""
-    return repr(value)[:40] if isinstance(value, str | int | float) else f"of type {type(value).__name__}"
-
-
 def _length(shapes: Shapes, name: str) -> int:
     return (*shapes.get(name, ()), 0)[0]
 
 
-def _kind(name: str, declared: Mapping[str, Any] | None, dtypes: Dtypes) -> str | None:
+def _kind(name: str, declared: Mapping[str, Any] | None, dtypes: Dtypes, shapes: Shapes) -> str | None:
     """The kind of a weight by its description, or else by its dtype; None = not quantized."""
     dtype = dtypes[name]
-    if declared is None:
-        if dtype in _FP8:
-            return "mxfp8" if dtypes.get(f"{layer_of(name)}.weight_scale") in (torch.uint8, _E8M0) else "fp8"
-        if dtype == torch.int8:
-            return "int8"
-        if not dtype.is_floating_point and name.endswith(".weight"):
-            raise ValueError(
-                f"{name} is {dtype_name(dtype)}, as in {_PACKED} files, which are not supported. {_ADVICE}"
-            )
-        return None
-    form = declared.get("format")
-    if not isinstance(form, str) or form not in FORMATS:
+    if declared is not None:
+        kind = kind_of(name, declared)
+        if dtype not in _STORED[kind]:
+            raise damaged(name, f"is {dtype_name(dtype)}, but declared as {declared['format']}")
+        return kind
+    if _is_foreign(name, dtypes, shapes):
         raise ValueError(
-            f"{name} has the format {short(form)}, which is not supported; {', '.join(FORMATS)} are. {_ADVICE}"
+            f"{name} is {dtype_name(dtype)}, as another quantizer names its weights, which are not supported. {ADVICE}"
         )
-    if dtype not in _STORED[FORMATS[form]]:
-        raise damaged(name, f"is {dtype_name(dtype)}, but declared as {form}")
-    return FORMATS[form]
+    if dtype in _FP8:
+        return "mxfp8" if dtypes.get(f"{layer_of(name)}.weight_scale") in (torch.uint8, _E8M0) else "fp8"
+    if dtype == torch.int8:
+        return "int8"
+    if not dtype.is_floating_point and name.endswith((".weight", ".bias")):
+        known = _PACKED if dtype.itemsize == 1 else "packed"
+        raise ValueError(f"{name} is {dtype_name(dtype)}, as in {known} files, which are not supported. {ADVICE}")
+    return None
+
+
+def _is_foreign(name: str, dtypes: Dtypes, shapes: Shapes) -> bool:
+    """Whether a matrix of small numbers belongs to a layer, but not under the name `weight`."""
+    if dtypes[name] not in (*_QUANTIZED, torch.uint8, torch.int32) or len(shapes[name]) < 2:
+        return False
+    layer, _, part = name.rpartition(".")
+    return ("weight" in part or f"{layer}.weight" in dtypes) and part not in ("weight", *_PARTS)
 
 
 def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, declared: bool) -> str | None:
@@ -196,51 +186,63 @@ def _find_scale(name: str, kind: str, dtypes: Dtypes, shapes: Shapes, declared: 
     if scale is None:
         if kind == "fp8" and not declared and is_plain(name, shapes, {}):
             return None
-        raise damaged(name, f"is {kind} and has no {layer}.weight_scale")
+        raise _without_scale(name, kind, declared)
     if kind != "fp8" and (len(shape) != 2 or (kind == "mxfp8" and shape[1] % BLOCK)):
         raise damaged(name, f"is {list(shape)}, which {kind} cannot be")
     if f"{layer}.weight_scale_2" in shapes:
-        raise damaged(name, f"is {kind} and has a second scale, {layer}.weight_scale_2")
-    right = math.prod(shapes[scale]) == 1 or (kind == "int8" and shapes[scale] in ((shape[0], 1), (shape[0],)))
+        raise ValueError(
+            f"{name} is {kind} and has a second scale, {layer}.weight_scale_2, which is not supported. {ADVICE}"
+        )
+    right = _is_of_matrix_or_rows(shapes[scale], shape)
     if kind == "mxfp8":
         right = shapes[scale] == (_round_up(shape[0], 128), _round_up(shape[1] // BLOCK, 4))
     if not right or dtypes[scale] not in ((torch.uint8, _E8M0) if kind == "mxfp8" else _PLAIN):
         stored = f"{dtype_name(dtypes[scale])} {list(shapes[scale])}"
         raise ValueError(
             f"{scale} is {stored}, which is no scale of {kind} {list(shape)} that is supported: {_SUPPORTED[kind]}. "
-            f"{_ADVICE}"
+            f"{ADVICE}"
         )
     return scale
 
 
-def _declared(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The file's description of a layer's format: in a tensor beside it, or else in the header."""
-    key = f"{layer_of(name)}.comfy_quant"
-    if key not in tensors:
-        return _layers(metadata.get(METADATA)).get(layer_of(name))
-    if tensors[key].dtype != torch.uint8 or tensors[key].numel() > _LARGEST_JSON:
-        stored = f"{dtype_name(tensors[key].dtype)} {list(tensors[key].shape)}"
-        raise damaged(key, f"is {stored}, expected at most {_LARGEST_JSON:,} bytes of JSON")
-    return _parse(bytes(tensors[key].flatten().tolist()), key)
+def _is_of_matrix_or_rows(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a scale is one number, or one for each output (row) of a matrix [out, in].
+
+    [out] and [out, 1] are always the outputs'. [1, out] is, too, but not of a square matrix: there it may be the
+    inputs'.
+    """
+    if math.prod(scale) == 1:
+        return True
+    if len(shape) != 2:
+        return False
+    rows, columns = shape
+    return scale in ((rows,), (rows, 1)) or (scale == (1, rows) and rows != columns)
 
 
-@lru_cache(maxsize=1)  # asked for each weight of a file
-def _layers(text: str | None) -> dict[str, dict[str, Any]]:
-    """The header's entry: description by layer."""
-    layers = _parse(text, METADATA).get("layers", {}) if text else {}
-    if not isinstance(layers, dict) or not all(isinstance(entry, dict) for entry in layers.values()):
-        raise damaged(METADATA, "has no dictionary of layers")
-    return layers
+def _without_scale(name: str, kind: str, declared: bool) -> ValueError:
+    what = f"is {kind} and has no {layer_of(name)}.weight_scale"
+    if declared or kind != "int8":
+        return damaged(name, what)
+    return ValueError(f"{name} {what}: another quantizer wrote it, in a way that is not supported. {ADVICE}")
 
 
-def _parse(text: str | bytes, name: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise damaged(name, f"is not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise damaged(name, f"is {text[:40]!r}, expected a dictionary in JSON")
-    return values
+def _check_widths(kinds: Mapping[str, str], shapes: Shapes) -> None:
+    """Refuse numbers of fewer bits that are packed into bytes: the width of the network shows how many.
+
+    Raises:
+        ValueError: such a matrix.
+    """
+    for name, kind in kinds.items():
+        match = re.fullmatch(r"(.*)patch_blocks\.\d+\.attn\.qkv(_[xy])?\.weight", name)
+        if kind != "int8" or not match:
+            continue
+        width = _length(shapes, f"{match[1]}s_embedder.proj.bias")
+        for bits in (6, 4, 3, 2):
+            if width and shapes[name][1] * 8 == width * bits:
+                raise ValueError(
+                    f"{name} is int8 {list(shapes[name])}, {bits} bits for each of {width} inputs: weights packed into "
+                    f"bytes, which are not supported. {ADVICE}"
+                )
 
 
 def _nearby(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import atomic_path, explain_write_error
+from ..atomic import atomic_path, check_target, explain_write_error, printable
 from ..model import Model
 from ..spec import ModelSpec
 from .comfy_adaln import split_tensors
@@ -121,9 +121,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     try:
         with atomic_path(path) as part:
             save_file(dict(tensors), part, dict(metadata))
-    except (SafetensorError, OSError, UnicodeError) as error:
+    except (SafetensorError, OSError) as error:
         reason, way_out = explain_write_error(error, path)
-        raise ValueError(f"{path} could not be written: {reason}. No partial file was left. {way_out}") from error
+        raise ValueError(
+            f"{printable(path)} could not be written: {reason}. No partial file was left. {way_out}"
+        ) from error
     return path
 
 
@@ -154,10 +156,11 @@ def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
     try:
+        check_target(path)
         is_source = path.exists() and any(file.exists() and path.samefile(file) for file in sources)
-    except (OSError, UnicodeError) as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
         reason, way_out = explain_write_error(error, path)
-        raise ValueError(f"{path} cannot be written: {reason}. {way_out}") from error
+        raise ValueError(f"{printable(path)} cannot be written: {reason}. {way_out}") from error
     if is_source:
         raise ValueError(f"{path.name} is the source itself; choose another name.")
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from .weight_sets import find_groups
+
 # Keys of the outermost dictionary that decide, and what the file is
 _KINDS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset(("state", "param_groups")), "the state of an optimizer"),
@@ -61,7 +63,7 @@ def check_training_state(tensors: Iterable[str], path: Path) -> None:
     names = list(tensors)
     if not names and is_training_file(path.name):
         kind = "the state of a training (optimizer, scheduler or random numbers, by its name)"
-    elif names and all(name.startswith("state.") for name in names):
+    elif names and all(name.startswith("state.") for name in names) and not find_groups(names):
         kind = "the state of an optimizer"
     if kind:
         raise ValueError(f"{path.name} is {kind}, not of a network. {_advice(path)}")

@@ -6,7 +6,9 @@ decide, not a list of trainers.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,27 +16,39 @@ from ..families import FAMILIES, Family
 
 # Words of an average
 AVERAGE = frozenset(
-    "ema emas averaged average averages averaging avg swa target shadow polyak smoothed smooth lookahead".split()
+    "ema emas phema averaged average averages averaging avg ma swa target shadow polyak smoothed smooth "
+    "lookahead".split()
 )
+# Of them, those that also say it in the name of a file
+_IN_FILE_NAMES = AVERAGE - frozenset("target shadow smoothed smooth lookahead ma".split())
 # Words of the weights that are trained, even within something that is called an average
-TRAINED = frozenset("raw online current live student nonema noema".split())
+TRAINED = frozenset("raw online current live nonema noema".split())
 # Before an average's word: not one
-_NOT = frozenset("non no not without".split())
+_NOT = frozenset("non no not without wo".split())
 # Words of something else than the network that generates images
 OTHER = frozenset(
     "critic discriminator disc d teacher fake real reference ref backup collected optimizer optimizers optim opt adam "
     "exp sq momentum grad grads gradient gradients variance scheduler initial init lpips perceptual".split()
 )
+# Of them, those of something that may keep an average of the weights: NeMo's optimizers do
+_KEEPERS = frozenset("optimizer optimizers optim opt".split())
 # Words that say nothing
 PLAIN = frozenset(
     "model models module modules net nets network networks state states dict dicts sd core denoiser denoise diffusion "
     "transformer dit pixeldit pixel pixelhdm pixdit xpred backbone unet unwrapped base generator gen weights weight "
     "params param parameters parameter pl lightning checkpoint checkpoints ckpt trainer training train learner main "
-    "app g best last latest final step epoch decay callback callbacks inner flow velocity image images text class "
-    "torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c to".split()
+    "app student runner engine g best only last latest final step epoch decay callback callbacks inner flow "
+    "velocity image images text class torch data value values copy fp bf float orig mod compiled ddp fsdp full t i x c "
+    "to".split()
 )
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_CURRENT = "current_model_state."  # Lightning's WeightAveraging: beside it, `state_dict` is the average
+MOST_NETWORKS = 16  # in one file that is loaded
+_FEWEST = 8  #    tensors that are a part of an average, and no counters
+_DEEPEST = 12  #  words before a name
+_WORD = re.compile(r"\d[dD](?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_DIMENSIONS = re.compile(r"\d[dD]")  # as in "dit2d": no word
+# Where a trainer exchanges what its names say: beside these raw weights, those that are called raw are the average
+_CURRENT = re.compile(r"(?:.*\.)?current_model_state\..*")  # Lightning's WeightAveraging
+_SWAPPED = "ema_state_dict.module."  #                         mmengine's EMAHook, which has `steps` beside `module.`
 
 
 @dataclass(frozen=True)
@@ -81,24 +95,46 @@ def find_groups(keys: Iterable[str], declared: str = "") -> list[Group]:
                 continue
             if all(prefix + marker in keys for marker in family.markers):
                 groups.append(Group(family, prefix, role_of(prefix)))
-    groups = _compare(groups, keys)
-    if declared and len(groups) == 1 and groups[0].role == "raw" and not TRAINED & set(words_of(groups[0].prefix)):
-        groups = [replace(groups[0], role=declared)]
+    if len(groups) <= MOST_NETWORKS:
+        groups = _compare(groups, keys)
+    alone = [group for group in groups if group.role != "other"]
+    if declared and len(alone) == 1 and alone[0].role == "raw" and not TRAINED & set(words_of(alone[0].prefix)):
+        groups = [replace(group, role=declared) if group is alone[0] else group for group in groups]
     return sorted(groups, key=lambda group: group.role in ("unknown", "other"))
 
 
-def role_of(prefix: str) -> str:
-    """The role of the network whose names start with `prefix`, by its words; as in `Group`."""
+def role_of(prefix: str, strict: bool = False) -> str:
+    """The role of the network whose names start with `prefix`, by its words; as in `Group`.
+
+    Of several words about averages the last one decides: "ema.online_model." is raw, "online_ema." is not.
+
+    Args:
+        strict: "unknown" with any word that is not in the tables.
+    """
     words = words_of(prefix)
-    if OTHER & set(words):
+    others = OTHER & set(words)
+    if others and not (others <= _KEEPERS and AVERAGE & set(words_of(prefix.removesuffix(".").rpartition(".")[2]))):
         return "other"
-    if TRAINED & set(words):
-        return "raw"
-    averages = [index for index, word in enumerate(words) if word in AVERAGE]
-    if averages:
-        negated = all(index and words[index - 1] in _NOT for index in averages)
-        return "raw" if negated else "ema"
+    if strict and not set(words) <= PLAIN | AVERAGE | TRAINED | _NOT:
+        return "unknown"
+    said = [_said_by(words, index) for index, word in enumerate(words) if word in AVERAGE or word in TRAINED]
+    if said:
+        return said[-1]
     return "raw" if set(words) <= PLAIN else "unknown"
+
+
+def _said_by(words: list[str], index: int) -> str:
+    """Which weights a word of `AVERAGE` or `TRAINED` means, after the word before it."""
+    negated = index > 0 and words[index - 1] in _NOT
+    return "ema" if words[index] in AVERAGE and not negated else "raw"
+
+
+def said_by_file_name(name: str) -> str | None:
+    """Which weights the name of a file or folder says: "ema"; empty for others; None = it says nothing of it."""
+    words = set(words_of(name))
+    if not words & (_IN_FILE_NAMES | TRAINED):
+        return None
+    return "ema" if words & _IN_FILE_NAMES and role_of(name) == "ema" else ""
 
 
 def choose_group(groups: Iterable[Group], weights: str, name: str) -> Group:
@@ -121,6 +157,8 @@ def choose_group(groups: Iterable[Group], weights: str, name: str) -> Group:
     known = [group for group in groups if group.role in ("ema", "raw")]
     if not known:
         known = _only_one(groups, name)
+    elif weights == "raw" and all(group.ema for group in known) and (unknown := _of_role(groups, "unknown")):
+        known = [*known, *_only_one(unknown, name)]
     prefer = known[0].family.prefers_ema if weights == "auto" else weights == "ema"
     if preferred := [group for group in known if group.ema == prefer]:
         return preferred[0]
@@ -132,7 +170,7 @@ def choose_group(groups: Iterable[Group], weights: str, name: str) -> Group:
 
 def _only_one(groups: list[Group], name: str) -> list[Group]:
     """The only network whose words say nothing of its role."""
-    unknown = [group for group in groups if group.role == "unknown"]
+    unknown = _of_role(groups, "unknown")
     if len(unknown) == 1:
         return unknown
     names = ", ".join(group.name for group in groups[:16])
@@ -147,18 +185,61 @@ def _only_one(groups: list[Group], name: str) -> list[Group]:
     )
 
 
+def incomplete_averages(groups: Iterable[Group], keys: Iterable[str]) -> dict[str, int]:
+    """Averages of which a file has only a part, as of the trained parameters: the number of tensors by prefix."""
+    keys, groups = list(keys), list(groups)
+    others = tuple(group.prefix for group in groups if group.prefix)
+    raw = tuple(group.prefix for group in groups if group.role == "raw")
+    names = {key[len(prefix) :] for prefix in raw for key in keys if key.startswith(prefix)}
+    counts: Counter[str] = Counter()
+    for key in keys:
+        pieces = key.split(".", _DEEPEST) if not key.startswith(others) else ()
+        for count in range(1, min(len(pieces), _DEEPEST)):
+            if ".".join(pieces[count:]) in names:
+                counts[".".join(pieces[:count]) + "."] += 1
+                break
+    return {place: count for place, count in counts.items() if count >= _FEWEST and role_of(place) == "ema"}
+
+
+def _of_role(groups: list[Group], role: str) -> list[Group]:
+    return [group for group in groups if group.role == role]
+
+
 def _compare(groups: list[Group], keys: Mapping[str, None]) -> list[Group]:
     """Roles that only the other content of a file tells."""
-    current = any(group.prefix.startswith(_CURRENT) for group in groups)
+    raws = [group.prefix for group in groups if _CURRENT.fullmatch(group.prefix) or _is_swapped(group.prefix, keys)]
+    averaged = [_without_average(group.prefix) for group in groups if group.role == "ema"]
+    shared = _shared_place([group.prefix for group in groups])
     compared = []
     for group in groups:
-        beside = (current and not group.prefix.startswith(_CURRENT)) or _is_averaged_model(group.prefix, keys)
-        if group.role == "raw" and beside:
-            group = replace(group, role="ema")
-        elif group.role == "ema" and any(_is_inner(other.prefix, group.prefix) for other in groups):
-            group = replace(group, role="raw")
-        compared.append(group)
+        role = role_of(group.prefix[len(shared) :]) if group.role == "unknown" else group.role
+        if role == "unknown" and words_of(group.prefix) in averaged:
+            role = "raw"
+        if role == "raw" and (bool(raws) or _is_averaged_model(group.prefix, keys)) and group.prefix not in raws:
+            role = "ema"
+        elif role == "ema" and (
+            _is_swapped(group.prefix, keys) or any(_is_inner(other.prefix, group.prefix) for other in groups)
+        ):
+            role = "raw"
+        compared.append(replace(group, role=role))
     return compared
+
+
+def _shared_place(prefixes: list[str]) -> str:
+    """The containers that all networks of a file are in, of several networks."""
+    parts = [prefix.split(".")[:-1] for prefix in prefixes] if len(prefixes) > 1 else []
+    shared = list(itertools.takewhile(lambda of: len(set(of)) == 1, zip(*parts, strict=False)))
+    return "".join(f"{part[0]}." for part in shared)
+
+
+def _without_average(prefix: str) -> list[str]:
+    return [word for word in words_of(prefix) if word not in AVERAGE]
+
+
+def _is_swapped(prefix: str, keys: Mapping[str, None]) -> bool:
+    """Whether these are the raw weights of mmengine's EMAHook, which it exchanges with the average as it saves."""
+    place, swapped, _ = prefix.partition(_SWAPPED)
+    return bool(swapped) and f"{place}ema_state_dict.steps" in keys
 
 
 def _is_averaged_model(prefix: str, keys: Mapping[str, None]) -> bool:
@@ -178,6 +259,8 @@ def words_of(prefix: str) -> list[str]:
     """The words of a prefix, in lower case: "EMACallback.net_ema1." gives ema, callback, net, ema, as "netema" does."""
     words = []
     for word in map(str.lower, _WORD.findall(prefix)):
+        if _DIMENSIONS.fullmatch(word):
+            continue
         start, end = word.removeprefix("ema"), word.removesuffix("ema")
         if word in TRAINED or word in PLAIN or word in AVERAGE:
             words.append(word)

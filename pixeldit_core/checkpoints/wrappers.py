@@ -6,14 +6,18 @@ import re
 from collections.abc import Iterable
 
 # Attributes that hold the wrapped module; they may be anywhere in a name, once for every wrapper.
-WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module")
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "_fpw_module")
 
-_LIT_EMA = re.compile(r"[a-z_]*ema[a-z_]*\.[^.]+")
-_FEWEST = 8  # names without dots that are an average's, and no counters
+_BLOCK = re.compile(r"(_blocks\.\d+)\.(?:module|mod)(?=\.)")  # a block in DDP, or in torch 1's checkpointing
+_FEWEST = 8  #   names without dots that are an average's, and no counters
+_MOST_NAMES = 50_000
+_DEEPEST = 6  #  modules around the network
 
 
 def unwrap(name: str) -> str:
     """The name that a tensor has in the network itself."""
+    if ".mod" in name:
+        name = _BLOCK.sub(r"\1", name)
     if not any(piece in name for piece in WRAPPERS):
         return name
     return ".".join(piece for piece in name.split(".") if piece not in WRAPPERS)
@@ -35,18 +39,29 @@ def plain_names(names: Iterable[str], source: str) -> dict[str, str]:
                 f"{source} has two tensors for {inner[:80]}: {stored[inner][:80]} and {name[:80]}. Save one alone."
             )
         stored[inner] = name
-    return _with_dots(stored)
+    return with_dots(stored)
 
 
-def _with_dots(stored: dict[str, str]) -> dict[str, str]:
-    """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`."""
-    dotless = {name for name in stored if _LIT_EMA.fullmatch(name)}
-    if len(dotless) < _FEWEST:
+def with_dots(stored: dict[str, str]) -> dict[str, str]:
+    """LitEma keeps the average of `model.a.b.weight` as `model_ema.abweight`, others as `model_ema.a-b-weight`."""
+    flat = {name: place for name in stored if "ema" in (place := name.rpartition(".")[0]).rpartition(".")[2].lower()}
+    if len(flat) < _FEWEST or len(stored) > _MOST_NAMES:
         return stored
-    paths = (name.partition(".")[2] for name in stored)
-    dotted = {path.replace(".", ""): path for path in paths if "." in path}
+    dotted = _dotted(stored, {name.rpartition(".")[2] for name in flat})
     restored = {}
     for name, own in stored.items():
-        place, _, flat = name.partition(".")
-        restored[f"{place}.{dotted[flat]}" if name in dotless and flat in dotted else name] = own
-    return restored
+        inner = dotted.get(name.rpartition(".")[2]) if name in flat else None
+        restored[f"{flat[name]}.{inner}" if inner else name] = own
+    return restored if len(restored) == len(stored) else stored
+
+
+def _dotted(names: Iterable[str], wanted: set[str]) -> dict[str, str]:
+    """Those names with dots, or their ends after each of the first dots, that are `wanted` without."""
+    dotted: dict[str, str] = {}
+    for name in names:
+        for _ in range(min(_DEEPEST, name.count("."))):
+            for joint in ("", "_", "-"):
+                if (flat := name.replace(".", joint)) in wanted:
+                    dotted.setdefault(flat, name)
+            name = name.partition(".")[2]
+    return dotted

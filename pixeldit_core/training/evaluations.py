@@ -185,7 +185,7 @@ class Evaluations:
             if step > start:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            for part in folder.glob(f".{_MODEL}.*.part"):
+            for part in folder.glob(".*.part"):
                 part.unlink()
             if not (folder / _MODEL).exists():
                 shutil.rmtree(folder / _IMAGES, ignore_errors=True)

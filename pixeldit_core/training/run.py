@@ -192,6 +192,11 @@ class Run:
             self.folder.clear_parts()
         saved = self.folder.steps()
         kept = f"The state after step {saved[-1]} is in place" if saved else "No state was saved before"
+        if isinstance(error, ValueError) and error.__cause__ is None:  # of the weights, not of the disk
+            return ValueError(
+                f"{self.folder.path}: no model could be written after step {self.step}: {error} {kept}. Lower "
+                f"optim.learning_rate, or go on with --resume {self.folder.path} engine.save_dtype=bf16."
+            )
         reason, way_out = explain_write_error(error.__cause__ or error, self.folder.path)
         return ValueError(
             f"{self.folder.path} could not be written to after step {self.step}: {reason}. {kept}. {way_out} A lower "

@@ -119,12 +119,30 @@ def unmerged(state, part):
     return wrapped | {f"{layer}.lora_{side}.default.weight": value for side, value in pair.items()}
 
 
+def beside(state, *names):
+    return state | {f"patch_blocks.0.attn.qkv.{name}": torch.zeros(2, 24) for name in names}
+
+
+def renamed(state, layer, piece):
+    return {key.replace(layer, f"{layer}{piece}"): value for key, value in state.items()}
+
+
 @pytest.mark.parametrize("prefix", ["", "ema_denoiser.", "base_model.model."])
 @pytest.mark.parametrize("make, words", [
     (experts, ("is a mixture of experts", "PixelDiT-ProMoE")),
     (lambda state: {key.replace("mlp.", "mlp.experts.0."): of for key, of in state.items()}, ("mixture of experts",)),
     (lambda state: unmerged(state, "attn.qkv"), ("not merged", "merge_and_unload()", "PixelDiT LoRA")),
     (lambda state: unmerged(state, "pixel_blocks.0.mlp"), ("not merged",)),
+    (lambda state: beside(state, "lora_A.default.weight", "lora_B.default.weight"), ("not merged", "PixelDiT LoRA")),
+    (lambda state: beside(state, "lora_A", "lora_B"), ("not merged",)),
+    (lambda state: beside(state, "lora_down.weight", "lora_up.weight"), ("not merged",)),
+    (lambda state: beside(state, "lora_magnitude_vector.default.weight"), ("not merged",)),
+    (lambda state: beside(state, "hada_w1_a"), ("not merged",)),
+    (lambda state: renamed(state, "patch_blocks.0.mlp.", "expert_0."), ("mixture of experts",)),
+    (lambda state: beside(state, "_weight_qdata", "_weight_scale"), ("quantized by torchao",)),
+    (lambda state: beside(state, "W_q", "scale", "zero"), ("packed by HQQ",)),
+    (lambda state: beside(state, "weight_scale_inv"), ("float8 with a scale for each block",)),
+    (lambda state: beside(state, "parametrizations.weight.original0"), ("parametrizations",)),
 ])  # fmt: skip
 def test_networks_with_more_in_them_are_refused_by_name(tiny, tmp_path, prefix, make, words):
     for path in write_both(tmp_path, prefixed(prefix, make(tiny().network.state_dict()))):
@@ -134,3 +152,30 @@ def test_networks_with_more_in_them_are_refused_by_name(tiny, tmp_path, prefix, 
 def test_an_unmerged_lora_of_text_to_image(tiny_t2i, tmp_path):
     for path in write_both(tmp_path, unmerged(tiny_t2i().network.state_dict(), "qkv_x")):
         fails(path, "not merged")
+
+
+@pytest.mark.parametrize("piece", ["module", "mod", "_fpw_module"])
+def test_blocks_in_wrappers_without_a_name_of_their_own(tiny, tmp_path, piece):
+    state = tiny().network.state_dict()
+    for path in write_both(tmp_path, prefixed("net.", wrap(state, piece))):
+        assert same(pc.load_checkpoint(path), state)
+
+
+@pytest.mark.parametrize("key, belongs", [
+    ("net.lpips.lin0.weight", True), ("net.discriminator.0.weight", True), ("net.core.discriminator.weight", False),
+    ("lpips.lin0.weight", False), ("net.projector.weight", False), ("net.reference.weight", False),
+])  # fmt: skip
+def test_modules_that_judge_the_output(tiny, tmp_path, key, belongs):
+    state = tiny().network.state_dict()
+    for path in write_both(tmp_path, prefixed("net.core.", state) | {key: torch.zeros(2, 2)}):
+        if belongs:
+            assert same(pc.load_checkpoint(path), state)
+        else:
+            fails(path, "1 tensors do not belong")
+
+
+def test_empty_and_flat_tensors_of_sharded_trainings(tiny, tmp_path):
+    for path in write_both(tmp_path, {key: torch.zeros(0) for key in tiny().network.state_dict()}):
+        fails(path, "its tensors are empty", "ZeRO 3", "gather")
+    for path in write_both(tmp_path, {"patch_blocks.0._fsdp_wrapped_module._flat_param": torch.zeros(99)}):
+        fails(path, "FSDP", "gather")

@@ -6,7 +6,7 @@ from checkpoints.files import fails
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
-from pixeldit_core.checkpoints.layouts import REFUSED
+from pixeldit_core.checkpoints.refused_kinds import REFUSED
 
 
 def file_of(path, *keys):

@@ -235,3 +235,17 @@ def test_damage_is_called_damage(tiny, tmp_path, share):
         path = save(tmp_path / "cut.pt", {"model": tiny().network.state_dict()}, container, 4)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
         fails(path, "is damaged or truncated", "Get the file again")
+
+
+def test_lists_without_end(tiny, tmp_path):
+    state, inside = tiny().network.state_dict(), []
+    inside.extend([inside] * 64)
+    torch.save({"model": state, "ema": inside}, tmp_path / "a.pt")
+    fails(tmp_path / "a.pt", "more than 500,000 entries")
+    shared = {"x": torch.zeros(1)}
+    for _ in range(12):
+        shared = [shared] * 64
+    torch.save({"model": state, "ema": shared}, tmp_path / "b.pt")
+    fails(tmp_path / "b.pt", "more than 500,000 entries")
+    torch.save({"model": state, "ema": [list(state.values())] * 60}, tmp_path / "c.pt")
+    fails(tmp_path / "c.pt", "networks, more than 16")

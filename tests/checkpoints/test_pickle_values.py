@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import io
 import pathlib
 import re
 import sys
@@ -222,3 +223,15 @@ def test_numbers_of_all_dtypes(tmp_path, container):
         assert torch.equal(found[key].view(torch.uint8) if "float8" in key else found[key],
                            value.view(torch.uint8) if "float8" in key else value)  # fmt: skip
     assert found["again"] is found["torch.float32"]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("container", ["zip", "older"])
+def test_files_of_bytes(tiny, tmp_path, container, protocol):
+    """As modules of TransformerEngine keep their state, and torchtitan its own."""
+    model = tiny()
+    state = model.network.state_dict() | {"patch_blocks.0.mlp.w1._extra_state": io.BytesIO(b"abc")}
+    stored = {"model": state, "train_state": {"losses": io.BytesIO()}}
+    checked(save(tmp_path / "run.pt", stored, container, protocol), model)
+    stored["model"]["patch_blocks.0.mlp.w1._extra_state"] = {"scale": torch.zeros(3), "recipe": None}
+    checked(save(tmp_path / "run.pt", stored, container, protocol), model)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from checkpoints.files import same
+from checkpoints.files import prefixed, same, write
 from checkpoints.quantized_files import (
     CHOICES,
     LAYER,
@@ -194,17 +194,67 @@ def test_a_weight_by_itself():
         dequantize("b.weight", {"b.weight": plain}, {})
 
 
+ROWS = {"[out]": torch.flatten, "[out, 1]": lambda scale: scale.reshape(-1, 1)}
+
+
+def scale_rows(state, stored_dtype, largest, dtype, shape=torch.flatten, part="weight_scale", chosen=CHOICES["blocks"]):
+    """A state dict with one scale for each output, as home-made files have it, and the plain numbers."""
+    stored, plain = dict(state), dict(state)
+    for key, value in state.items():
+        if not key.endswith(".weight") or value.ndim != 2 or not chosen(key):
+            continue
+        scale = (value.abs().amax(dim=1) / largest).to(dtype)
+        numbers = value / scale.float()[:, None]
+        stored[key] = (numbers.round() if stored_dtype == torch.int8 else numbers).to(stored_dtype)
+        stored[key.removesuffix("weight") + part] = shape(scale)
+        plain[key] = stored[key].float() * scale.float()[:, None]
+    return {key: value.contiguous() for key, value in stored.items()}, plain
+
+
 @pytest.mark.parametrize("part", ["weight_scale", "scale_weight"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("declared", [True, False])
-def test_scales_of_rows_may_be_flat(tiny, tmp_path, part, dtype, declared):
-    stored, plain = quantize_state(tiny().network.state_dict(), "int8", CHOICES["blocks"])
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("kind, stored_dtype, largest", [
+    ("int8", torch.int8, 127), ("fp8", torch.float8_e4m3fn, 448), ("fp8", torch.float8_e5m2, 57344),
+])  # fmt: skip
+def test_scales_of_rows(tiny, tmp_path, part, dtype, shape, kind, stored_dtype, largest):
+    """Square matrices are among them: a flat scale is of their outputs."""
+    stored, plain = scale_rows(tiny().network.state_dict(), stored_dtype, largest, dtype, ROWS[shape], part)
+    path = tmp_path / "rows.safetensors"
+    save_file(stored, path)
+    assert same(pc.load_checkpoint(path), plain) and pc.inspect_checkpoint(path).quantization == kind
+    found = read_weights(path)
+    assert found.storage == kind and not found.scaled  # ComfyUI's own layers take one number only
+
+
+@pytest.mark.parametrize("stored_dtype, largest, form", [
+    (torch.int8, 127, "int8_tensorwise"), (torch.float8_e4m3fn, 448, "float8_e4m3fn"),
+])  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "core.", "model.diffusion_model."])
+@pytest.mark.parametrize("container", [".safetensors", ".ckpt"])
+def test_scales_of_rows_in_any_file(tiny_t2i, tmp_path, stored_dtype, largest, form, prefix, container):
+    """Text-to-image with ComfyUI's halves, declared by the file."""
+    state = split_tensors(tiny_t2i().network.state_dict())
+    stored, plain = scale_rows(state, stored_dtype, largest, torch.float32)
+    save_file({key: value.contiguous() for key, value in plain.items()}, tmp_path / "plain.safetensors")
     for key in [key for key in stored if key.endswith(".weight_scale")]:
-        scale = stored.pop(key).to(dtype)
-        stored[key.removesuffix("weight_scale") + part] = scale.flatten()
-        weight = key.removesuffix("_scale")
-        plain[weight] = stored[weight].float() * scale.float()
-    stored = {key: value for key, value in stored.items() if declared or not key.endswith("comfy_quant")}
-    save_file(stored, tmp_path / "flat.safetensors")
-    model = pc.load_checkpoint(tmp_path / "flat.safetensors")
-    assert same(model, plain) and pc.inspect_checkpoint(tmp_path / "flat.safetensors").quantization == "int8"
+        stored[key.removesuffix("weight_scale") + "comfy_quant"] = bytes_of({"format": form})
+    path = write(tmp_path / f"rows{container}", prefixed(prefix, stored))
+    expected = pc.load_checkpoint(tmp_path / "plain.safetensors").network.state_dict()
+    assert same(pc.load_checkpoint(path), expected)
+    assert pc.inspect_checkpoint(path).refused is None
+
+
+def test_a_scale_of_rows_beside_each_other(tiny, tmp_path):
+    """[1, out] is clear where a matrix is not square."""
+    name = "patch_blocks.0.attn.qkv.weight"
+    row, chosen = (lambda scale: scale[None]), (lambda key: key == name)
+    stored, plain = scale_rows(tiny().network.state_dict(), torch.int8, 127, torch.float32, row, chosen=chosen)
+    save_file(stored, tmp_path / "row.safetensors")
+    assert same(pc.load_checkpoint(tmp_path / "row.safetensors"), plain)
+    square = "patch_blocks.0.attn.proj.weight"
+    chosen = lambda key: key == square  # noqa: E731
+    stored, _ = scale_rows(tiny().network.state_dict(), torch.int8, 127, torch.float32, row, chosen=chosen)
+    save_file(stored, tmp_path / "square.safetensors")
+    with pytest.raises(ValueError, match=r"is float32 \[1, 24\], which is no scale of int8 \[24, 24\]"):
+        pc.load_checkpoint(tmp_path / "square.safetensors")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from checkpoints.files import same
+from checkpoints.files import fails, prefixed, same, write
 from checkpoints.quantized_files import (
     LAYER,
     bytes_of,
@@ -43,7 +43,10 @@ BROKEN = [
     ("int8", scaled(torch.ones(71, 1)), f"{LAYER}.weight_scale is float32 [71, 1]", True),
     ("int8", scaled(torch.ones(72, 24)), "no scale of int8 [72, 24]", True),
     ("int8", scaled(torch.ones((), dtype=torch.int32)), "is int32 []", True),
-    ("fp8", scaled(torch.ones(72, 1)), "no scale of fp8 [72, 24]", True),
+    ("fp8", scaled(torch.ones(72, 2)), "no scale of fp8 [72, 24]", True),
+    ("fp8", scaled(torch.ones(24)), "no scale of fp8 [72, 24]", True),  # of inputs
+    ("int8", scaled(torch.ones(1, 24)), "no scale of int8 [72, 24]", True),
+    ("fp8", scaled(torch.ones(72, 2, 1)), "no scale of fp8 [72, 24]", True),  # as musubi-tuner scales blocks
     ("fp8", scaled(torch.ones(0)), "no scale of fp8 [72, 24]", True),
     ("mxfp8", scaled(torch.zeros(96, 1, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
     ("mxfp8", scaled(torch.zeros(512, dtype=torch.uint8)), "no scale of mxfp8 [96, 32]", True),
@@ -173,15 +176,38 @@ def test_the_format_that_a_file_declares_decides_first(tiny_t2i, tmp_path, form,
     assert "damaged" not in str(error.value) and "get it again" not in str(error.value)
 
 
+def ints(*shape, dtype=torch.int8):
+    return torch.zeros(shape, dtype=dtype)
+
+
+def packed(*shape):
+    return ints(*shape, dtype=torch.uint8)
+
+
+FP8, ROWS = torch.float8_e4m3fn, torch.ones(72, 1)
 PACKED = {
-    "bitsandbytes (4 bits, NF4)": {"weight": torch.zeros(864, 1, dtype=torch.uint8), "weight.absmax": torch.ones(27),
-                                   "weight.quant_state.bitsandbytes__nf4": torch.zeros(80, dtype=torch.uint8)},
-    "bitsandbytes (8 bits)": {"weight": torch.zeros(72, 24, dtype=torch.int8), "SCB": torch.ones(72)},
-    "GPTQ or AWQ": {"qweight": torch.zeros(3, 72, dtype=torch.int32), "qzeros": torch.zeros(1, 9, dtype=torch.int32),
+    "bitsandbytes (4 bits, NF4)": {"weight": packed(864, 1), "weight.absmax": torch.ones(27),
+                                   "weight.quant_state.bitsandbytes__nf4": packed(80)},
+    "bitsandbytes (4 bits, FP4)": {"weight": packed(864, 1), "weight.quant_state.bitsandbytes__fp4": packed(80)},
+    "bitsandbytes": {"weight": packed(864, 1), "weight.absmax": packed(27), "weight.quant_map": torch.ones(16)},
+    "bitsandbytes (8 bits)": {"weight": ints(72, 24), "SCB": torch.ones(72), "weight_format": packed()},
+    "GPTQ or AWQ": {"qweight": ints(3, 72, dtype=torch.int32), "qzeros": ints(1, 9, dtype=torch.int32),
                     "scales": torch.ones(1, 72)},
-    "SVDQuant (Nunchaku)": {"qweight": torch.zeros(72, 12, dtype=torch.int8), "wscales": torch.ones(1, 72)},
-    "Quanto": {"weight._data": torch.zeros(72, 24, dtype=torch.int8), "weight._scale": torch.ones(72, 1)},
-    "compressed-tensors": {"weight_packed": torch.zeros(72, 3, dtype=torch.int32), "weight_scale": torch.ones(72, 1)},
+    "EETQ": {"qweight": ints(24, 72), "weight_scales": torch.ones(72)},
+    "SVDQuant (Nunchaku)": {"qweight": ints(72, 12), "wscales": torch.ones(1, 72)},
+    "SVDQuant (Nunchaku), its weight": {"weight": packed(72, 12), "smooth_factor": torch.ones(24),
+                                        "lora_down": torch.ones(24, 4), "lora_up": torch.ones(72, 4)},
+    "SVDQuant (Nunchaku), int8": {"weight": ints(72, 12), "wscales": torch.ones(1, 72)},
+    "SVDQuant (Nunchaku), int32": {"weight": ints(72, 3, dtype=torch.int32), "wscales": torch.ones(1, 72)},
+    "Quanto": {"weight._data": ints(72, 24), "weight._scale": ROWS},
+    "Quanto, 4 bits": {"weight._data._data": packed(36, 24), "weight._scale": ROWS, "weight._shift": ROWS},
+    "compressed-tensors": {"weight_packed": ints(72, 3, dtype=torch.int32), "weight_scale": ROWS},
+    "compressed-tensors (with zero points)": {"weight": ints(72, 24), "weight_scale": ROWS,
+                                              "weight_zero_point": ints(72, 1)},
+    "torchao": {"_weight_qdata": ints(72, 24), "_weight_scale": ROWS},
+    "torchao, older": {"weight:qdata": ints(72, 24), "weight:scale": ROWS},
+    "HQQ": {"W_q": packed(36, 24), "scale": ROWS, "zero": ROWS},
+    "SDNQ": {"weight": packed(864), "scale": ROWS, "zero_point": ROWS},
 }  # fmt: skip
 
 
@@ -191,8 +217,9 @@ def test_other_programs_packed_weights_are_refused_by_name(tiny_t2i, tmp_path, n
     state = tiny_t2i().network.state_dict()
     del state[f"{layer}.weight"]
     path = tmp_path / "packed.safetensors"
-    save_file(state | {f"{layer}.{part}": value for part, value in PACKED[name].items()}, path)
-    with pytest.raises(ValueError, match=f"by {re.escape(name)}. Such weights are not supported.*bf16 file") as error:
+    save_file(state | {f"{layer}.{part}": value.clone() for part, value in PACKED[name].items()}, path)
+    title = re.escape(name.partition(",")[0] if "bits," not in name else name)
+    with pytest.raises(ValueError, match=f"by {title}. Such weights are not supported.*bf16 file") as error:
         pc.load_checkpoint(path)
     assert pc.inspect_checkpoint(path).refused == str(error.value) and "get it again" not in str(error.value)
 
@@ -205,3 +232,62 @@ def test_a_scale_of_blocks_is_not_called_damage(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"no scale of int8 \[72, 24\] that is supported: one number") as error:
         pc.load_checkpoint(path)
     assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("prefix, suffix", [("", ".safetensors"), ("net.", ".pt"), ("model.diffusion_model.", ".ckpt")])
+@pytest.mark.parametrize("name", ["bitsandbytes (4 bits, NF4)", "SVDQuant (Nunchaku), int8", "torchao"])
+def test_packed_weights_of_any_container(tiny, tmp_path, name, prefix, suffix):
+    state, layer = tiny().network.state_dict(), "patch_blocks.0.attn.qkv"
+    del state[f"{layer}.weight"]
+    state |= {f"{layer}.{part}": value for part, value in PACKED[name].items()}
+    fails(write(tmp_path / f"packed{suffix}", prefixed(prefix, state)), "Such weights are not supported. Get the bf16")
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_weights_of_other_models_are_ignored(tiny_t2i, tmp_path, name):
+    state = tiny_t2i().network.state_dict()
+    encoder = {f"text_encoders.gemma.layers.0.{part}": value.clone() for part, value in PACKED[name].items()}
+    path = write(tmp_path / "whole.safetensors", prefixed("model.diffusion_model.", state) | encoder)
+    assert same(pc.load_checkpoint(path), state) and pc.inspect_checkpoint(path).refused is None
+
+
+UNKNOWN = {
+    "int8 and has no": {"weight": ints(72, 24), "scale": ROWS},
+    r"weight is int8 \[72, 12\], 4 bits for each of 24 inputs": {"weight": ints(72, 12), "weight_scale": ROWS},
+    r"weight is int8 \[72, 18\], 6 bits for each of 24 inputs": {"weight": ints(72, 18), "weight_scale": ROWS},
+    "weight_int8 is int8, as another quantizer names": {"weight_int8": ints(72, 24), "weight_scale": ROWS},
+    "is fp8 and has a second scale": {"weight": torch.zeros(72, 24).to(FP8), "weight_scale": torch.ones(()),
+                                      "weight_scale_2": torch.ones(())},
+    r"is float8 with a scale for each block of a matrix \(as of DeepSeek\)":
+        {"weight": torch.zeros(72, 24).to(FP8), "weight_scale_inv": torch.ones(1, 1)},
+    "weight is int16, as in packed files": {"weight": ints(72, 24, dtype=torch.int16)},
+    "bias is int32, as in packed files": {"weight": torch.zeros(72, 24), "bias": ints(72, dtype=torch.int32)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
+def test_unknown_ways_of_quantizing_are_no_damage(tiny_t2i, tmp_path, text):
+    state, layer = tiny_t2i().network.state_dict(), "patch_blocks.1.attn.qkv_x"
+    del state[f"{layer}.weight"]
+    path = write(tmp_path / "unknown.safetensors", state | {f"{layer}.{k}": v for k, v in UNKNOWN[text].items()})
+    with pytest.raises(ValueError, match=text) as error:
+        pc.load_checkpoint(path)
+    message = str(error.value)
+    assert pc.inspect_checkpoint(path).refused == message
+    assert not re.search("damaged|incomplete|get it again", message) and "bf16 file" in message
+
+
+@pytest.mark.parametrize("part", ["qweight", "weight"])
+@pytest.mark.parametrize("where", ["beside it", "header"])
+def test_the_declared_format_comes_before_all_other_signs(tiny_t2i, tmp_path, part, where):
+    """Of whatever layer it is, and whatever the names and scales of others look like."""
+    state = tiny_t2i().network.state_dict()
+    odd, layer, path = LAYER, "patch_blocks.1.attn.qkv_x", tmp_path / "declared.safetensors"
+    state |= {f"{odd}.weight": ints(72, 24), f"{odd}.weight_scale": torch.ones(9, 3)}
+    del state[f"{layer}.weight"]
+    state |= {f"{layer}.{part}": ints(72, 12), f"{layer}.wscales": torch.ones(1, 72)}
+    if where == "header":
+        with_layers(path, state, {layer: {"format": "w8a16"}})
+    else:
+        save_file(state | {f"{layer}.comfy_quant": bytes_of({"format": "w8a16"})}, path)
+    fails(path, "has the format 'w8a16', which is not supported")

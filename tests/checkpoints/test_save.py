@@ -256,6 +256,22 @@ def test_a_name_that_is_too_long(tiny, tiny_file, tmp_path, stem, source):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("name, words", [
+    ("a\0.safetensors", "characters that this system cannot write"),
+    ("a\ud800.safetensors", r"a\\ud800.safetensors cannot be written: its name has characters"),
+    ("file/a.safetensors", "a part of its path is a file, not a folder. Choose another folder"),
+    ("folder.safetensors", "there is a folder of that name. Choose another name"),
+])  # fmt: skip
+def test_targets_that_cannot_be(tiny, tiny_file, tmp_path, name, words):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.safetensors").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for source in (tiny(), tiny_file):
+        with pytest.raises(ValueError, match=words):
+            pc.save_checkpoint(source, tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_values_beyond_float16_are_not_made_infinite(tiny, tmp_path):
     model = tiny()
     model.network.state_dict()["final_layer.linear.bias"][0] = 1e6

@@ -84,6 +84,49 @@ FILES = {
         "model": prefixed("_orig_mod.", a),
         "ema": wrapped("_checkpoint_wrapped_module", b),
     },
+    "EDM2": lambda a, b: {"net": a, "ema": {"stds": [0.05, 0.1], "emas": [b, a]}, "optimizer_state": {"state": {}}},
+    "list of averages": lambda a, b: {"model": a, "ema_models": [b]},
+    "pairs of decay and average": lambda a, b: {"model": a, "ema": [(0.9999, b), (0.999, a)]},
+    "Composer": lambda a, b: {
+        "state": {
+            "model": prefixed("model.", a),
+            "algorithms": [("EMA", {"ema_model": {"named_parameters_dict": prefixed("model.", b)}})],
+        },
+        "rng": [{"python": (3, (1, 2), None), "torch": torch.zeros(8, dtype=torch.uint8)}],
+    },
+    "lists of tensors in a list": lambda a, b: {"model": a, "ema_params": [list(b.values()), list(a.values())]},
+    "lists by decay": lambda a, b: {"model": a, "ema_params": {0.9999: list(b.values())}},
+    "by number": lambda a, b: {"model": a, "ema": {0: b, 1: a}},
+    "NeMo": lambda a, b: {
+        "state_dict": prefixed("model.", a),
+        "optimizer_states": [{"opt": {"state": {0: {"exp_avg": a}}}, "ema": tuple(b.values())}],
+    },
+    "student": lambda a, b: {"student_ema": b, "student": a, "teacher": b},
+    "student in an average": lambda a, b: {"student": a, "ema": {"student": b}},
+    "online": lambda a, b: {"online": a, "online_ema": b},
+    "moving average": lambda a, b: {"model": a, "model_ma": b},
+    "BasicSR": lambda a, b: {"params": a, "params_ema": b},
+    "mmengine, which exchanges them": lambda a, b: {
+        "state_dict": b, "ema_state_dict": {"steps": torch.tensor(9), **prefixed("module.", a)}, "meta": {},
+    },
+    "mmengine with a discriminator": lambda a, b: {
+        "state_dict": prefixed("generator.", b) | prefixed("discriminator.", b),
+        "ema_state_dict": {"steps": torch.tensor(9)} | prefixed("module.generator.", a),
+    },
+    "weight averaging within a container": lambda a, b: {
+        "checkpoint": {"state_dict": prefixed("net.", b), "current_model_state": prefixed("net.", a)},
+    },
+    "LitEma beside": lambda a, b: {
+        "state_dict": a,
+        "ema": {"decay": torch.tensor(0.9)} | {key.replace(".", ""): value for key, value in b.items()},
+    },
+    "LitEma within": lambda a, b: {
+        "model": prefixed("net.", a) | {"model_ema1." + key.replace(".", ""): value for key, value in b.items()}
+    },
+    "hyphens for dots": lambda a, b: {
+        "model": prefixed("net.", a) | {"net_ema." + key.replace(".", "-"): value for key, value in b.items()}
+    },
+    "unknown words around both": lambda a, b: {"zeta": {"eta": {"model": a, "ema": b}}},
     "moments under names": lambda a, b: {
         "model": a,
         "ema": b,
@@ -173,9 +216,14 @@ def test_an_average_alone_is_never_called_raw(tiny, tmp_path, name):
         pc.load_checkpoint(path, weights="raw")
 
 
-@pytest.mark.parametrize("name", ["ema_0.9999_050000.pt", "last-EMA.ckpt", "pixeldit_averaged.pt"])
+@pytest.mark.parametrize("name", [
+    "ema_0.9999_050000.pt", "last-EMA.ckpt", "pixeldit_averaged.pt", "edm2-phema-0000100.pt", "v1-pruned-emaonly.ckpt",
+    "transformer_ema/diffusion_pytorch_model.bin", "EMA/pixeldit.pt",
+])  # fmt: skip
 def test_the_name_of_a_file_says_what_its_keys_do_not(tiny, tmp_path, name):
-    torch.save({"state_dict": prefixed("denoiser.", tiny().network.state_dict())}, tmp_path / name)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    others = {"discriminator": tiny(seed=2).network.state_dict()}
+    torch.save({"state_dict": prefixed("denoiser.", tiny().network.state_dict())} | others, tmp_path / name)
     assert pc.load_checkpoint(tmp_path / name).spec.weights == "ema"
     torch.save({"net": tiny().network.state_dict(), "critic": tiny().network.state_dict()}, tmp_path / "schema.pt")
     assert pc.load_checkpoint(tmp_path / "schema.pt").spec.weights == "raw"
@@ -240,7 +288,10 @@ def test_unknown_words(both, tmp_path):
     ("EMA.", "ema"),
     ("ema_0.9999.", "ema"), ("emaModel.", "ema"), ("ema.online_model.", "raw"), ("no_ema.", "raw"), ("nonema.", "raw"),
     ("cinema.", "unknown"), ("critic_ema.", "other"), ("optimizer.exp_avg.", "other"), ("zeta.", "unknown"),
-    ("student.", "raw"), ("shadow.", "ema"), ("swa_model.module.", "ema"), ("callbacks.EMACallback.state_dict.", "ema"),
+    ("student.", "raw"), ("shadow.", "ema"), ("student_ema.", "ema"), ("ema.live_model.", "raw"), ("model2d.", "raw"),
+    ("optimizer_states.0.ema.", "ema"), ("optimizer.ema_grad.", "other"), ("optimizer_critic.ema.", "other"),
+    ("critic.ema.", "other"), ("model_wo_ema.", "raw"),
+    ("swa_model.module.", "ema"), ("callbacks.EMACallback.state_dict.", "ema"),
 ])  # fmt: skip
 def test_words(prefix, role):
     assert role_of(prefix) == role
@@ -250,3 +301,71 @@ def test_half_an_average_is_none(tiny, tmp_path):
     state = tiny().network.state_dict()
     few = dict(list(prefixed("net_ema.", state).items())[:3])
     assert [group.role for group in find_groups(prefixed("net.", state) | few)] == ["raw"]
+
+
+@pytest.mark.parametrize(
+    "name", ["EMA/model-noema.pt", "my_ema_runs_2/pixeldit.pt", "without_ema.pt", "target_domain.pt"]
+)
+def test_names_of_files_that_do_not_say_it(tiny, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    torch.save({"model": tiny().network.state_dict()}, tmp_path / name)
+    for weights in ("auto", "raw"):
+        assert pc.load_checkpoint(tmp_path / name, weights=weights).spec.weights == "raw"
+
+
+PARTS = {
+    "ema": lambda part: {"ema": part},
+    "shadow": lambda part: {"ema": {"decay": 0.9, "shadow": part}},
+    "of Lightning": lambda part: {"callbacks": {"EMA": {"ema_state_dict": part}}},
+    "in a list": lambda part: {"averages": [part]},
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_an_average_are_said(both, tmp_path, caplog, name):
+    raw, average = both
+    path = tmp_path / "run.pt"
+    blocks = {key: value for key, value in average.items() if "blocks" in key}  # only these were trained
+    torch.save({"model": raw} | PARTS[name](blocks), path)
+    assert same(pc.load_checkpoint(path), raw)
+    assert "only a part of an average is in it" in caplog.text
+    with pytest.raises(ValueError, match="has no ema weights, only raw"):
+        pc.load_checkpoint(path, weights="ema")
+    few = {key: value for key, value in average.items() if "norm" not in key}
+    torch.save({"model": raw} | PARTS[name](few), path)
+    for weights in ("auto", "ema"):
+        with pytest.raises(ValueError, match="has not all tensors of the network; .* Choose the raw weights"):
+            pc.load_checkpoint(path, weights=weights)
+    assert same(pc.load_checkpoint(path, weights="raw"), raw)
+
+
+@pytest.mark.parametrize("change, loads", [
+    (lambda part: part, True),
+    (lambda part: part | {"net_ema.gain": torch.zeros(3)}, False),  # another variant of the network
+    (lambda part: {key: torch.zeros(2, 3) for key in part}, False),
+    (lambda part: dict(list(part.items())[:3]), False),
+])  # fmt: skip
+def test_parts_of_an_average_in_one_state_dict(both, tmp_path, caplog, change, loads):
+    raw, average = both
+    path = tmp_path / "run.safetensors"
+    part = prefixed("net_ema.", {key: value for key, value in average.items() if "blocks" in key})
+    save_file({key: value.clone() for key, value in (prefixed("net.", raw) | change(part)).items()}, path)
+    if loads:
+        assert same(pc.load_checkpoint(path), raw) and "part of an average" in caplog.text
+    else:
+        with pytest.raises(ValueError, match="do not belong"):
+            pc.load_checkpoint(path)
+
+
+def test_an_average_without_names_and_a_network(both, tmp_path):
+    torch.save({"decay": 0.9, "shadow_params": list(both[0].values())}, tmp_path / "ema.pt")
+    with pytest.raises(ValueError, match="a list without names, as averages"):
+        pc.load_checkpoint(tmp_path / "ema.pt")
+
+
+def test_raw_weights_of_an_unknown_word(both, tmp_path):
+    raw, average = both
+    for unknown, ema in (("zeta", "ema"), ("unicorn", "unicorn_ema")):
+        torch.save({unknown: raw, ema: average}, tmp_path / "run.pt")
+        assert same(pc.load_checkpoint(tmp_path / "run.pt", weights="raw"), raw)
+        assert same(pc.load_checkpoint(tmp_path / "run.pt"), average)

@@ -151,7 +151,7 @@ def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
     refused(path, "2 members, more than 1")
     monkeypatch.undo()
     path.write_bytes(hostile.pack({"a/version": b"3\n", "a/weights": b""}))
-    refused(path, "is a zip archive without data.pkl")
+    refused(path, "is an archive (zip) without weights: in it are a/version, a/weights")
     path.write_bytes(hostile.pack(members | {"a/code/x.py": b""}, zipfile.ZIP_DEFLATED))
     refused(path, "is a TorchScript program")
 

@@ -124,6 +124,21 @@ def test_weights_that_are_not_finite_are_never_saved(images, tmp_path, monkeypat
     assert all(tensor.isfinite().all() for tensor in state_of(RunFolder(tmp_path), 4).values())
 
 
+def test_weights_beyond_fp16_are_no_fault_of_the_disk(images, tmp_path, monkeypatch):
+    def spoil(original, self, batch, draws, step):
+        parts = original(self, batch, draws, step)
+        if step == 3:
+            self.network.final_layer.linear.bias.data.fill_(1e6)
+        return parts
+
+    change_loss(monkeypatch, spoil)
+    config = config_of(images, engine=_ENGINE | {"save_dtype": "fp16"})
+    with pytest.raises(ValueError, match=r"after step 4: final_layer.linear.bias has values up to .*=bf16") as raised:
+        train(config, tmp_path)
+    assert "Free space" not in str(raised.value) and "The state after step 4 is in place" in str(raised.value)
+    assert RunFolder(tmp_path).steps() == [4] and not list(tmp_path.rglob("*.part"))
+
+
 def test_a_full_disk_leaves_the_state_before(images, whole, tmp_path, monkeypatch):
     original = engine_module.save_file
 

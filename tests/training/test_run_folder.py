@@ -48,7 +48,7 @@ def test_a_run_is_found_or_refused_before_anything_happens(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     blocked = tmp_path / "blocked"
     blocked.write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be written to .* --out"):
+    with pytest.raises(ValueError, match="cannot be written to: .* --out"):
         RunFolder(blocked / "run").prepare()
     run = RunFolder(tmp_path / "run")
     run.prepare()

@@ -140,6 +140,9 @@ def set_state(of: Any, state: Any) -> None:
         numpy.set_dtype(of, state)
     elif isinstance(of, numpy.Array):
         numpy.set_array(of, state)
+    elif isinstance(of, Skipped) and of.name == "_io.BytesIO":
+        if type(state) is not tuple or len(state) != 3 or not isinstance(state[0], Blob) or not is_flat(state[1:]):
+            raise NotPlain("has a file of bytes that pickle does not write")
     elif type(of) is dict or (isinstance(of, Skipped) and of.name in _WITH_ATTRIBUTES):
         if type(state) is not dict or not all(map(_is_attribute, state)):
             raise NotPlain(f"has attributes of {getattr(of, 'name', 'a dictionary')} that are none")
@@ -232,6 +235,6 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "copyreg.__newobj__": _new_object,
 }  # fmt: skip
 # Objects that are made without a call, and those that are given attributes or a state.
-_NEW = frozenset(("argparse.Namespace", "uuid.UUID"))
-_WITH_ATTRIBUTES = frozenset((*_NEW, *_NAMESPACES))
+_NEW = frozenset(("argparse.Namespace", "uuid.UUID", "_io.BytesIO"))
+_WITH_ATTRIBUTES = frozenset((*_NEW, *_NAMESPACES)) - {"_io.BytesIO"}
 _WITH_STATE = frozenset(("numpy.random", "torch._C.Generator", "torch.Generator"))

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..weight_sets import AVERAGE, Group, find_groups, words_of
-from ..wrappers import unwrap
+from ...text import shorten_list
+from ..weight_sets import AVERAGE, MOST_NETWORKS, Group, find_groups, incomplete_averages, words_of
+from ..wrappers import unwrap, with_dots
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ _MOST_ENTRIES = 500_000  # of all dictionaries together: one that is shared coun
 _MOST_VALUES = 10_000  #   of a configuration
 _LONGEST_TEXT = 1_000
 _FEWEST = 8  #           tensors in a list that may be an average without names
+_LONGEST_LIST = 64  #    containers in a list, such as averages of several decays
+_OWN_STATE = "_extra_state"  # of a module, as a dictionary; as a tensor it is stepped over with the others
 
 
 def flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
@@ -37,14 +40,25 @@ def flatten(stored: dict[Any, Any], name: str) -> dict[str, Tensor]:
     """
     tree = Tree(name)
     tree.read(stored)
-    groups = find_groups(map(unwrap, tree.tensors))
+    plain = tree.plain_names()
+    groups = find_groups(plain.values())
+    if tree.lists and not tree.tensors:
+        raise ValueError(
+            f"{name} holds its tensors as a list without names, as averages (EMA) are kept beside a training, so it is "
+            "not clear where each belongs. Choose the file with the model, or save the average with its names there."
+        )
     if not groups:
         known = tuple(f"{key}." for key in CONTAINERS if isinstance(dict.get(stored, key), dict))
         chosen = {key: value for key, value in tree.tensors.items() if not known or key.startswith(known)}
+    elif len(groups) > MOST_NETWORKS:
+        chosen = tree.tensors
     else:
         places = tuple({tree.container_of(group) for group in groups})
-        chosen = {key: value for key, value in tree.tensors.items() if unwrap(key).startswith(places)}
+        chosen = {key: value for key, value in tree.tensors.items() if plain[key].startswith(places)}
         chosen |= tree.named_lists(groups)
+        parts = incomplete_averages(groups, plain.values())
+        if parts := [place for place in parts if not place.startswith(places)]:
+            log.warning("%s: only a part of an average is in it (%s): not read.", name, shorten_list(parts, 3))
     return _without_bare(chosen, name)
 
 
@@ -62,17 +76,43 @@ class Tree:
             raise ValueError(f"{self._name} nests dictionaries more than {_DEEPEST} deep. Choose another file.")
         for key, value in dict.items(content):  # not content.items(): a pickle may give it an attribute of that name
             if next(self._budget, None) is None:
-                raise ValueError(f"{self._name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
-            if type(key) is not str and type(key) is not float:  # whole numbers: of an optimizer
-                continue
-            path = f"{prefix}{key}"
-            if isinstance(value, Tensor):
-                self._add(path, value)
-            elif isinstance(value, dict):
+                raise self._too_many()
+            if type(key) not in (str, float) and not (type(key) is int and _is_average(prefix)):
+                continue  # whole numbers: of an optimizer
+            self._take(f"{prefix}{key}", value, depth)
+
+    def _take(self, path: str, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
+            self._add(path, value)
+        elif isinstance(value, dict):
+            if path.rpartition(".")[2] != _OWN_STATE:
                 self._places.add(unwrap(f"{path}."))
                 self.read(value, f"{path}.", depth + 1)
-            elif type(value) in (list, tuple) and len(value) >= _FEWEST and isinstance(value[0], Tensor):
-                self.lists[f"{path}."] = [part for part in value if isinstance(part, Tensor)]
+        elif type(value) in (list, tuple) and value:
+            self._take_list(f"{path}.", value, depth + 1)
+
+    def _take_list(self, path: str, values: list[Any] | tuple[Any, ...], depth: int) -> None:
+        """Tensors without names; or containers, such as the averages of several decays, each maybe after its name."""
+        if len(values) >= _FEWEST and isinstance(values[0], Tensor):
+            self.lists[path] = [part for part in values if isinstance(part, Tensor)]
+        elif len(values) <= _LONGEST_LIST and depth <= _DEEPEST and any(map(_is_container, values[:2])):
+            named = len(values) == 2 and type(values[0]) in (str, float, int)
+            content = {values[0]: values[1]} if named else dict(enumerate(values))
+            self._places.add(unwrap(path))
+            for key, value in content.items():
+                if next(self._budget, None) is None:
+                    raise self._too_many()
+                if _is_container(value):
+                    self._take(f"{path}{key}", value, depth)
+
+    def _too_many(self) -> ValueError:
+        return ValueError(f"{self._name} holds more than {_MOST_ENTRIES:,} entries. Choose another file.")
+
+    def plain_names(self) -> dict[str, str]:
+        """The names that the network has for its tensors, by those here."""
+        names = {key: unwrap(key) for key in self.tensors}
+        dotted = {own: name for name, own in with_dots({name: name for name in names.values()}).items()}
+        return {key: dotted[name] for key, name in names.items()}
 
     def _add(self, path: str, value: Tensor) -> None:
         if path in self.tensors:
@@ -88,7 +128,9 @@ class Tree:
         raw = next((group for group in groups if group.role == "raw"), None)
         named: dict[str, Tensor] = {}
         for path, tensors in self.lists.items():
-            if raw is None or not AVERAGE & set(words_of(path)):
+            if len(named) > MOST_NETWORKS * len(self.tensors):
+                break
+            if raw is None or not _is_average(path):
                 continue
             own = {unwrap(key)[len(raw.prefix) :]: value for key, value in self.tensors.items()
                    if unwrap(key).startswith(raw.prefix)}  # fmt: skip
@@ -100,6 +142,14 @@ class Tree:
                     self._name, path[:-1], len(tensors),
                 )  # fmt: skip
         return named
+
+
+def _is_average(path: str) -> bool:
+    return bool(AVERAGE & set(words_of(path)))
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, dict) or type(value) in (list, tuple)
 
 
 def _without_bare(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
