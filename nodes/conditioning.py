@@ -44,7 +44,7 @@ class PixelDiTClassLabel(io.ComfyNode):
         return searchable(schema, "imagenet class", "label", "class conditioning", "class id")
 
     @classmethod
-    def validate_inputs(cls, class_name: str) -> bool:
+    def validate_inputs(cls, class_name: str | int | None = None) -> bool:
         return True  # the list depends on the model; `execute` checks against the right one
 
     @classmethod

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.flow.solvers import SOLVERS
+from .host.choices import choose
 from .host.compat import advanced, searchable
 from .host.solver import make_solver
 from .host.spec import find_spec
@@ -89,4 +90,4 @@ class PixelDiTSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
-        return io.NodeOutput(make_solver(solver))
+        return io.NodeOutput(make_solver(choose("solver", solver, SOLVERS)))

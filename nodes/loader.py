@@ -3,10 +3,13 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.spec import ModelSpec
+from .host.choices import choose
 from .host.compat import advanced, searchable, show_text
-from .host.folders import find_checkpoint, fingerprint, list_checkpoints
+from .host.folders import find_checkpoint, fingerprint, list_checkpoints, missing
 from .host.load import WEIGHT_DTYPES, load_model
 from .host.spec import find_spec
+
+WEIGHTS = ["auto", "ema", "raw"]
 
 
 class PixelDiTLoader(io.ComfyNode):
@@ -30,7 +33,7 @@ class PixelDiTLoader(io.ComfyNode):
                 advanced(
                     io.Combo.Input(
                         "weights",
-                        options=["auto", "ema", "raw"],
+                        options=WEIGHTS,
                         default="auto",
                         tooltip="Which weights to use if a training checkpoint holds both. auto = those behind the "
                         "published results: ema (averaged); raw for the official text-to-image model.",
@@ -51,6 +54,10 @@ class PixelDiTLoader(io.ComfyNode):
         return searchable(schema, "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint")
 
     @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        return missing(find_checkpoint, checkpoint)
+
+    @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:
         try:
             return (checkpoint, fingerprint(find_checkpoint(checkpoint)), *others.values())
@@ -59,7 +66,8 @@ class PixelDiTLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
-        model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
+        weight_dtype = choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
+        model = load_model(find_checkpoint(checkpoint), choose("weights", weights, WEIGHTS), weight_dtype)
         show_text(cls, describe(find_spec(model), model.model.loaded))
         return io.NodeOutput(model)
 

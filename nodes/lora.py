@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.text import shorten_list
 from .host.compat import searchable, show_text
-from .host.folders import find_lora, fingerprint, list_loras
+from .host.folders import find_lora, fingerprint, list_loras, missing
 from .host.lora import add_lora
 
 _SHOWN = 3  # names of ignored modules
@@ -40,6 +40,10 @@ class PixelDiTLoRA(io.ComfyNode):
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA applied.")],
         )
         return searchable(schema, "load lora", "peft", "adapter", "fine-tune")
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        return missing(find_lora, lora_name)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, **others) -> tuple:

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
+from .host.choices import choose, explain
 from .host.compat import searchable, show_text
 from .host.pixels import ALPHA, empty_latent, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .host.spec import find_spec
@@ -83,6 +84,8 @@ def _aspects() -> dict[str, float]:
 
 
 ASPECTS = _aspects()
+RESOLUTIONS = [str(resolution) for resolution in sorted(BUCKETS, reverse=True)]
+ORIENTATIONS = ["landscape", "portrait"]
 
 
 class PixelDiTSize(io.ComfyNode):
@@ -98,7 +101,7 @@ class PixelDiTSize(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "resolution",
-                    options=[str(resolution) for resolution in sorted(BUCKETS, reverse=True)],
+                    options=RESOLUTIONS,
                     default="1024",
                     tooltip="About as many pixels as a square with this side. The published model is best at 1024; 512 "
                     "is about four times as fast.",
@@ -111,7 +114,7 @@ class PixelDiTSize(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "orientation",
-                    options=["landscape", "portrait"],
+                    options=ORIENTATIONS,
                     default="landscape",
                     tooltip="landscape = wide, portrait = tall. A few extreme ratios were trained as landscape only: "
                     "portrait then takes the nearest one that was trained.",
@@ -127,8 +130,14 @@ class PixelDiTSize(io.ComfyNode):
         return searchable(schema, "resolution", "aspect ratio", "empty latent", "bucket", "width height")
 
     @classmethod
+    def validate_inputs(cls, resolution: str | int | None = None) -> bool | str:
+        return True if resolution is None else explain("resolution", resolution, RESOLUTIONS) or True
+
+    @classmethod
     def execute(cls, resolution: str, aspect_ratio: str, orientation: str, batch_size: int) -> io.NodeOutput:
-        ratio = ASPECTS[aspect_ratio]
-        height, width = bucket(int(resolution), ratio if orientation == "landscape" else 1 / ratio)
+        resolution = choose("resolution", resolution, RESOLUTIONS)
+        ratio = ASPECTS[choose("aspect_ratio", aspect_ratio, ASPECTS)]
+        landscape = choose("orientation", orientation, ORIENTATIONS) == "landscape"
+        height, width = bucket(int(resolution), ratio if landscape else 1 / ratio)
         show_text(cls, f"{width} x {height}")
         return io.NodeOutput(width, height, {"samples": empty_latent(batch_size, height, width)})

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.checkpoints.layouts import LAYOUTS
 from ..pixeldit_core.dtypes import DTYPES
+from .host.choices import choose
 from .host.compat import searchable, show_text
 from .host.save import save_model
 
@@ -55,6 +56,7 @@ class PixelDiTSaveModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
+        layout, weight_dtype = choose("layout", layout, LAYOUTS), choose("weight_dtype", weight_dtype, CHOICES)
         path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras)
         show_text(cls, f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}")
         return io.NodeOutput()

@@ -17,8 +17,13 @@ from pathlib import Path
 Names = Sequence[tuple[str, ...]]
 
 _IMAGENET = Path(__file__).parent / "data" / "imagenet.json"
-_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
-_NUMBERED = re.compile(r"(\d+)\s*(?::\s*(.*))?", re.DOTALL)
+# What is typed in lists: commas and semicolons also as Chinese, Japanese and Arabic keyboards give them; dashes also as
+# word processors write them, the wave of Chinese and Japanese ranges, and the words for "to" there. Digits
+# of all scripts are in \d, full-width ones too.
+_SEPARATORS = re.compile("[,;\n\r\uff0c\uff1b\u3001\uff64\ufe50\ufe51\ufe54\u060c\u061b]")
+_DASH = "[-~\u2010-\u2015\u2212\ufe58\ufe63\uff0d\u223c\u301c\uff5e\u5230\u81f3]"
+_RANGE = re.compile(rf"(\d+)\s*{_DASH}\s*(\d+)")
+_NUMBERED = re.compile("(\\d+)\\s*(?:[:\uff1a]\\s*(.*))?", re.DOTALL)
 
 
 @functools.cache
@@ -67,13 +72,15 @@ def find_class(query: int | str, num_classes: int, names: Names | None = None) -
 
 
 def parse_classes(text: str, num_classes: int, names: Names | None = None) -> list[int]:
-    """Indices from a list such as "1, 207, 250-253, tabby cat" (commas, semicolons or new lines between entries).
+    """Indices from a list such as "1, 207, 250-253, tabby cat".
+
+    Commas, semicolons or new lines are between entries, also those of Chinese and other scripts; ranges have any dash.
 
     Raises:
         ValueError: an empty list, a range that runs backwards, or what `find_class` raises.
     """
     indices: list[int] = []
-    for entry in filter(None, (part.strip() for part in re.split(r"[,;\n]", text))):
+    for entry in filter(None, (part.strip() for part in _SEPARATORS.split(text))):
         if match := _RANGE.fullmatch(entry):
             first, last = int(match[1]), int(match[2])
             if last < first:

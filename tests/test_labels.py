@@ -87,8 +87,39 @@ def test_lists(text, expected):
 
 
 @pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("2\uff0c4", [2, 4]),  # full-width comma
+        ("2\u30014\u30016", [2, 4, 6]),  # ideographic comma
+        ("2\uff1b4\uff64 5", [2, 4, 5]),  # full-width semicolon, half-width ideographic comma
+        ("\uff12\u3000\uff0c \uff11\uff10", [2, 10]),  # full-width digits, ideographic space
+        ("2\u060c4\u061b5", [2, 4, 5]),  # Arabic comma and semicolon
+        ("2\u20134", [2, 3, 4]),  # en dash
+        ("2 \u2014 4", [2, 3, 4]),  # em dash
+        ("2\u22124, 7\u20118", [2, 3, 4, 7, 8]),  # minus, hyphen that does not break
+        ("2~4", [2, 3, 4]),
+        ("2\uff5e4\uff0c6\u301c7", [2, 3, 4, 6, 7]),  # full-width tilde, wave dash
+        ("2\uff0d4", [2, 3, 4]),  # full-width hyphen
+        ("2\u52304\u30016\u81f37", [2, 3, 4, 6, 7]),  # "2 to 4, 6 to 7"
+        ("207\uff1agolden retriever\u30011: goldfish", [207, 1]),  # full-width colon
+        ("2\r\n4\r\n", [2, 4]),
+    ],
+)
+def test_lists_as_keyboards_of_other_scripts_and_word_processors_write_them(text, expected):
+    assert parse_classes(text, 1000, NAMES) == expected
+
+
+def test_a_name_keeps_its_dashes_and_waves():
+    names = [("salt\u2013pepper",), ("a~b",), ("curly-coated",), ("7\u5230",)]
+    for index, (name,) in enumerate(names):
+        assert parse_classes(f"{name}; {name}", 4, names) == [index, index]
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
+        ("5\u20132", 'class range "5\u20132" runs backwards. Write "2-5"'),
+        ("\u3001\uff0c", "the list of classes is empty"),
         ("", "the list of classes is empty"),
         (" , ;\n", "the list of classes is empty"),
         ("1001", "class 1001 is out of range: this checkpoint has 1000 classes, 0 to 999 .1000 is no class."),

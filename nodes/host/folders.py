@@ -8,9 +8,10 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pixeldit_core.checkpoints.folder import SHARD, TRANSFORMER, WEIGHTS, list_entry, list_names
+from ...pixeldit_core.checkpoints.folder import WEIGHTS
 from ...pixeldit_core.checkpoints.links import is_broken_link
-from ...pixeldit_core.checkpoints.locate import PIPELINES, find_source
+from ...pixeldit_core.checkpoints.locate import find_source
+from .listing import list_entries
 
 PACK_FOLDER = "pixeldit"
 SHARED = "diffusion_models"
@@ -30,10 +31,7 @@ def register() -> None:
 
 def list_checkpoints() -> list[str]:
     """Names for the loader's list, each once: files, diffusers folders ("name/"), and indices in place of shards."""
-    names = [
-        _entry(folder, name) for folder in (PACK_FOLDER, SHARED) for name in folder_paths.get_filename_list(folder)
-    ]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(entry for folder in (PACK_FOLDER, SHARED) for entry in list_entries(folder)))
 
 
 def list_loras() -> list[str]:
@@ -44,15 +42,19 @@ def list_loras() -> list[str]:
 def find_checkpoint(name: str) -> str:
     """The full path of a name from the list; of a link whose target is not there, too: reading it says so.
 
+    Args:
+        name: with slashes, or with backslashes as Windows writes it.
+
     Raises:
         ValueError: no such file in any of the folders.
     """
-    for folder in (PACK_FOLDER, SHARED):
-        if path := folder_paths.get_full_path(folder, name) or _find_folder(folder, name):
-            return path
-    for folder in (PACK_FOLDER, SHARED):
-        if path := _find_inside(folder, name, lambda path: is_broken_link(Path(path))):
-            return path
+    for spelling in _spellings(name):
+        for folder in (PACK_FOLDER, SHARED):
+            if path := folder_paths.get_full_path(folder, spelling) or _find_folder(folder, spelling):
+                return path
+        for folder in (PACK_FOLDER, SHARED):
+            if path := _find_inside(folder, spelling, lambda path: is_broken_link(Path(path))):
+                return path
     raise ValueError(
         f'checkpoint "{name}" is not in models/{SHARED} nor models/{PACK_FOLDER}. Put it there, press R in the browser '
         "to refresh the list, and choose it again."
@@ -62,15 +64,32 @@ def find_checkpoint(name: str) -> str:
 def find_lora(name: str) -> str:
     """The full path of a LoRA.
 
+    Args:
+        name: with slashes, or with backslashes as Windows writes it.
+
     Raises:
         ValueError: no such file.
     """
-    if path := folder_paths.get_full_path(LORAS, name):
-        return path
+    for spelling in _spellings(name):
+        if path := folder_paths.get_full_path(LORAS, spelling):
+            return path
     raise ValueError(
         f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '
         "it again."
     )
+
+
+def missing(find: Callable[[str], str], name: str | None) -> bool | str:
+    """For a node's `validate_inputs`: True if `find` finds a file, or another node gives the name; else why not."""
+    try:
+        return name is None or bool(find(name))
+    except ValueError as error:
+        return str(error)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """A name as it is, and one of Windows as other systems write it."""
+    return tuple(dict.fromkeys((str(name), str(name).replace("\\", "/"))))
 
 
 def fingerprint(path: str) -> tuple:
@@ -89,23 +108,6 @@ def _stamp(file: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (stat.st_mtime_ns, stat.st_size)
-
-
-def _entry(folder: str, name: str) -> str:
-    """What the list shows for a file: itself, or the folder or index that it belongs to."""
-    path = Path(name)
-    is_shard = SHARD.fullmatch(path.name) is not None
-    if not is_shard and len(path.parts) == 1:
-        return name
-    full = Path(folder_paths.get_full_path(folder, name) or name)
-    root = full.parents[len(path.parts) - 1]
-    for parent in path.parents:
-        pipeline = root / parent
-        if parent.name and any((pipeline / index).is_file() for index in PIPELINES):
-            return f"{parent.as_posix()}/" if (pipeline / TRANSFORMER).is_dir() else name
-    if not is_shard:
-        return name
-    return name.removesuffix(path.name) + list_entry(path.name, list_names(full.parent))
 
 
 def _find_folder(folder: str, name: str) -> str | None:

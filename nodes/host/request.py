@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from ...pixeldit_core.flow.guidance import check_interval
+from ...pixeldit_core.flow.solvers import SOLVERS
 from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.settings import SETTINGS, SamplingSettings
 from ...pixeldit_core.sizes import Size, advise
 from ...pixeldit_core.spec import ModelSpec
+from .choices import choose
 from .conditions import CONDITIONS, class_conditioning
 from .times import auto_timeshift
 
@@ -79,7 +81,7 @@ def resolve_settings(model: Any, spec: ModelSpec | None, request: Request, size:
         cfg=request.cfg,
         timeshift=request.timeshift or auto_timeshift(model, spec, size),
         cfg_interval=check_interval((request.cfg_interval_start, request.cfg_interval_end)),
-        solver=request.solver,
+        solver=choose("solver", request.solver, SOLVERS),
         size=size,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import comfy.model_sampling
 from torch import Tensor
 
 from ...pixeldit_core.flow.convention import Convention
@@ -23,10 +25,13 @@ def find_convention(spec: ModelSpec | None, name: str = "standard") -> Conventio
 
 
 def auto_timeshift(model: Any, spec: ModelSpec | None, size: Size | None = None) -> float:
-    """The MODEL's timeshift: a ModelSamplingSD3 that was patched in, else that of the settings for this size."""
+    """The MODEL's timeshift: of a ModelSampling node that was patched in, else of the settings for this size."""
     if spec is not None and "model_sampling" not in model.object_patches:
         return spec.settings_for(size).timeshift
-    return float(getattr(model.get_model_object("model_sampling"), "shift", 1.0))
+    sampling = model.get_model_object("model_sampling")
+    shift = float(getattr(sampling, "shift", 1.0))
+    # those of Flux and LTXV keep the logarithm of the factor
+    return math.exp(shift) if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux) else shift
 
 
 def make_times(
