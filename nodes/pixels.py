@@ -64,10 +64,10 @@ class PixelDiTEncode(io.ComfyNode):
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
         spec = find_spec(model) if model is not None else None
-        pixels = receive(pixels)
+        pixels = receive(pixels, "image")
         latent = {}
         if mask is not None:
-            mask = to_mask(receive(mask), pixels)
+            mask = to_mask(receive(mask, "mask"), pixels)
             pixels = repeat(pixels, max(len(pixels), len(mask)))
             latent["noise_mask"] = hand_out(mask.movedim(-1, 1))
         latent["samples"] = hand_out(to_latent(to_channels(pixels, spec.params.in_channels if spec else 3)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -86,6 +86,27 @@ def check_finite(x: Tensor, source: str = "") -> None:
         )
 
 
+def check_input(value: Tensor | None, name: str) -> None:
+    """Raises ValueError if what sampling starts from holds NaN or infinity; the message calls it `name`.
+
+    Checked once, at the start: in the sampled image it would look as if the weights were damaged.
+    """
+    if value is not None and not (finite := torch.isfinite(value)).all():
+        raise ValueError(
+            f"the {name} is not finite: {finite.numel() - int(finite.sum()):,} of its {finite.numel():,} values are "
+            "NaN or infinity. Look at what made it: a step in too low a precision, such as an upscaler or an encoder "
+            "in float16, or a damaged file."
+        )
+
+
+def _check_inputs(cond: Condition, null: Condition | None, others: Mapping[str, Tensor | None]) -> None:
+    for name, condition in (("condition", cond), ("null condition", null)):
+        for part in condition if isinstance(condition, tuple) else (condition,):
+            check_input(part, name)
+    for name, value in others.items():
+        check_input(value, name)
+
+
 def part_of_grid(times_for: Callable[[int], Tensor], steps: int, denoise: float) -> Tensor:
     """The last `steps` steps of a grid with int(steps / denoise) of them, ComfyUI's meaning of denoise.
 
@@ -140,8 +161,10 @@ def sample(
         on_step: called as (i, t, x, v) after each step.
 
     Raises:
-        ValueError: an unknown solver or convention, a size or count that does not fit, a result that is not finite.
+        ValueError: an unknown solver or convention, a size or count that does not fit, an input or a result that is
+            not finite.
     """
+    _check_inputs(cond, null, {"noise": noise, "image": image, "mask": mask})
     if mask is not None and image is None:
         raise ValueError("the mask needs an image: what it keeps. Give one, or leave the mask out.")
     spec, rules = model.spec, model.family.convention(convention)

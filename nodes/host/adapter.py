@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import comfy.ldm.common_dit
 import comfy.model_management
 import comfy.patcher_extension
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from ...pixeldit_core.families import Family
 from .attention import attention
 from .conditions import CONDITIONS
+from .padding import pad, padded_size
 
 
 class Adapter:
@@ -56,8 +56,7 @@ class Adapter:
                 f"{self.params.in_channels} channels at full size. Use PixelDiT Encode with this model connected, or "
                 "PixelDiT Size or EmptyChromaRadianceLatentImage for an empty one."
             )
-        multiple = self.family.size_multiple(self.params)
-        padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
+        padded = pad(x, padded_size(self.family, self.params, height, width))
         network = functools.partial(self.family.network.forward, self)
         arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
         velocity = self.family.velocity(

@@ -9,6 +9,7 @@ from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
+from .attention_backends import attend
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, transformer_options: dict | None = None, **_: Any
@@ -22,4 +23,4 @@ def attention(
     function = attention_pytorch if q.device.type == "cpu" and not chosen else optimized_attention
     if mask is not None and function is not attention_pytorch:  # the others add it, and want a row for each query
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf).expand(-1, -1, q.shape[2], -1)
-    return function(q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=transformer_options or {})
+    return attend(function, q, k, v, mask, transformer_options or {})

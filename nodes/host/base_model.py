@@ -13,7 +13,9 @@ from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.spec import ModelSpec
 from .adapter import make_network
 from .conditions import CONDITIONS
+from .inputs import check_given
 from .latent_format import PixelFormat
+from .padding import padded_size
 
 
 class PixelDiTConfig(comfy.supported_models_base.BASE):
@@ -47,7 +49,7 @@ class PixelDiTModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         spec = self.pixeldit
+        check_given(kwargs)
         if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
-            multiple = spec.family.size_multiple(spec.params)
-            check_size(spec, *(-(-side // multiple) * multiple for side in noise.shape[-2:]))
+            check_size(spec, *padded_size(spec.family, spec.params, *noise.shape[-2:]))
         return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs)

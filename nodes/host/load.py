@@ -20,6 +20,7 @@ from .weights import load_weights, scaled_tensors
 log = logging.getLogger(__name__)
 
 WEIGHT_DTYPES: dict[str, torch.dtype | None] = {"default": None, **DTYPES}
+_NOT_EVERYWHERE = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 _COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file can be dequantized to
 
 
@@ -30,11 +31,14 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
         ValueError: what `pixeldit_core.load_checkpoint` raises.
     """
     wanted = WEIGHT_DTYPES[weight_dtype]
+    if wanted is not None:
+        _check_device(weight_dtype, wanted)
     read = read_weights(path, weights, compute_dtype=wanted if wanted in _COMPUTED else None)
     config = PixelDiTConfig(read.spec)
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
     dtype = wanted or _default_dtype(read, config)
-    compact = scaled_tensors(config, read) if wanted is None else None
+    keep = wanted is None and all(_is_castable(weight.dtype) for weight, _ in read.scaled.values())
+    compact = scaled_tensors(config, read) if keep else None
     cast_from = dtype if compact is None else None
     config.set_inference_dtype(dtype, mm.unet_manual_cast(cast_from, load_device, config.supported_inference_dtypes))
     model = config.get_model(read.tensors, device=offload_device)
@@ -50,11 +54,28 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
 
 def _default_dtype(read: Weights, config: PixelDiTConfig) -> torch.dtype:
     meta = dict(read.meta)  # counting real ones would dequantize the whole file
-    return mm.unet_dtype(
+    dtype = mm.unet_dtype(
         model_params=comfy.utils.calculate_parameters(meta),
         supported_dtypes=config.supported_inference_dtypes,
         weight_dtype=comfy.utils.weight_dtype(meta),
     )
+    if _is_castable(dtype):
+        return dtype
+    return mm.unet_manual_cast(dtype, mm.get_torch_device(), config.supported_inference_dtypes) or torch.float32
+
+
+def _is_castable(dtype: torch.dtype) -> bool:
+    """Whether the device can hold and convert weights of a type: MPS and DirectML know no float8."""
+    return dtype not in _NOT_EVERYWHERE or mm.supports_cast(mm.get_torch_device(), dtype)
+
+
+def _check_device(weight_dtype: str, dtype: torch.dtype) -> None:
+    """Raises ValueError for a type that was chosen and that the device does not have."""
+    if not _is_castable(dtype):
+        raise ValueError(
+            f"weight_dtype is {weight_dtype}, which this device ({mm.get_torch_device().type}) does not have. Choose "
+            "default, or fp16."
+        )
 
 
 def _describe(read: Weights, dtype: torch.dtype, compact: bool, size: int) -> str:

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from ...pixeldit_core.families import PIXELDIT, Family
-from ...pixeldit_core.sampling import check_finite
+from ...pixeldit_core.sampling import check_finite, check_input
 
 
-def receive(image: Tensor) -> Tensor:
-    """An IMAGE or MASK of any node as float32 on the CPU, where ours are made.
+def receive(image: Tensor, name: str) -> Tensor:
+    """An IMAGE or MASK of any node, at the input of that name, as float32 on the CPU, where ours are made.
 
     In half precision (--fp16-intermediates, and what some nodes give) the 256 levels of an image file lie a little
     beside themselves, and a saved PNG would have half of them one too dark: they are put back.
+
+    Raises:
+        ValueError: NaN or infinity in it.
     """
+    check_input(image, name)
     plain = image.to("cpu", torch.float32)
     return plain if image.dtype.itemsize > 2 or not image.is_floating_point() else (plain * 255).round() / 255
 

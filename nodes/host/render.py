@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...pixeldit_core.sizes import Size
 from .conditions import num_rows
+from .inputs import check_conditioning
 from .pixels import ALPHA, composite, fit, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .request import Request, describe, null_condition, remarks, resolve_settings, resolve_size
 from .sampling import Plan, Start, draw_noise, draw_unit_noise, sample
@@ -36,7 +37,10 @@ def render(
     """
     if mask is not None and image is None:
         raise ValueError("a mask is connected, but no image. Connect the image that the mask belongs to.")
-    image, mask = (None if part is None else receive(part) for part in (image, mask))
+    image = None if image is None else receive(image, "image")
+    mask = None if mask is None else receive(mask, "mask")
+    check_conditioning(positive, "positive")
+    check_conditioning(negative or [], "negative")
     spec = find_spec(model)
     size = resolve_size(spec, request, image)
     settings = resolve_settings(model, spec, request, size)

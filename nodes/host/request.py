@@ -94,7 +94,9 @@ def resolve_size(spec: ModelSpec | None, request: Request, image: Tensor | None)
     """
     height, width = request.height, request.width
     if image is not None and not (height and width):
-        return height or image.shape[1], width or image.shape[2]
+        height, width = height or image.shape[1], width or image.shape[2]
+        _check_patch(spec, height, width)
+        return height, width
     if spec is None:
         if not height or not width:
             raise ValueError("width or height is 0, and this model has no default size. Set both.")
@@ -102,6 +104,16 @@ def resolve_size(spec: ModelSpec | None, request: Request, image: Tensor | None)
     height, width = height or spec.default_size[0], width or spec.default_size[1]
     check_size(spec, height, width)
     return height, width
+
+
+def _check_patch(spec: ModelSpec | None, height: int, width: int) -> None:
+    """Raises ValueError for an image of less than half a patch, of which padding makes most of what is sampled."""
+    patch = spec.family.size_multiple(spec.params) if spec else 1
+    if 2 * min(height, width) < patch:
+        raise ValueError(
+            f"the image is {width} x {height} pixels (width x height), less than half a patch of the model "
+            f"({patch} x {patch}). Set width and height, to which it is scaled, or connect a larger image."
+        )
 
 
 def null_condition(spec: ModelSpec | None, positive: list, cfg: float) -> list:
