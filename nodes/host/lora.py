@@ -11,6 +11,7 @@ from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.checkpoints.lora import read_lora
 from ...pixeldit_core.checkpoints.lora_delta import split_pair
 from .lora_adapters import difference_patches, read_adapters
+from .packed import real_shapes
 from .spec import find_spec
 
 PREFIX = "diffusion_model."
@@ -38,8 +39,7 @@ def add_lora(model: Any, path: str, strength: float) -> tuple[Any, AppliedLora]:
             "this model is not a PixelDiT. For other models use Load LoRA; connect the MODEL of PixelDiT Loader, or of "
             "Load Diffusion Model with a PixelDiT file, here."
         )
-    stored = {key: tuple(value.shape) for key, value in model.model.diffusion_model.state_dict().items()}
-    patches, lora = _read(path, stored)
+    patches, lora = _read(path, real_shapes(model.model.diffusion_model))
     patched = model.clone()
     missing = {PREFIX + name for name in patches} - set(
         patched.add_patches({PREFIX + name: patch for name, patch in patches.items()}, strength)

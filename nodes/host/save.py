@@ -15,6 +15,7 @@ from ...pixeldit_core.checkpoints.config import Config
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
 from .compat import plain_weights
+from .packed import unpack
 from .spec import find_spec
 
 _PREFIX = "model.diffusion_model."
@@ -36,6 +37,7 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
         raise ValueError("this model is not a PixelDiT. Save other models with ModelSave.")
     path = _free(name)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
+    stored = unpack(stored, model.model.diffusion_model, _PREFIX)
     weights = take_weights(stored, {}, Config(), spec.source, params=dataclasses.asdict(spec.params))
     written = dataclasses.replace(
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights

@@ -7,6 +7,7 @@ from typing import Any
 from ...pixeldit_core.checkpoints.comfy_adaln import join_shapes
 from ...pixeldit_core.families import FAMILIES
 from ...pixeldit_core.spec import ModelSpec
+from .packed import real_shapes
 
 
 def find_spec(model: Any) -> ModelSpec | None:
@@ -23,5 +24,5 @@ def _native_spec(base: Any) -> ModelSpec | None:
     family = FAMILIES.get((getattr(config, "unet_config", None) or {}).get("image_model"))
     if family is None:
         return None
-    shapes = join_shapes({key: tuple(value.shape) for key, value in base.diffusion_model.state_dict().items()})
+    shapes = join_shapes(real_shapes(base.diffusion_model))
     return ModelSpec(family, family.params(**family.params_from(shapes)), source="this model")
