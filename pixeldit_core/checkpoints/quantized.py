@@ -6,6 +6,7 @@ JSON), in the header's `_quantization_metadata`, or nowhere (spec: layouts, sect
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Container, Iterable, Mapping

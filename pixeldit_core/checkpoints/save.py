@@ -21,7 +21,7 @@ from .layouts import LAYOUTS
 from .load import read_weights
 from .locate import find_source
 from .lora import find_lora_file, read_lora
-from .lora_delta import Lora
+from .lora_delta import WHOLE, Lora
 from .metadata import write_metadata
 from .quantized import quantized_parts
 
@@ -99,7 +99,12 @@ def write(
     """
     _check_target(path, layout)
     chosen = LAYOUTS[layout][spec.family.name]
-    kept = {key: pair for key, pair in (scaled or {}).items() if not any(key in lora.deltas for lora, _ in loras)}
+    kept = {
+        key: pair
+        for key, pair in (scaled or {}).items()
+        if not any(key in lora.deltas for lora, _ in loras)
+        and not (chosen.split and WHOLE.fullmatch(key))  # halves would share one scale
+    }
     written = {
         key: kept[key][0] if key in kept else _finish(key, tensors[key].detach().cpu(), dtype, loras).contiguous()
         for key in tensors
