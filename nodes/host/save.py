@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 
-from ...pixeldit_core.atomic import check_target, explain_write_error, printable
 from ...pixeldit_core.checkpoints.config import Config
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
 from .compat import plain_weights
 from .packed import unpack
+from .prefix import next_path
 from .spec import find_spec
 
 _PREFIX = "model.diffusion_model."
 
 
-def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, patches: bool) -> Path:
+def save_model(model: Any, prefix: str, layout: str, dtype: torch.dtype | None, patches: bool) -> Path:
     """Write a MODEL, ours or ComfyUI's own PixelDiT, into the output folder; never over another file.
 
     Args:
-        name: with subfolders; a number is added.
+        prefix: of the file's name, as `next_path` takes it; a number is added.
         patches: write the weights as LoRAs and merges have changed them, or as they were loaded.
 
     Raises:
-        ValueError: a MODEL that is no PixelDiT; a name outside the output folder, or one that cannot be written; what
-            `write` raises.
+        ValueError: a MODEL that is no PixelDiT; what `next_path` and `write` raise.
     """
     spec = find_spec(model)
     if spec is None:
         raise ValueError("this model is not a PixelDiT. Save other models with ModelSave.")
-    path = _free(name)
+    path = next_path(prefix)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
     stored = unpack(stored, model.model.diffusion_model, _PREFIX)
     weights = take_weights(stored, {}, Config(), spec.source, params=dataclasses.asdict(spec.params))
@@ -43,21 +40,3 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
     )
     return write(written, weights.tensors, path, layout, dtype, scaled=weights.scaled if dtype is None else {})
-
-
-def _free(name: str) -> Path:
-    """The next free numbered name in the output folder, which can be written."""
-    path = Path(name)
-    try:
-        folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
-        path = Path(os.path.join(folder, f"{stem}_{counter:05}_.safetensors"))
-        check_target(path)
-    except (OSError, UnicodeError) as error:
-        reason, way_out = explain_write_error(error, path)
-        raise ValueError(
-            f'"{printable(name)}", with the number and .safetensors that are added, cannot be written: {reason}. '
-            f"{way_out}"
-        ) from error
-    except Exception as error:  # ComfyUI raises a plain Exception for a name outside the folder
-        raise ValueError(f'"{name}" is outside the output folder. Give a name inside it.') from error
-    return path
