@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...pixeldit_core.sampling import check_input
@@ -21,15 +20,11 @@ def check_conditioning(conditioning: list, name: str) -> None:
 
 
 def check_given(given: dict[str, Any]) -> None:
-    """What `extra_conds` of a model gets for one conditioning: once in a run of sampling.
-
-    Not in training, which asks at each step, and says itself when its loss is not finite.
+    """What `extra_conds` of a model gets for one conditioning: once in a run of sampling, not in each step.
 
     Raises:
         ValueError: NaN or infinity; an area outside of the image.
     """
-    if torch.is_grad_enabled():
-        return
     kind = given.get("prompt_type", "")
     for key in ("cross_attn", "pooled_output"):
         check_input(_tensor(given.get(key)), f"conditioning ({kind})" if kind else "conditioning")
