@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .attention_backends import attend
 
+
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, transformer_options: dict | None = None, **_: Any
 ) -> Tensor:
