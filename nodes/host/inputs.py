@@ -41,9 +41,9 @@ def _check_area(given: dict[str, Any]) -> None:
     (rows, columns, top, left), (height, width) = area, noise.shape[-2:]
     if top >= height or left >= width or not rows or not columns:
         raise ValueError(
-            f"the area of a conditioning is {columns} x {rows} pixels at {left}, {top} (from the left and the top); the "
-            f"image is {width} x {height}. Conditioning (Set Area) divides its values by 8, for models with a VAE: use "
-            "Conditioning (Set Area with Percentage) or Conditioning (Set Mask)."
+            f"the area of a conditioning is {columns} x {rows} pixels at {left}, {top} (from the left and the top); "
+            f"the image is {width} x {height}. Conditioning (Set Area) divides its values by 8, for models with a VAE: "
+            "use Conditioning (Set Area with Percentage) or Conditioning (Set Mask)."
         )
 
 

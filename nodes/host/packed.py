@@ -1,4 +1,4 @@
-"""Weights that ComfyUI keeps packed (nvfp4, mxfp8, int8 ...): their real shapes, and the numbers that they stand for."""
+"""Weights that ComfyUI keeps packed (nvfp4, mxfp8, int8 ...): real shapes, and the numbers that they stand for."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ def extra(name):
     from pathlib import Path
 
     import comfy
+
     import nodes
 
     path = Path(comfy.__path__[0]).parent / "comfy_extras" / f"{name}.py"

@@ -26,6 +26,7 @@ def load_preview():
     from pathlib import Path
 
     import comfy
+
     import nodes
 
     if "PreviewAny" not in nodes.NODE_CLASS_MAPPINGS:
