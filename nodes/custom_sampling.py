@@ -17,7 +17,7 @@ SOLVER_TIP = (
 TIMESHIFT_TIP = (
     "Above 1, more steps are spent at high noise, where the composition forms; larger images need more. 0 = "
     "automatic: the model's value for this size (ImageNet: 1 at 256, 2 at 512; text: 3 at 512, 4 at 1024), or the "
-    "shift of ModelSamplingSD3 if connected. Try 1 to 4."
+    "shift of a ModelSampling node if connected. Try 1 to 4."
 )
 
 

@@ -64,7 +64,7 @@ class PixelDiTEncode(io.ComfyNode):
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
         spec = find_spec(model) if model is not None else None
-        pixels = receive(pixels, "image")
+        pixels = receive(pixels, "image (pixels)")
         latent = {}
         if mask is not None:
             mask = to_mask(receive(mask, "mask"), pixels)

@@ -30,7 +30,7 @@ def test_images_and_masks_that_are_not_finite():
         bad_image, bad_mask = broken(1, 16, 16, 3, value=value), broken(1, 16, 16, value=value)
         fails(f"the image {BROKEN}", pixeldit, model, image=bad_image, denoise=0.5)
         fails(f"the mask {BROKEN}", pixeldit, model, image=image, mask=bad_mask, denoise=0.5)
-        fails(f"the image {BROKEN}", run, "PixelDiTEncode", pixels=bad_image, mask=mask)
+        fails(rf"the image \(pixels\) {BROKEN}", run, "PixelDiTEncode", pixels=bad_image, mask=mask)
         fails(f"the mask {BROKEN}", run, "PixelDiTEncode", pixels=image, mask=bad_mask)
     fails(f"the image {BROKEN}", pixeldit, model, image=broken(1, 16, 16, 3).half(), denoise=0.5)
     fails(f"the image {BROKEN}", pixeldit, foreign_model(), positive=texts(), image=broken(1, 16, 16, 3), cfg=1.0)
