@@ -1,4 +1,4 @@
-"""Values of a node's lists: also as numbers, and those of another version of the pack told as such."""
+"""Values of a node's lists: also as numbers; those of another version of the pack are named as such."""
 
 from __future__ import annotations
 
