@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .answers import explain_text
 from .archives import explain_archive
-from .folder import DEEPSPEED
+from .folder import DEEPSPEED, DEEPSPEED_MODEL, has_whole_model, list_names
 
 HEAD = 2**16  # bytes of a file that are looked at
 
@@ -104,7 +104,14 @@ NAMES: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
 
 def explain_name(path: Path) -> str | None:
     """Why a file is not read whatever is in it, as a whole sentence with its name; None = by its name, it may be."""
+    if path.name == DEEPSPEED_MODEL and has_whole_model(list_names(path.parent)):
+        return None
     return next((_sentence(path.name, *words) for pattern, words in NAMES if pattern.fullmatch(path.name)), None)
+
+
+def explain_part(path: Path) -> str | None:
+    """Why a file has no whole network, as whole sentences with its name; None = by its name, it should have one."""
+    return _sentence(path.name, *_DEEPSPEED) if path.name == DEEPSPEED_MODEL else None
 
 
 def explain_foreign(path: Path, head: bytes) -> str | None:
