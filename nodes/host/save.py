@@ -45,6 +45,9 @@ def save_model(model: Any, name: str, layout: str, dtype: torch.dtype | None, pa
 
 def _free(name: str) -> Path:
     """The next free numbered name in the output folder."""
+    if "\0" in name:
+        reason, way_out = explain_write_error(ValueError(), Path(name))
+        raise ValueError(f"the name cannot be written: {reason}. {way_out}")
     try:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
     except (OSError, UnicodeError) as error:

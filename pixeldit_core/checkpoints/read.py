@@ -23,6 +23,7 @@ from .wrappers import unwrap
 
 T = TypeVar("T")
 
+_LONGEST_HEADER = 2**40  # bytes: the first bytes of an archive, with a "{" after them by chance, say more
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
@@ -146,7 +147,8 @@ def _is_pickled(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(64)
-            if head[8:9] == b"{" and not _is_text(head[:8]):
+            is_short = int.from_bytes(head[:8], "little") < _LONGEST_HEADER
+            if head[8:9] == b"{" and not _is_text(head[:8]) and (is_short or not explain_foreign(path, head)):
                 return False  # before the others: the length at the start may look like a pickle's first byte
             if head.startswith((_ZIP, _PICKLE)):
                 return True

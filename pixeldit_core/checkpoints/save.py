@@ -109,9 +109,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     try:
         with atomic_path(path) as part:
             save_file(dict(tensors), part, dict(metadata))
-    except (SafetensorError, OSError, UnicodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         reason, way_out = explain_write_error(error, path)
-        raise ValueError(f"{path} could not be written: {reason}. No partial file was left. {way_out}") from error
+        raise ValueError(
+            f"{_printable(path)} could not be written: {reason}. No partial file was left. {way_out}"
+        ) from error
     return path
 
 
@@ -136,16 +138,21 @@ def hashes(*files: Path) -> dict[str, str]:
     return digests
 
 
+def _printable(path: Path) -> str:
+    """A path as a message can show it, whatever letters it has."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
+
+
 def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f'"{path.name}" does not end with .safetensors, and only such files are written. Add it.')
     try:
         is_source = path.exists() and any(file.exists() and path.samefile(file) for file in sources)
-    except (OSError, UnicodeError) as error:  # a name that is too long, a folder that may not be looked into
+    except (OSError, ValueError) as error:  # a name that is too long or has a NUL, a folder that may not be looked into
         reason, way_out = explain_write_error(error, path)
-        raise ValueError(f"{path} cannot be written: {reason}. {way_out}") from error
+        raise ValueError(f"{_printable(path)} cannot be written: {reason}. {way_out}") from error
     if is_source:
         raise ValueError(f"{path.name} is the source itself; choose another name.")
 
