@@ -80,8 +80,14 @@ def explain_write_error(error: BaseException, path: Path) -> tuple[str, str]:
             f"{LONGEST_NAME} bytes",
             "Choose a shorter name.",
         )
+    if isinstance(error, FileExistsError) and (link := next(filter(_is_broken_link, path.parents), None)):
+        return f"{link.name} in its path is a link to a folder that is not there", _PLACE
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return _REASONS.get(_number_of(error), (text, "Free space on the disk, or choose another folder."))
+
+
+def _is_broken_link(path: Path) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def _number_of(error: BaseException) -> int:

@@ -103,8 +103,8 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             raise ValueError(explain_os_error(path, error)) from error
         if _is_not_utf8(path):
             raise ValueError(
-                f"{_printable(path.name)} cannot be opened under this name: it has letters in an old encoding. Rename the "
-                "file, with plain letters."
+                f"{_printable(path.name)} cannot be opened under this name: it has letters in an old encoding. "
+                "Rename the file, with plain letters."
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(

@@ -26,6 +26,7 @@ from .metadata import write_metadata
 
 log = logging.getLogger(__name__)
 
+_LONGEST_SHOWN = 240  # characters of a path in a message
 _BLOCK = 1 << 24  # bytes of a file that are hashed at a time
 
 
@@ -139,15 +140,18 @@ def hashes(*files: Path) -> dict[str, str]:
 
 
 def _printable(path: Path) -> str:
-    """A path as a message can show it, whatever letters it has."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
+    """A path as a message can show it, whatever letters it has and however long it is."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(path))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:90]}...{text[-60:]}"
 
 
 def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
     if path.suffix.lower() != ".safetensors":
-        raise ValueError(f'"{path.name}" does not end with .safetensors, and only such files are written. Add it.')
+        if path.name.lower() == ".safetensors":
+            raise ValueError(f"{path} is an ending without a name. Write a name before .safetensors.")
+        raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
     try:
         is_source = path.exists() and any(file.exists() and path.samefile(file) for file in sources)
     except (OSError, ValueError) as error:  # a name that is too long or has a NUL, a folder that may not be looked into

@@ -115,6 +115,19 @@ def test_a_link_without_target_and_an_unfinished_download_are_explained():
     (models() / f"{name}.aria2").unlink()
 
 
+def test_a_lora_that_is_a_link_without_target_is_explained():
+    folder = out_of("models") / "loras"
+    folder.mkdir(exist_ok=True)
+    (folder / "gone.safetensors").unlink(missing_ok=True)
+    (folder / "gone.safetensors").symlink_to("nowhere/blob")
+    model = load_tiny()
+    with pytest.raises(ValueError, match="is a link that points to nowhere/blob"):
+        run("PixelDiTLoRA", model=model, lora_name="gone.safetensors", strength_model=1.0)
+    (folder / "gone.safetensors").unlink()
+    with pytest.raises(ValueError, match="characters that this system cannot write"):
+        module("nodes.host.save").save_model(model, "a\0b", "canonical", None, True)
+
+
 def test_names_do_not_lead_out_of_the_folders():
     for name in ("../", "../../", "/", "nowhere/", "authors/../../", str(out_of("models")) + "/"):
         with pytest.raises(ValueError, match="is not in models/"):
