@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,7 +117,9 @@ def test_a_link_without_target_and_an_unfinished_download_are_explained():
 
 
 def test_a_lora_that_is_a_link_without_target_is_explained():
-    folder = out_of("models") / "loras"
+    import folder_paths
+
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
     folder.mkdir(exist_ok=True)
     (folder / "gone.safetensors").unlink(missing_ok=True)
     (folder / "gone.safetensors").symlink_to("nowhere/blob")
