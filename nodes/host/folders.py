@@ -60,12 +60,14 @@ def find_checkpoint(name: str) -> str:
 
 
 def find_lora(name: str) -> str:
-    """The full path of a LoRA.
+    """The full path of a LoRA; of a link whose target is not there, too: reading it says so.
 
     Raises:
         ValueError: no such file.
     """
     if path := folder_paths.get_full_path(LORAS, name):
+        return path
+    if path := _find_inside(LORAS, name, lambda path: is_broken_link(Path(path))):
         return path
     raise ValueError(
         f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '

@@ -165,8 +165,8 @@ def check_zeros(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise ValueError(_unfinished(path, marks[0]))
     count = sum(_is_zero(value, _POINTS) for value in tensors.values())
     log.warning(
-        "%s: %d of %d tensors hold nothing but zeros, %s among them, which no training leaves at zero. Its download "
-        "may be unfinished, though its size is right: get the file again if its images are wrong.",
+        "%s: %d of %d tensors hold nothing but zeros, %s among them. If nobody set them to zero, its download is "
+        "unfinished, though its size is right: get the file again if its images are wrong.",
         path.name, count, len(tensors), zero[0][:80],
     )  # fmt: skip
 

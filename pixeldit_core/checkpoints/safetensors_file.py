@@ -101,10 +101,27 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     except Exception as error:  # also SafetensorError, and torch's errors for an absurd shape
         if isinstance(error, OSError) or is_no_memory(error):
             raise ValueError(explain_os_error(path, error)) from error
+        if _is_not_utf8(path):
+            raise ValueError(
+                f"{_printable(path.name)} cannot be opened under this name: it has letters in an old encoding. "
+                "Rename the file, with plain letters."
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path.name} is a damaged or truncated .safetensors file ({reason}). Get the file again."
         ) from error
+
+
+def _is_not_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no file of such a name
+        return True
+    return False
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="replace").decode()
 
 
 def _load_header(path: Path) -> tuple[Any, int]:
