@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_HEADER = 32 * 2**20  # that of ten thousand tensors takes one MiB
 _LONGEST_NAME = 512
+_OFFSETS = b'"data_offsets"'
 _DIMENSIONS = 16
 _DTYPES = {
     "F64": torch.float64,
@@ -147,7 +148,12 @@ def _load_header(path: Path) -> tuple[Any, int]:
             raise ValueError(f"its header has {max(keys, key=keys.count)[:80]!r} twice")
         return entries
 
-    return json.loads(header, object_pairs_hook=unique), 8 + length
+    values = json.loads(header)
+    # each tensor has one of these; where their number is another, or letters are escaped, every name is looked at
+    others = isinstance(values, dict) and "__metadata__" in values
+    if b"\\" in header or not isinstance(values, dict) or header.count(_OFFSETS) != len(values) - others:
+        values = json.loads(header, object_pairs_hook=unique)
+    return values, 8 + length
 
 
 def _open_padded(path: Path, header: Any, start: int) -> PaddedSafetensors | None:
