@@ -207,7 +207,7 @@ def test_an_optimizer_alone(tiny, tmp_path):
     pc.save_checkpoint(tiny(), tmp_path / "model.safetensors")
     fails(tmp_path / "optim.pt", "is the state of an optimizer", "are in model.safetensors beside it")
     torch.save({"base_lrs": [0.1], "last_epoch": 3}, tmp_path / "scheduler.bin")
-    fails(tmp_path / "scheduler.bin", "training", "model.safetensors beside it")
+    fails(tmp_path / "scheduler.bin", "learning rate scheduler", "model.safetensors beside it")
 
 
 def test_a_training_s_state_by_its_keys(tmp_path):

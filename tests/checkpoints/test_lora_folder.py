@@ -236,7 +236,7 @@ def test_other_files_of_a_training(tiny_t2i, tmp_path):
     moments = {"state": {PATHS[0]: {"exp_avg": one, "exp_avg_sq": one, "step": torch.tensor(1.0)}}}
     fails(model, saved(tmp_path / "a.pt", moments), "state of an optimizer")
     numbered = {"state": {0: {"exp_avg": one}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    fails(model, saved(tmp_path / "optimizer.bin", numbered), "state of a training")
+    fails(model, saved(tmp_path / "optimizer.bin", numbered), "state of an optimizer")
     lambdas = {f"base_model.model.{PATHS[0]}.vera_lambda_b": one[0]}
     fails(model, saved(tmp_path / "v.safetensors", lambdas), "is VeRA", "merge it into its model")
     bare = {f"base_model.model.{PATHS[0]}.lora_{part}": one.clone() for part in "ABE"}
