@@ -30,8 +30,8 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a file under the names that it has for them (memory-mapped where possible), and its metadata.
 
-    The format is detected from content, not from the file's name. Pickled files are read by torch's weights-only
-    reader: data and tensors, no code. A diffusers folder or the index of shards gives the tensors of all its files.
+    The format is detected from content, not from the file's name. Pickled files are read as data
+    alone, no code of them is run. A diffusers folder or the index of shards gives the tensors of all its files.
 
     Raises:
         ValueError: missing, empty, truncated or not a checkpoint; a pickled file that needs more than data; shards that
