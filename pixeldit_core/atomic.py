@@ -14,6 +14,7 @@ from pathlib import Path
 LONGEST_NAME = 255  # bytes in UTF-8 on Linux and macOS, characters on Windows
 _LONGEST_PATH = 248  # characters on Windows, of a folder, unless long paths are switched on
 _IS_WINDOWS = os.name == "nt"
+_LONGEST_SHOWN = 240  # characters of a path in a message
 _SPACE = "Free space there, or choose another place."
 _PLACE = "Choose another folder."
 _NAME = "Choose another name."
@@ -133,13 +134,17 @@ def explain_write_error(error: BaseException, path: Path) -> tuple[str, str]:
     number = _number_of(error)
     if _IS_WINDOWS and number == errno.ENOENT and len(os.path.abspath(path)) >= _LONGEST_PATH:
         return f"its path has {len(os.path.abspath(path))} characters, more than Windows allows", _LENGTH
+    if isinstance(error, FileExistsError) and (link := next(filter(_is_broken_link, path.parents), None)):
+        return f"{link.name} in its path is a link to a folder that is not there", _PLACE
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return _REASONS.get(number, (text, "Check the disk and its free space, or choose another folder."))
 
 
 def printable(path: Path | str) -> str:
-    """A path for a message, whatever is in its name."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path for a message, whatever letters it has and however long it is."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:90]}...{text[-60:]}"
 
 
 def _new_part(path: Path) -> Path:
@@ -163,6 +168,10 @@ def _is_encodable(path: Path) -> bool:
         return b"\0" not in os.fsencode(path)
     except UnicodeError:
         return False
+
+
+def _is_broken_link(path: Path) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def _number_of(error: BaseException) -> int:

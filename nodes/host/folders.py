@@ -62,7 +62,7 @@ def find_checkpoint(name: str) -> str:
 
 
 def find_lora(name: str) -> str:
-    """The full path of a LoRA.
+    """The full path of a LoRA; of a link whose target is not there, too: reading it says so.
 
     Args:
         name: with slashes, or with backslashes as Windows writes it.
@@ -70,9 +70,16 @@ def find_lora(name: str) -> str:
     Raises:
         ValueError: no such file.
     """
+<<<<<<< HEAD
     for spelling in _spellings(name):
         if path := folder_paths.get_full_path(LORAS, spelling):
             return path
+=======
+    if path := folder_paths.get_full_path(LORAS, name):
+        return path
+    if path := _find_inside(LORAS, name, lambda path: is_broken_link(Path(path))):
+        return path
+>>>>>>> main
     raise ValueError(
         f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '
         "it again."

@@ -14,7 +14,12 @@ _LONGEST_PATH = 500
 _MARKUP = 4096  #      characters in which a title or an error is looked for
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b")) + b"\x7f"
 
-_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
+}  # fmt: skip
+# UTF-16 without a mark, of letters that ASCII has
+_UNMARKED = {"utf-16-le": re.compile(rb"(?:[\t\n\r -~]\0){4,}"), "utf-16-be": re.compile(rb"(?:\0[\t\n\r -~]){4,}")}
 
 _DOWNLOAD = (
     "Open the model's page in a browser, log in and accept its license if it asks for that, and download the file "
@@ -40,10 +45,20 @@ _POINTERS = (
 )  # fmt: skip
 _PATH = re.compile(r"(?:\.{1,2}/)+[\w./-]+")  # a link, as git and hubs write it where links are not allowed
 _COMMENT = re.compile(r"\s+|<!--.*?(?:-->|$)|<\?.*?(?:\?>|$)", re.DOTALL)
-_HTML = re.compile(r"<(?:!doctype\s+html|html|head|body|script|meta|title|style|div|center|h1|p|br|pre)\b", re.I)
+_HTML = re.compile(
+    r"<(?:!doctype\s+html|html|head|body|script|noscript|meta|link|title|style|div|center|h[1-6]|p|br|pre|a|b|i|span|table|form"
+    r"|img|iframe|main|section|ul)\b",
+    re.I,
+)
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_XML_ERROR = re.compile(r"<(Message|Code|title)>(.*?)</\1>", re.DOTALL)
-_ERRORS = ("error", "errors", "message", "detail", "error_description", "Message", "msg", "Error")
+_XML_ERROR = re.compile(r"<(Message|Code|title)(?:\s[^>]*)?>(.*?)</\1>", re.DOTALL)
+_ERRORS = (
+    "error", "errors", "message", "detail", "error_description", "Message", "msg", "Error", "Msg", "errmsg", "err_msg",
+    "error_msg", "error_message", "errorMessage", "reason", "title",
+)  # fmt: skip
+_PICKLE = re.compile(
+    r"c(?:copy_reg|__builtin__|builtins|__main__|collections|numpy[\w.]*|sklearn[\w.]*|torch[\w.]*)\n|\([dlti]p\d+\n"
+)
 _TEXT_FILES = {
     ".yaml": "a YAML configuration", ".yml": "a YAML configuration", ".toml": "a TOML configuration",
     ".ini": "a configuration", ".cfg": "a configuration", ".md": "a text", ".txt": "a text", ".py": "a Python program",
@@ -57,9 +72,14 @@ def explain_text(path: Path, head: bytes) -> str | None:
     Args:
         head: the first bytes of the text.
     """
-    text = _decode(head)
+    text = _decode(head.rstrip(b"\0") if head[:2].isascii() and b"\0" not in head[:2] else head)
     if text is None:
         return None
+    if _PICKLE.match(text):
+        return (
+            f"{path.name} is a pickled file of another program (as a text), not one of torch.save, and is not read; "
+            "nothing of it was run. Get the weights as .safetensors."
+        )
     if not text.strip():
         return f"{path.name} holds nothing but blanks. Get the file again."
     for start, what, advice in _POINTERS:
@@ -83,6 +103,9 @@ def _decode(head: bytes) -> str | None:
         if head.startswith(mark):
             text = head[len(mark) :].decode(encoding, "replace")
             return None if any(ord(letter) < 9 for letter in text) else text
+    for encoding, start in _UNMARKED.items():
+        if start.match(head):
+            return head.decode(encoding, "replace")
     return None if head.translate(None, _CONTROL) != head else head.decode("utf-8", "replace")
 
 
@@ -94,9 +117,15 @@ def _line(text: str) -> str:
     return f'"{shown[:_SHOWN]}{"..." if len(shown) > _SHOWN else ""}"'
 
 
+def _quoted(text: str) -> str:
+    """The first line of a text as a sentence; nothing where its letters are of an encoding that is not known."""
+    line = _line(text)
+    return f" It says: {line}" if text.strip() and "\ufffd" not in line else ""
+
+
 def _answer(name: str, what: str, says: str) -> str:
     """The message for what a server sent."""
-    line = f" It says: {_line(says)}" if says.strip() else ""
+    line = _quoted(says)
     advice = _ELSEWHERE if _NOT_FOUND.search(says[:_MARKUP]) else _DOWNLOAD
     return f"{name} is not a checkpoint but {what}, most likely a server's answer in place of the file.{line} {advice}"
 
@@ -109,7 +138,7 @@ def _explain_markup(name: str, text: str) -> str | None:
     rest = text[at:]
     if _HTML.match(rest):
         title = _TITLE.search(rest[:_MARKUP])
-        says = f" It says: {_line(title[2])}" if title and title[2].strip() else ""
+        says = _quoted(title[2]) if title else ""
         advice = _ELSEWHERE if _NOT_FOUND.search(says) else _DOWNLOAD
         return f"{name} is a web page, not a checkpoint: a server sent it in place of the file.{says} {advice}"
     if not (rest.startswith("<") or text.lstrip().startswith("<?xml")):

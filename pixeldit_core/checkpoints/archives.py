@@ -26,13 +26,25 @@ _ARCHIVES = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
     b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x50\x2a\x4d\x18": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"RE~^": "rar",
+    b"070701": "cpio",
+    b"!<arch>\n": "deb",
+    b"\xed\xab\xee\xdb": "rpm",
+    b"xar!": "xar",
+    b"hsqs": "squashfs",
+    b"x\x01": "zlib",
+    b"x\x9c": "zlib",
+    b"x\xda": "zlib",
     b"LZIP": "lzip",
     b"MSCF": "cab",
     b"\x1f\x9d": "compress",
     b"PK\x05\x06": "zip, empty",
     b"PK\x07\x08": "zip, a part of several",
 }
+_NESTED = (".zip", ".7z", ".rar", ".tar", ".gz", ".bz2", ".xz", ".zst", ".001")  # archives in archives
 _ENDINGS = {"gzip": "gz", "bzip2": "bz2", "zstd": "zst", "lzma": "lzma"}
 
 
@@ -47,7 +59,7 @@ def explain_archive(path: Path, head: bytes) -> str | None:
     if kind:
         return _unpack(path.name, kind, [])
     if head[_TAR:].startswith(b"ustar") or (path.suffix == ".tar" and head[100:107].strip(b" \0").isdigit()):
-        return _unpack(path.name, "tar", _tar_members(path))
+        return _unpack(path.name, "tar", [name for name in _tar_members(path) if not _is_clutter(name)])
     return None
 
 
@@ -56,7 +68,7 @@ def explain_zip(path: Path) -> str | None:
     members = _zip_members(path)
     names = [member.filename for member in members]
     if not names:
-        return None
+        return _explain_half_zip(path)
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return (
@@ -77,13 +89,31 @@ def explain_zip(path: Path) -> str | None:
     return _unpack(path.name, "zip", [name for name in names if not _is_clutter(name)])
 
 
-def _explain_packed(path: Path, members: list[zipfile.ZipInfo]) -> str | None:
-    """That torch's file was unpacked and packed again: it is compressed then."""
-    if all(member.compress_type == zipfile.ZIP_STORED for member in members):
+def _explain_half_zip(path: Path) -> str | None:
+    """That the end of an archive is missing, by its first member; None for torch's own, which nobody unpacks."""
+    with path.open("rb") as file:
+        start = file.read(30 + 512)
+    if len(start) < 30:
+        return None
+    compressed = int.from_bytes(start[8:10], "little") != zipfile.ZIP_STORED
+    name = _printable(start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace"))
+    if not name or not (compressed or name.lower().endswith(WEIGHTS)) or name.endswith("data.pkl"):
         return None
     return (
-        f"{path.name} was unpacked and packed again by an archive program: it is compressed, which torch never does. "
-        "Get the original file again, and do not unpack it."
+        f"{path.name} is an archive (zip) that is not complete: its end is missing, so its download or copy did not "
+        f"finish. Get it again, unpack it, and choose the file of weights inside (first in it is {name})."
+    )
+
+
+def _explain_packed(path: Path, members: list[zipfile.ZipInfo]) -> str | None:
+    """That torch's file was unpacked and packed again: it is compressed then."""
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if stored and not any(member.filename.startswith("__MACOSX/") for member in members):
+        return None
+    why = "it has files of macOS inside" if stored else "it is compressed, which torch never does"
+    return (
+        f"{path.name} was unpacked and packed again by an archive program: {why}. Get the original file again, and do "
+        "not unpack it."
     )
 
 
@@ -94,7 +124,7 @@ def _is_clutter(name: str) -> bool:
 def _unpack(name: str, kind: str, members: list[str]) -> str:
     """The message for an archive, with the weights among the members that are seen."""
     weights = [member for member in map(_printable, members) if member.lower().endswith(WEIGHTS)]
-    if members and not weights:
+    if members and not weights and not any(member.lower().endswith(_NESTED) for member in members):
         inside = shorten_list(map(_printable, members), _SHOWN)
         return f"{name} is an archive ({kind}) without weights: in it are {inside}. Choose another file."
     choose = "choose the file of weights inside, which ends with .safetensors in most cases"
@@ -130,20 +160,29 @@ def _tar_name(block: bytes) -> str:
 
 
 def _tar_members(path: Path) -> list[str]:
-    """Names of the first files of a tar archive."""
-    names = []
+    """Names of the files of a tar archive; empty where there are more than are looked at, and no weights yet."""
+    names, longer = [], ""
     with path.open("rb") as file:
         for _ in range(_MOST_MEMBERS):
             block = file.read(512)
             if len(block) < 512 or not (name := _tar_name(block)):
-                break
-            if block[156:157] in b"0\0" and not _is_clutter(name):
-                names.append(name)
-            size = block[124:135].strip(b" \0")
+                return names
+            size, kind = block[124:135].strip(b" \0"), block[156:157]
             if not re.fullmatch(rb"[0-7]+", size):
-                break
-            file.seek(-(-int(size, 8) // 512) * 512, 1)
-    return names
+                return names
+            length = int(size, 8)
+            if kind in b"xL":  # the next one's name, where it is long
+                longer = _longer_name(file.read(min(length, 4096)))
+                file.seek(-min(length, 4096), 1)
+            elif kind in b"0\0":
+                names, longer = [*names, longer or name], ""
+            file.seek(-(-length // 512) * 512, 1)
+    return names if any(name.lower().endswith(WEIGHTS) for name in names) else []
+
+
+def _longer_name(content: bytes) -> str:
+    found = re.search(rb"\d+ path=([^\n]+)\n", content)
+    return (found[1] if found else content.split(b"\0")[0]).decode("utf-8", "replace")
 
 
 def _zip_members(path: Path) -> list[zipfile.ZipInfo]:

@@ -29,8 +29,17 @@ _VARIANT = re.compile(
     r"|(?P<index>\.safetensors|\.bin)\.index\.(?P<sharded>[\w-]+)\.json)"
 )
 _ADAPTERS = re.compile(r"(?:adapter_model|pytorch_lora_weights).*|adapter_config\.json")
-# Parts of a DeepSpeed checkpoint
+# Parts of a DeepSpeed checkpoint. Where it shards the optimizer alone (ZeRO 1 and 2), the first of them has all weights
 DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_.*\.pt|mp_rank_\d+.*_(?:model|optim)_states\.pt")
+DEEPSPEED_MODEL = "mp_rank_00_model_states.pt"
+# Folders in a folder that hold other things than the network
+_OTHER_PARTS = re.compile(
+    r"vae.*|text_encoder.*|tokenizer.*|image_encoder.*|feature_extractor|scheduler|safety_checker|controlnet.*|lora.*"
+    r"|optim.*|samples?|logs?|blobs|refs|wandb|tensorboard|runs|.*ema.*|critic|discriminator|teacher",
+    re.IGNORECASE,
+)
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".bz2", ".xz", ".zst", ".001")
+_NOT_READ = (*_ARCHIVES, ".gguf", ".onnx", ".h5", ".keras", ".npz", ".msgpack", ".tflite")
 _SHOWN = 5
 _MOST_FOLDERS = 64  # in a folder, that are looked into for a message
 
@@ -79,9 +88,17 @@ def candidates(names: Iterable[str]) -> list[str]:
     files = [
         list_entry(name, names)
         for name in files
-        if not (is_training_file(name) or _ADAPTERS.fullmatch(name) or is_unfinished_name(name))
+        if not (is_training_file(name) or is_unfinished_name(name) or _ADAPTERS.fullmatch(name))
+        and (name == DEEPSPEED_MODEL or not DEEPSPEED.fullmatch(name))
     ]
     return list(dict.fromkeys((*filter(INDEX.fullmatch, names), *files)))
+
+
+def in_folder(message: str, folder: str, file: str) -> str:
+    """A message about a file of a folder, with the name of the folder that was chosen."""
+    if folder in message:
+        return message
+    return f"{folder}/{message}" if message.startswith(file) else f"{folder}: {message}"
 
 
 def index_of(shard: str, names: Iterable[str]) -> str | None:
@@ -116,7 +133,8 @@ def _group(match: re.Match[str]) -> tuple[str, ...]:
 def find_snapshot(folder: Path) -> Path | None:
     """The folder with the files of a model in the Hugging Face cache ("models--name--model"); None = it is none."""
     snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
-    if not snapshots.is_dir() or not (folder.name.startswith("models--") or folder.name == "snapshots"):
+    is_cache = folder.name.startswith("models--") or folder.name == "snapshots" or (folder / "refs").is_dir()
+    if not is_cache or not snapshots.is_dir():
         return None
     names = [name for name in list_names(snapshots) if (snapshots / name).is_dir()]
     try:
@@ -157,7 +175,8 @@ def explain_folder(folder: Path) -> str:
 def explain_distributed(folder: Path) -> str | None:
     """That a folder, or one in it, is a distributed checkpoint, and how to make a file of it; None = it is none."""
     names = list_names(folder)
-    for sub in ("", *_folders(folder, names)):
+    subs = sorted(_folders(folder, names), key=lambda sub: _OTHER_PARTS.fullmatch(sub) is not None)
+    for sub in ("", *subs):  # that of the optimizer last
         inside = list_names(folder / sub) if sub else names
         place = f"{folder.name}/{sub}" if sub else folder.name
         if any(name.endswith(".distcp") for name in inside):
@@ -166,13 +185,26 @@ def explain_distributed(folder: Path) -> str | None:
                 "that trained it reads. Make one file of it there: python -m torch.distributed.checkpoint.format_utils "
                 f"dcp_to_torch {sub or folder.name} model.pt, or accelerate merge-weights {sub or folder.name} OUTPUT."
             )
-        if any(DEEPSPEED.fullmatch(name) for name in inside):
+        if any(map(DEEPSPEED.fullmatch, inside)) and not has_whole_model(inside):
             return (
                 f"{place} is a checkpoint of DeepSpeed, whose weights are sharded over several files. Make one file of "
                 "it where it was trained: python zero_to_fp32.py FOLDER OUTPUT (DeepSpeed writes this program into the "
                 "checkpoint's folder)."
             )
     return None
+
+
+def has_whole_model(names: Iterable[str]) -> bool:
+    """Whether DeepSpeed's files may have all weights in the first: no other has a part of the network."""
+    names = set(names)
+    others = (name for name in names if DEEPSPEED.fullmatch(name) and name.endswith("_model_states.pt"))
+    return DEEPSPEED_MODEL in names and set(others) == {DEEPSPEED_MODEL}
+
+
+def inner_folders(folder: Path) -> list[Path]:
+    """Folders of a folder that have checkpoints in them, themselves or in their `transformer`."""
+    inner = [folder / name for name in _folders(folder, list_names(folder)) if not _OTHER_PARTS.fullmatch(name)]
+    return [sub for sub in inner if any(candidates(list_names(place)) for place in (sub, sub / TRANSFORMER))]
 
 
 def _folders(folder: Path, names: list[str]) -> list[str]:
@@ -183,7 +215,8 @@ def _folders(folder: Path, names: list[str]) -> list[str]:
 def _explain_known(folder: Path, names: list[str]) -> str | None:
     """Folders of other things, by a name in them."""
     present, name = set(names), folder.name
-    if {"data.pkl", "data"} <= present:
+    unpacked = [entry for entry in ("", *_folders(folder, names)) if (folder / entry / "data.pkl").is_file()]
+    if unpacked and (folder / unpacked[0] / "data").exists():
         return (
             f"{name} is a torch file that was unpacked like an archive (macOS does so after a download). Get the file "
             "again, and do not unpack it."
@@ -197,6 +230,10 @@ def _explain_known(folder: Path, names: list[str]) -> str | None:
             )
     if {"_CHECKPOINT_METADATA", "manifest.ocdbt"} & present or {"saved_model.pb", "checkpoint"} & present:
         return f"{name} is a folder of TensorFlow or JAX, which is not supported. Get the weights as .safetensors."
+    if others := [entry for entry in names if entry.lower().endswith(_NOT_READ)]:
+        unpack = "Unpack it, and choose" if others[0].lower().endswith(_ARCHIVES) else "That is not supported: get"
+        if not candidates(names) and not inner_folders(folder):
+            return f"{name} has no weights that are read, only {others[0]}. {unpack} the weights as .safetensors."
     training = [entry for entry in names if is_training_file(entry)]
     if training and not candidates(names):
         return (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .answers import explain_text
 from .archives import explain_archive
-from .folder import DEEPSPEED
+from .folder import DEEPSPEED, DEEPSPEED_MODEL, has_whole_model, list_names
 
 HEAD = 2**16  # bytes of a file that are looked at
 
@@ -52,8 +52,16 @@ KINDS = (
     _image("an AVIF or HEIC image", b"ftypavif", b"ftypheic", b"ftypmif1", offset=4),
     Kind("a video", _OTHER, (b"ftyp",), 4),
     Kind("a video", _OTHER, (b"\x1a\x45\xdf\xa3",)),
+    Kind("a sound", _OTHER, (b"ID3", b"fLaC", b"OggS")),
+    Kind("a sound", _OTHER, (b"WAVE",), 8),
+    Kind("a video", _OTHER, (b"AVI ",), 8),
+    Kind("an image", _OTHER, (b"\xff\x0a", b"\0\0\0\x0cJXL ", b"\x76\x2f\x31\x01")),
+    Kind("a table of data (Parquet or Arrow)", _OTHER, (b"PAR1", b"ARROW1")),
+    Kind("an Office document", _OTHER, (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",)),
+    _format("a file of MATLAB", b"MATLAB "),
+    _format("a file of R", b"RDX2", b"RDX3", b"RDA3"),
     Kind("a PDF document", _OTHER, (b"%PDF",)),
-    Kind("a program", _OTHER, (b"MZ\x90\0", b"\x7fELF", b"\xcf\xfa\xed\xfe")),
+    Kind("a program", _OTHER, (b"MZ\x90\0", b"MZx\0", b"MZP\0", b"\x7fELF", b"\xcf\xfa\xed\xfe")),
     Kind("a database", _OTHER, (b"SQLite format 3\0",)),
     Kind(
         "a torrent: it says where the file is, and does not hold it",
@@ -104,7 +112,14 @@ NAMES: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
 
 def explain_name(path: Path) -> str | None:
     """Why a file is not read whatever is in it, as a whole sentence with its name; None = by its name, it may be."""
+    if path.name == DEEPSPEED_MODEL and has_whole_model(list_names(path.parent)):
+        return None
     return next((_sentence(path.name, *words) for pattern, words in NAMES if pattern.fullmatch(path.name)), None)
+
+
+def explain_part(path: Path) -> str | None:
+    """Why a file has no whole network, as whole sentences with its name; None = by its name, it should have one."""
+    return _sentence(path.name, *_DEEPSPEED) if path.name == DEEPSPEED_MODEL else None
 
 
 def explain_foreign(path: Path, head: bytes) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,21 @@ from .folder import (
     explain_distributed,
     explain_folder,
     find_snapshot,
+    in_folder,
     index_of,
+    inner_folders,
     list_names,
     usual_weights,
 )
+from .foreign import HEAD, explain_foreign
 from .links import check_file, explain_missing, explain_os_error
+
+log = logging.getLogger(__name__)
 
 PIPELINES = ("model_index.json", "modular_model_index.json")
 _MOST_SHARDS = 10_000
 _LARGEST_JSON = 4 * 2**20  # an index of ten thousand tensors takes one
+_DEEPEST = 2  # folders within a folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ class Source:
     folder: Path  #                  of the weights: a config.json may be in it
     pipeline: Path | None = None  #  of a diffusers pipeline
     shards: dict[str, str] | None = None  #  the file of each tensor, by an index
+
+    @property
+    def chosen_folder(self) -> str:
+        """Name of the folder that was chosen; "" where a file was."""
+        is_file = self.name.endswith(".json") or any(file.name == self.name for file in self.files)
+        return "" if is_file else self.name.partition("/")[0]
 
 
 def find_source(path: str | Path) -> Source:
@@ -57,7 +70,11 @@ def find_source(path: str | Path) -> Source:
     except OSError as error:
         raise ValueError(explain_os_error(path, error)) from error
     if is_folder:
-        return _find_in_folder(path)
+        try:
+            return _find_in_folder(path)
+        except ValueError as error:
+            file = str(error).partition(":")[0].partition(" is ")[0]
+            raise ValueError(in_folder(str(error), path.name, file)) from error
     pipeline = _pipeline_of(path.parent)
     if INDEX.fullmatch(path.name) or path.name.endswith(".index.json"):
         return _read_index(path, path.name, pipeline)
@@ -66,14 +83,16 @@ def find_source(path: str | Path) -> Source:
     return Source(path.name, (path,), path.parent, pipeline)
 
 
-def _find_in_folder(path: Path) -> Source:
+def _find_in_folder(path: Path, depth: int = 0) -> Source:
     if snapshot := find_snapshot(path):
-        return _find_in_folder(snapshot)
+        source = _find_in_folder(snapshot, depth)
+        return replace(source, name=source.name.replace(snapshot.name, path.name, 1))  # not a checksum's
     pipeline = path if any((path / name).is_file() for name in PIPELINES) else _pipeline_of(path)
     folders = {folder: _names_of_files(folder) for folder in (path / TRANSFORMER, path)}
     for folder, names in folders.items():
         if name := usual_weights(names):
             source = find_source(folder / name)
+            _log_average(folder)
             return Source(path.name, source.files, folder, pipeline, source.shards)
     if reason := explain_distributed(path):
         raise ValueError(reason)
@@ -81,7 +100,21 @@ def _find_in_folder(path: Path) -> Source:
         if len(found := candidates(names)) == 1:
             source = find_source(folder / found[0])
             return Source(f"{path.name}/{found[0]}", source.files, folder, pipeline, source.shards)
+    inner = [] if any(map(candidates, folders.values())) or depth >= _DEEPEST else inner_folders(path)
+    if len(inner) == 1:
+        source = _find_in_folder(inner[0], depth + 1)
+        return replace(source, name=f"{path.name}/{source.name}")
     raise ValueError(explain_folder(path))
+
+
+def _log_average(folder: Path) -> None:
+    """Say where the average is that diffusers' trainings write into a folder of its own."""
+    average = folder.with_name(f"{folder.name}_ema")
+    if folder.name == TRANSFORMER and average.is_dir():
+        log.warning(
+            "%s: took its %s. The averaged (EMA) weights of that training are in %s: choose that folder to load them.",
+            folder.parent.name, folder.name, average.name,
+        )  # fmt: skip
 
 
 def _names_of_files(folder: Path) -> list[str]:
@@ -127,10 +160,23 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path.name} is not readable as JSON ({error}). Get the file again.") from error
+        raise ValueError(_explain_json(path, error)) from error
     if not isinstance(values, dict):
         raise ValueError(f"{path.name} holds a {type(values).__name__}, not a dictionary. Get the file again.")
     return values
+
+
+def _explain_json(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as JSON: it may be a server's answer, or cut off."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as reason:
+        return explain_os_error(path, reason)
+    if not head.strip():
+        return f"{path.name} is empty. The download probably stopped: get the file again."
+    other = None if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else explain_foreign(path, head)
+    return other or f"{path.name} is not readable as JSON ({error}). Get the file again."
 
 
 def _pipeline_of(folder: Path) -> Path | None:
@@ -157,6 +203,6 @@ def _read_index(path: Path, name: str, pipeline: Path | None) -> Source:
         reason = explain_missing(path.parent / missing[0])
         raise ValueError(
             f"{name}: its shard {missing[0][:80]} is not there ({len(missing)} of {len(files)} are missing). "
-            f"{'' if 'no such file' in reason else reason + ' '}Download all of them into the same folder."
+            + ("Download all of them into the same folder." if "no such file" in reason else reason)
         )
     return Source(name, tuple(path.parent / file for file in files), path.parent, pipeline, shards)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .folder import in_folder
 from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file, is_embedding_name
 from .lora_refused import check_origin
 from .lora_text import is_bundled_embedding, is_text_encoder
@@ -65,10 +66,11 @@ def read_lora_file(path: str | Path) -> LoraFile:
     try:
         tensors, metadata = read_checkpoint(file)
     except ValueError as error:
+        message = in_folder(str(error), Path(path).name if file != Path(path) else "", file.name)
         if not is_embedding_name(file.stem):
-            raise
+            raise ValueError(message) from error
         raise ValueError(
-            f"{error} By its name it has learned embeddings: new words for a text encoder, which cannot be added to "
+            f"{message} By its name it has learned embeddings: new words for a text encoder, which cannot be added to "
             "PixelDiT itself."
         ) from error
     check_origin(tensors, metadata, source)

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..text import shorten_list
+from .downloads import explain_unfinished, is_unfinished_name
+from .folder import candidates, explain_distributed
 
 _STEMS = ("adapter_model", "pytorch_lora_weights")
-_ENDS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_ENDS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 _FILES = [f"{stem}{end}" for end in _ENDS for stem in _STEMS]
 _HALVES = re.compile(r"(transformer|unet|dit|denoiser|diffusion_model|pixeldit)([._ -]?lora)?", re.IGNORECASE)
 _TEXT = {"textencoder", "textencoders", "te", "clip", "gemma", "t5", "umt", "qwen", "llm", "llama", "language"}
@@ -22,10 +24,13 @@ _EMBEDDINGS = re.compile(
     r"(.*[._ -])?(learn(ed|able)_)?emb(s|eds|eddings?)?([._ -](step|epoch)?s?[._ -]?\d+)?", re.IGNORECASE | re.DOTALL
 )
 # Files of a training's state, which are never a LoRA
-_STATE = re.compile(r"(optimizer|optim|scheduler|sampler|scaler|random_states?|rng_state|training_args|dataloader).*")
+_STATE = re.compile(
+    r"(optimizer|optim|scheduler|sampler|scaler|random_states?|rng_state|training_args|dataloader|ema$).*"
+)
 _DEEPEST, _MOST = 3, 300  # folders within a folder; entries of each, and folders of all that are looked into
 _SHOWN = 5
 _CHOOSE = "Choose the LoRA's own file."
+_CONFIG = "adapter_config.json"
 
 
 def find_lora_file(path: Path) -> tuple[Path, str]:
@@ -38,7 +43,10 @@ def find_lora_file(path: Path) -> tuple[Path, str]:
     Raises:
         ValueError: a folder without one, with several, or with a text encoder's half alone.
     """
-    if not path.is_dir():
+    try:
+        if not path.is_dir():
+            return path, path.name
+    except (OSError, ValueError):  # a name that is too long: reading it says so
         return path, path.name
     found = _candidates(path)
     names = [file.relative_to(path).as_posix() for file in found]
@@ -57,7 +65,32 @@ def find_lora_file(path: Path) -> tuple[Path, str]:
             f"{path.name} has only learned embeddings ({learned[0]}), no LoRA: new words for a text encoder, which "
             f"cannot be added to PixelDiT itself. {_CHOOSE}"
         )
-    raise ValueError(f"{path.name} is a folder without {' or '.join(_FILES[:4])}. {_CHOOSE}")
+    raise ValueError(_explain_none(path))
+
+
+def _explain_none(path: Path) -> str:
+    """Why no LoRA is read from a folder without one, as whole sentences with its name."""
+    files = [file.name for file in _files(path)]
+    unfinished = next(filter(is_unfinished_name, files), None)
+    if unfinished or explain_unfinished(path / _FILES[0]):
+        which = f" ({unfinished} is in it)" if unfinished else ""
+        return f"{path.name} is a folder whose download has not finished{which}. Let it finish, or run it again."
+    if distributed := explain_distributed(path):
+        return distributed
+    places = {sub: [file.name for file in _files(path / sub)] for sub in ("transformer", "")}
+    if found := [f"{sub}/{name}".lstrip("/") for sub, names in places.items() for name in candidates(names)]:
+        return (
+            f"{path.name} is a folder with a checkpoint ({found[0]}), and no LoRA. Load it as the model itself, and "
+            "choose a LoRA here."
+        )
+    if _CONFIG in files:
+        return f"{path.name} has only the settings of a LoRA ({_CONFIG}). Download {_FILES[0]} into the same folder."
+    empty = ", for nothing is in it" if not any(_entries(path)) else ""
+    inside = f": in it {'is' if len(files) == 1 else 'are'} {shorten_list(files, _SHOWN)}" if files else empty
+    return (
+        f"{path.name} is a folder without a LoRA{inside}. A LoRA is a file such as {_FILES[0]} or {_FILES[1]}: choose "
+        "it, or the folder that it is in."
+    )
 
 
 def find_companions(file: Path) -> list[str]:
@@ -115,13 +148,15 @@ def _candidates(path: Path) -> list[Path]:
     """The LoRA files of a folder that may be meant: the nearest ones."""
     if direct := _direct(path):
         return direct
-    inner = [folder for folder in _folders(path) if not is_text_name(folder.name)]
+    inner = [folder for folder in _folders(path) if not (is_text_name(folder.name) or is_state_name(folder.name))]
     if halves := [half for folder in inner if _HALVES.fullmatch(folder.name) for half in _direct(folder)]:
         return halves
     budget = iter(range(_MOST))
     if nested := [file for folder in inner for file in _nested(folder, 1, budget)]:
         return nested
-    return [file for file in _files(path) if _is_weights(file)]
+    if own := [file for file in _files(path) if _is_weights(file)]:
+        return own
+    return [file for folder in inner for file in _files(folder) if _is_weights(file)]
 
 
 def _nested(folder: Path, depth: int, budget: Iterator[int]) -> list[Path]:
@@ -163,7 +198,7 @@ def _lora_files(folder: Path) -> list[Path]:
 
 def _is_weights(file: Path) -> bool:
     stem = file.stem
-    return file.suffix in _ENDS and not (is_state_name(stem) or is_text_name(stem) or is_embedding_name(stem))
+    return file.suffix.lower() in _ENDS and not (is_state_name(stem) or is_text_name(stem) or is_embedding_name(stem))
 
 
 def _is_learned(file: Path) -> bool:
@@ -175,7 +210,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(entry for entry in _entries(folder) if entry.is_file())
+    return sorted(entry for entry in _entries(folder) if entry.is_file() and not entry.name.startswith("."))
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from ..families import Shapes
 from .layouts import PREFIXES, other_names
 from .lora_delta import MAPS, WHOLE
 from .lora_names import plain_module, split_name
+from .lora_text import is_text_encoder
+from .weight_sets import role_of
 
 # What writers put before a module's path in the network, any number of times
 _DOTTED = ("base_model.", "unet.", *PREFIXES)
@@ -20,6 +23,10 @@ _PREFIXES = (
     *_DOTTED,
     *(piece.replace(".", "_") for piece in _DOTTED),
 )
+_WORDS = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)*[._]")  # before a module's path: no number of a block
+_LORA = re.compile(r"(?:^|(?<=[._]))(?:lora|loras|lycoris|adapter|prior|pipe|unet|trainable)(?=[._])")  # says nothing
+_OTHERS = re.compile(r"control|refiner|encoder|decoder|vae|upscal|embed", re.IGNORECASE)  # networks beside ours
+_SAVED = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")  # PEFT's place of a whole module, with the adapter's name
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,11 @@ def match_paths(modules: Iterable[str], shapes: Shapes, source: str) -> Matched:
     paths = {path.removesuffix(".weight"): name for name in find_sizes(shapes) for path in (*other_names(name), name)}
     paths |= {path.replace(".", "_"): name for path, name in paths.items()}  # as kohya writes them; no two become equal
     matched, owners = Matched(), {}
-    for module in modules:
-        name = _find(plain_module(module), paths)
+    plain = {module: plain_module(module) for module in modules}
+    words = _learn_words((path for path in plain.values() if _find(path, paths) is None), paths)
+    for module, path in plain.items():
+        after = (path[len(start) :] for start in words if path.startswith(start))
+        name = _find(path, paths) or next((paths[rest] for rest in after if rest in paths), None)
         if name is None:
             matched.unknown.append(module)
             continue
@@ -80,7 +90,7 @@ def find_sizes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 def find_whole(names: Iterable[str], shapes: Shapes) -> list[str]:
     """Those of a file's tensors that are whole ones of the network (PEFT's `modules_to_save` and `bias`)."""
     paths = {path: name for name in shapes for path in (*other_names(name), name)}
-    return [name for name in names if _find(plain_module(name), paths)]
+    return [name for name in names if _find(plain_module(_SAVED.sub("", name)), paths)]
 
 
 def is_flat(module: str) -> bool:
@@ -93,3 +103,25 @@ def _find(path: str, paths: dict[str, str]) -> str | None:
     while path not in paths and (piece := next((piece for piece in _PREFIXES if path.startswith(piece)), None)):
         path = path[len(piece) :]
     return paths.get(path)
+
+
+def _learn_words(modules: Iterable[str], paths: dict[str, str]) -> list[str]:
+    """Other words that a file has before the paths of blocks: how its trainer calls what holds the network.
+
+    Before a dot any words will do but those of another network; in kohya's names, where "_" may be within a word, all
+    of them have to be words of the tables, so that the blocks of other models do not look like ours.
+    """
+    learned = {}
+    for module in modules:
+        for at in (found.end() for found in re.finditer(r"[._]", module)):
+            words, rest = module[:at], module[at:]
+            if words not in learned and rest in paths and re.search(r"\d", rest):
+                learned[words] = _is_of_network(words) and not is_text_encoder(module)
+    return [words for words, taken in learned.items() if taken]
+
+
+def _is_of_network(words: str) -> bool:
+    role = role_of(_LORA.sub("", words))
+    if role == "other" or _OTHERS.search(words) or not _WORDS.fullmatch(words):
+        return False
+    return words.endswith(".") or role != "unknown"

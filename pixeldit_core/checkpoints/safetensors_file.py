@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_HEADER = 32 * 2**20  # that of ten thousand tensors takes one MiB
 _LONGEST_NAME = 512
+_OFFSETS = b'"data_offsets"'
 _DIMENSIONS = 16
 _DTYPES = {
     "F64": torch.float64,
@@ -101,10 +102,27 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     except Exception as error:  # also SafetensorError, and torch's errors for an absurd shape
         if isinstance(error, OSError) or is_no_memory(error):
             raise ValueError(explain_os_error(path, error)) from error
+        if _is_not_utf8(path):
+            raise ValueError(
+                f"{_printable(path.name)} cannot be opened under this name: it has letters in an old encoding. "
+                "Rename the file, with plain letters."
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path.name} is a damaged or truncated .safetensors file ({reason}). Get the file again."
         ) from error
+
+
+def _is_not_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no file of such a name
+        return True
+    return False
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="replace").decode()
 
 
 def _load_header(path: Path) -> tuple[Any, int]:
@@ -130,7 +148,12 @@ def _load_header(path: Path) -> tuple[Any, int]:
             raise ValueError(f"its header has {max(keys, key=keys.count)[:80]!r} twice")
         return entries
 
-    return json.loads(header, object_pairs_hook=unique), 8 + length
+    values = json.loads(header)
+    # each tensor has one of these; where their number is another, or letters are escaped, every name is looked at
+    others = isinstance(values, dict) and "__metadata__" in values
+    if b"\\" in header or not isinstance(values, dict) or header.count(_OFFSETS) != len(values) - others:
+        values = json.loads(header, object_pairs_hook=unique)
+    return values, 8 + length
 
 
 def _open_padded(path: Path, header: Any, start: int) -> PaddedSafetensors | None:

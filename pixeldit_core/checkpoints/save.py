@@ -158,7 +158,9 @@ def hashes(*files: Path) -> dict[str, str]:
 def _check_target(path: Path, layout: str, *sources: Path) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f'layout "{layout}" is not known; there are {", ".join(LAYOUTS)}.')
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
+        if path.name.lower() == ".safetensors":
+            raise ValueError(f"{path} is an ending without a name. Write a name before .safetensors.")
         raise ValueError(f"{path.name}: only .safetensors is written; choose a name that ends so.")
     try:
         check_target(path)

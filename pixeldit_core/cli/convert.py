@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def add_command(commands: Any, **options: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert; returns the exit status."""
-    if options.target.exists() and not options.force:
+    if os.path.exists(options.target) and not options.force:
         raise ValueError(f"{options.target} exists. Add --force to replace it, or give another name.")
     save_checkpoint(
         options.source, options.target, options.layout, options.dtype, weights=options.weights, loras=options.lora

@@ -285,3 +285,13 @@ def test_looking_for_zeros_costs_no_time(tmp_path):
     began = time.perf_counter()
     check_zeros(tensors, tmp_path / "x.safetensors")
     assert time.perf_counter() - began < 0.2
+
+
+@pytest.mark.parametrize("tail", [b"\n", bytes(4096), b"<html>", b"\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_bytes_after_a_torch_file(tiny, tmp_path, tail, zipped):
+    path = tmp_path / "padded.ckpt"
+    state = dict(tiny().network.state_dict())
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes() + tail)
+    assert same(pc.load_checkpoint(path), state)

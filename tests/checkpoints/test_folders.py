@@ -120,11 +120,35 @@ def test_one_checkpoint_in_a_folder(state, tmp_path, name):
     fails(folder, "several checkpoints", path.name, "b.ckpt", "Choose one of these files")
 
 
-def test_a_checkpoint_in_a_folder_of_the_folder_is_named(state, tmp_path):
-    folder = tmp_path / "run" / "checkpoints"
-    folder.mkdir(parents=True)
-    write(folder / "last.ckpt", state)
-    fails(tmp_path / "run", "checkpoints/last.ckpt", "Choose one of these")
+@pytest.mark.parametrize("place", [
+    "checkpoints/last.ckpt", "checkpoint-500/transformer/diffusion_pytorch_model.safetensors", "weights/x.safetensors",
+    "snapshots/0f3a/model.safetensors", "unet/diffusion_pytorch_model.bin",
+])  # fmt: skip
+def test_the_only_checkpoint_in_a_folder_of_the_folder(state, tmp_path, place):
+    path = tmp_path / "run" / place
+    path.parent.mkdir(parents=True)
+    write(path, state)
+    (tmp_path / "run" / "refs").mkdir()
+    (tmp_path / "run" / "vae").mkdir()
+    write(tmp_path / "run" / "vae" / "diffusion_pytorch_model.safetensors", {"decoder.conv_in.weight": torch.ones(1)})
+    assert same(pc.load_checkpoint(tmp_path / "run"), state)
+    path.write_bytes(b"<!doctype html><title>Sign in</title>")
+    fails(tmp_path / "run", f"{path.name} is a web page")
+
+
+def test_checkpoints_in_folders_of_the_folder_are_named(state, tmp_path):
+    for name in ("checkpoint-1", "checkpoint-2"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        write(tmp_path / "run" / name / "last.ckpt", state)
+    fails(tmp_path / "run", "checkpoint-1/last.ckpt, checkpoint-2/last.ckpt", "Choose one of these")
+
+
+def test_the_average_beside_a_transformer_is_named(state, tmp_path, caplog):
+    for name in ("transformer", "transformer_ema"):
+        (tmp_path / name).mkdir()
+        save_file(state, tmp_path / name / "diffusion_pytorch_model.safetensors")
+    assert same(pc.load_checkpoint(tmp_path), state)
+    assert "The averaged (EMA) weights of that training are in transformer_ema" in caplog.text
 
 
 def test_a_training_s_folder(tiny, state, tmp_path):
@@ -160,7 +184,7 @@ def test_distributed_checkpoints(state, tmp_path, name):
 
 @pytest.mark.parametrize("name", [
     "zero_pp_rank_0_mp_rank_00_optim_states.pt", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
-    "mp_rank_00_model_states.pt",
+    "zero_pp_rank_0_mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt",
 ])  # fmt: skip
 def test_checkpoints_of_deepspeed(state, tmp_path, name):
     folder = tmp_path / "run" / "global_step900"
@@ -168,6 +192,30 @@ def test_checkpoints_of_deepspeed(state, tmp_path, name):
     torch.save({"module": state}, folder / name)
     for path in (folder, folder.parent, folder / name):
         fails(path, "DeepSpeed", "zero_to_fp32.py")
+
+
+def test_the_whole_network_in_a_checkpoint_of_deepspeed(state, tmp_path):
+    """Where only the optimizer is sharded (ZeRO 1 and 2)."""
+    folder = tmp_path / "run" / "global_step900"
+    folder.mkdir(parents=True)
+    path = folder / "mp_rank_00_model_states.pt"
+    torch.save({"module": state, "optimizer": None, "ds_config": {"train_batch_size": 3}}, path)
+    (folder / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(b"x")
+    for place in (path, folder, folder.parent):
+        assert same(pc.load_checkpoint(place), state)
+    torch.save({"module": {"x": torch.ones(2)}}, path)
+    for place in (path, folder, folder.parent):
+        fails(place, "DeepSpeed", "zero_to_fp32.py")
+    torch.save({"module": state}, path)
+    (folder / "mp_rank_01_model_states.pt").write_bytes(b"x")
+    for place in (path, folder, folder.parent):
+        fails(place, "DeepSpeed", "zero_to_fp32.py")
+
+
+@pytest.mark.parametrize("name, text", [("x.zip", "Unpack it"), ("x.7z", "Unpack it"), ("x.gguf", "not supported")])
+def test_folders_with_one_file_that_is_not_read(tmp_path, name, text):
+    (tmp_path / name).write_bytes(b"x")
+    fails(tmp_path, f"has no weights that are read, only {name}", text)
 
 
 def test_folders_of_other_things(tmp_path):

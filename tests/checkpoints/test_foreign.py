@@ -1,12 +1,15 @@
 """Other things in the place of weights: named as what they are, with the way out."""
 
 import bz2
+import collections
 import gzip
 import io
 import json
 import lzma
+import pickle
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -58,6 +61,11 @@ ARCHIVES = {
     "rar": b"Rar!\x1a\x07\x01\x00" + bytes(60),
     "zstd": b"\x28\xb5\x2f\xfd" + bytes(60),
     "lz4": b"\x04\x22\x4d\x18" + bytes(60),
+    "rar, with a brace where safetensors has one": b"Rar!\x1a\x07\x01\x00{" + bytes(60),
+    "zstd after a skippable frame": b"\x50\x2a\x4d\x18\4\0\0\0abcd\x28\xb5\x2f\xfd" + bytes(60),
+    "zlib": zlib.compress(WHOLE),
+    "zip of an archive": zipped({"pixeldit.7z": b"7z", "models/pixeldit.safetensors": b""}),
+    "tar of long names": tarred({"d" * 150 + "/models/pixeldit.safetensors": WHOLE}),
 }
 
 
@@ -101,6 +109,13 @@ ANSWERS = {
     "bucket": (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "NoSuchKey"),
     "bucket, bare": (b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "has expired"),
     "headers": (b"HTTP/1.1 403 Forbidden\r\nServer: x\r\n\r\n", "HTTP/1.1 403 Forbidden"),
+    "UTF-16 without a mark": ("Login required".encode("utf-16-le"), "Login required"),
+    "UTF-16, big": ('{"error": "Login required"}'.encode("utf-16-be"), "Login required"),
+    "UTF-32": ("Login required".encode("utf-32"), "Login required"),
+    "blanks at the end": (b"Access denied\0\0\0\0", "Access denied"),
+    "ModelScope": (b'{"Code":404,"Success":false,"Data":null,"Msg":"not found"}', "not found"),
+    "problem": (b'{"type":"about:blank","title":"Too Many Requests","status":429}', "Too Many Requests"),
+    "attributes": (b'<Error xmlns="x"><Code a="b">SignatureDoesNotMatch</Code></Error>', "SignatureDoesNotMatch"),
     "UTF-16": ("\ufeffLogin required".encode("utf-16-le"), "Login required"),
     "Chinese": ("文件不存在".encode(), "文件不存在"),
 }
@@ -109,6 +124,8 @@ PAGES = {
     "comment": b"<!-- saved from\n here --><html><head><title>\n Sign in </title></head>",
     "blank lines": b"\n\n \r\n<HTML><body><h1>Sign in</h1></body>",
     "XHTML": b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "-//W3C//DTD"><html><title>Sign in</title></html>',
+    "UTF-16": "<!doctype html><title>Sign in</title>".encode("utf-16-be"),
+    "no head": b"<noscript>enable it</noscript><h1>Sign in</h1>",
     "gzip": gzip.compress(b"<!doctype html><title>Sign in</title>"),
 }
 
@@ -190,7 +207,7 @@ def test_an_optimizer_alone(tiny, tmp_path):
     pc.save_checkpoint(tiny(), tmp_path / "model.safetensors")
     fails(tmp_path / "optim.pt", "is the state of an optimizer", "are in model.safetensors beside it")
     torch.save({"base_lrs": [0.1], "last_epoch": 3}, tmp_path / "scheduler.bin")
-    fails(tmp_path / "scheduler.bin", "training", "model.safetensors beside it")
+    fails(tmp_path / "scheduler.bin", "learning rate scheduler", "model.safetensors beside it")
 
 
 def test_a_training_s_state_by_its_keys(tmp_path):
@@ -204,3 +221,34 @@ def test_a_training_s_state_by_its_keys(tmp_path):
     assert explain({"optimizer": {}, "epoch": 3}, path) is None
     assert "without the network's weights" in explain({"optimizer": {}, "epoch": 3}, path, empty=True)
     assert explain({"model": {}, "epoch": 3}, path, empty=True) is None
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift-jis"])
+def test_answers_in_old_encodings_are_not_quoted(tmp_path, encoding):
+    text = {"gbk": "\u6587\u4ef6\u4e0d\u5b58\u5728", "shift-jis": "\u30d5\u30a1\u30a4\u30eb"}[encoding]
+    message = fails(put(tmp_path, text.encode(encoding)), "a server's answer")
+    assert "\ufffd" not in message and "It says" not in message
+
+
+@pytest.mark.parametrize("members, compression", [
+    ({"models/pixeldit.safetensors": WHOLE}, zipfile.ZIP_STORED), ({"readme": WHOLE * 9}, zipfile.ZIP_DEFLATED),
+])  # fmt: skip
+def test_archives_without_their_end(tmp_path, members, compression):
+    content = zipped(members, compression)
+    message = fails(
+        put(tmp_path, content[: len(content) // 2]), "is an archive (zip) that is not complete", "Get it again"
+    )
+    assert next(iter(members)) in message and "damaged" not in message
+
+
+def test_a_torch_file_without_its_end_is_no_archive(tmp_path):
+    path = tmp_path / "half.ckpt"
+    torch.save({"x": torch.ones(3000)}, path)
+    fails(put(tmp_path, path.read_bytes()[:5000], "half.ckpt"), "damaged or truncated", "Get the file again")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], {3}, collections.OrderedDict()])
+def test_pickled_texts_of_other_programs(tmp_path, value):
+    fails(
+        put(tmp_path, pickle.dumps(value, 0), "model.pkl"), "a pickled file of another program", "nothing of it was run"
+    )

@@ -19,6 +19,7 @@ from checkpoints.lora_files import (
     shapes_of,
     written,
 )
+from safetensors.torch import save, save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.lora import find_lora_file, read_lora
@@ -235,7 +236,7 @@ def test_other_files_of_a_training(tiny_t2i, tmp_path):
     moments = {"state": {PATHS[0]: {"exp_avg": one, "exp_avg_sq": one, "step": torch.tensor(1.0)}}}
     fails(model, saved(tmp_path / "a.pt", moments), "state of an optimizer")
     numbered = {"state": {0: {"exp_avg": one}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    fails(model, saved(tmp_path / "optimizer.bin", numbered), "state of a training")
+    fails(model, saved(tmp_path / "optimizer.bin", numbered), "state of an optimizer")
     lambdas = {f"base_model.model.{PATHS[0]}.vera_lambda_b": one[0]}
     fails(model, saved(tmp_path / "v.safetensors", lambdas), "is VeRA", "merge it into its model")
     bare = {f"base_model.model.{PATHS[0]}.lora_{part}": one.clone() for part in "ABE"}
@@ -282,3 +283,40 @@ def test_a_folder_of_everything_takes_no_time(tmp_path):
     with pytest.raises(ValueError, match="is a folder without"):
         find_lora_file(tmp_path)
     assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize("place", [
+    "lora/lora.safetensors", "checkpoint-5/my_style.safetensors", "lora.sft", "LoRA.SAFETENSORS", "lora/style.pt",
+])  # fmt: skip
+def test_the_only_lora_in_a_folder_of_any_trainer(tiny_t2i, tmp_path, place):
+    pairs = pairs_for(shapes_of(tiny_t2i()))
+    path = tmp_path / "run" / place
+    path.parent.mkdir(parents=True)
+    tensors = written(pairs, before="lora_unet_", flat=True, **UP_DOWN)
+    path.write_bytes(save(tensors)) if path.suffix != ".pt" else torch.save(tensors, path)
+    for other in ("optimizer/optimizer.pt", "ema/ema.pt", "._lora.safetensors", "lora/._lora.safetensors"):
+        (tmp_path / "run" / other).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / other).write_bytes(b"x")
+    model = tiny_t2i()
+    assert pc.apply_lora(model, tmp_path / "run") == len(pairs)
+    agree(model, expected(tiny_t2i(), pairs))
+
+
+@pytest.mark.parametrize("name, texts", [
+    ("adapter_model.safetensors.part", ("download has not finished", "adapter_model.safetensors.part")),
+    ("adapter_config.json", ("only the settings of a LoRA", "Download adapter_model.safetensors")),
+    ("__0_0.distcp", ("distributed checkpoint",)), ("optimizer.bin", ("without a LoRA: in it is optimizer.bin",)),
+    ("zero_pp_rank_0_mp_rank_00_optim_states.pt", ("DeepSpeed",)),
+])  # fmt: skip
+def test_folders_without_a_lora(tiny_t2i, tmp_path, name, texts):
+    (tmp_path / "style").mkdir()
+    (tmp_path / "style" / name).write_bytes(b"x")
+    fails(tiny_t2i(), tmp_path / "style", "style", *texts)
+
+
+def test_a_folder_with_a_checkpoint_is_no_lora(tiny_t2i, tmp_path):
+    (tmp_path / "style" / "transformer").mkdir(parents=True)
+    save_file(
+        tiny_t2i().network.state_dict(), tmp_path / "style" / "transformer" / "diffusion_pytorch_model.safetensors"
+    )
+    fails(tiny_t2i(), tmp_path / "style", "style/transformer/diffusion_pytorch_model.safetensors", "whole checkpoint")

@@ -218,3 +218,37 @@ def test_no_name_takes_long(start, end):
         read_part(found[1] or "")
     plain_module(name)
     assert time.perf_counter() - begin < 0.5
+
+
+@pytest.mark.parametrize(
+    "before", ["dit.", "pipe.dit.", "generator.", "velocity_model.", "my_trainer.backbone.", "params."]
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_any_words_before_the_paths_of_blocks(tiny_t2i, tmp_path, before, suffix):
+    pairs = pairs_for(shapes_of(tiny_t2i()))  # y_embedder.proj among them, whose path has no number
+    path = saved(tmp_path / f"x{suffix}", written(pairs, before=before, **PEFT))
+    model = tiny_t2i()
+    assert pc.apply_lora(model, path) == len(pairs)
+    agree(model, expected(tiny_t2i(), pairs))
+
+
+@pytest.mark.parametrize("before", ["lora_dit_", "lora_net_", "lora_pixeldit_", "lora_model_", "lora_unet_generator_"])
+def test_usual_words_before_the_paths_of_kohya(tiny_t2i, tmp_path, before):
+    pairs = pairs_for(shapes_of(tiny_t2i()))
+    path = saved(tmp_path / "x.safetensors", written(pairs, before=before, flat=True, **UP_DOWN))
+    model = tiny_t2i()
+    assert pc.apply_lora(model, path) == len(pairs)
+    agree(model, expected(tiny_t2i(), pairs))
+
+
+@pytest.mark.parametrize("before", ["critic.", "teacher.", "controlnet.", "text_encoder.", "dit.blocks.3."])
+def test_words_of_another_network_are_not_taken(tiny_t2i, tmp_path, before):
+    pairs = pairs_for(shapes_of(tiny_t2i()))
+    path = saved(tmp_path / "x.safetensors", written(pairs, before=before, **PEFT))
+    fails(tiny_t2i(), path, "none of its 7 modules is in this network")
+
+
+def test_a_joint_block_of_another_model_is_not_ours():
+    shapes = {"blocks.0.attn.qkv.weight": (24, 8)}
+    for module in ("lora_unet_joint_blocks_0_attn_qkv", "lora_unet_double_blocks_0_attn_qkv"):
+        assert not match_modules([f"{module}.lora_up.weight"], shapes, "x").modules

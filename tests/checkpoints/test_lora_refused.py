@@ -67,7 +67,12 @@ def test_other_files_are_no_lora(tiny_t2i, tmp_path):
     fails(model, odd, "odd.safetensors is not a LoRA. It has layer0.weight, layer1.weight", "and 4 more", "Choose")
     fails(model, saved(tmp_path / "none.safetensors", {}), "It has no tensors")
     (tmp_path / "folder").mkdir()
-    fails(model, tmp_path / "folder", "folder is a folder without adapter_model.safetensors")
+    fails(
+        model,
+        tmp_path / "folder",
+        "folder is a folder without a LoRA, for nothing is in it",
+        "adapter_model.safetensors",
+    )
     fails(model, tmp_path / "gone.safetensors", "there is no such file")
     (tmp_path / "page.safetensors").write_text("<!doctype html>")
     fails(model, tmp_path / "page.safetensors", "is a web page")

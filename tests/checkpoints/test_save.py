@@ -293,3 +293,32 @@ def test_scaled_float8_stays_as_it_is(golden, tmp_path, style, layout):
     assert pc.inspect_checkpoint(path).quantization == "fp8"
     plain = pc.save_checkpoint(source, tmp_path / "plain.safetensors", dtype=torch.bfloat16)
     assert pc.inspect_checkpoint(plain).quantization is None
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("a\0.safetensors", "characters that this system cannot write. .*another name"),
+    (".safetensors", "an ending without a name"), ("gone/x.safetensors", "gone in its path is a link to a folder"),
+    ("circle/x.safetensors", "a link in its path leads to itself"),
+    ("x" * 300 + ".safetensors", "its name has 312 characters"),
+])  # fmt: skip
+def test_names_that_cannot_be_written(tiny, tmp_path, name, reason):
+    (tmp_path / "gone").symlink_to("nowhere/at/all")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(ValueError, match=reason) as error:
+        pc.save_checkpoint(tiny(), tmp_path / name)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "gone"]
+
+
+def test_the_ending_in_capitals(tiny, tmp_path):
+    path = pc.save_checkpoint(tiny(), tmp_path / "A.SAFETENSORS")
+    assert same(pc.load_checkpoint(path), tiny().network.state_dict())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_in_an_old_encoding(tiny_file, tmp_path):
+    path = tmp_path / "\udce9.safetensors"
+    path.write_bytes(tiny_file.read_bytes())
+    with pytest.raises(ValueError, match="letters in an old encoding. Rename the file") as error:
+        pc.load_checkpoint(path)
+    assert "damaged" not in str(error.value) and str(error.value).isprintable()

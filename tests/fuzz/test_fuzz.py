@@ -144,14 +144,17 @@ def test_zip_files_that_torch_does_not_write(tmp_path, monkeypatch):
     refused(path, "is compressed, which torch never does")
     path.write_bytes(hostile.pack(members | {"b/data.pkl": good}))
     refused(path, "outside of one folder")
-    path.write_bytes(hostile.pack(members) + b"PK")
-    refused(path, "not at the end")
+    # after these, readers may find another directory, or none
+    for end in (b"PK\x05\x06", hostile.pack(members)[-22:] + b"?", bytes(2**17)):
+        path.write_bytes(hostile.pack(members) + end)
+        with pytest.raises(ValueError, match="not at the end|damaged|not finish|nothing but zeros"):
+            pc.read_checkpoint(path)
     monkeypatch.setattr(archive, "_MOST_MEMBERS", 1)
     path.write_bytes(hostile.pack(members))
     refused(path, "2 members, more than 1")
     monkeypatch.undo()
     path.write_bytes(hostile.pack({"a/version": b"3\n", "a/weights": b""}))
-    refused(path, "is an archive (zip) without weights: in it are a/version, a/weights")
+    refused(path, "is an archive (zip) without weights", "a/version")
     path.write_bytes(hostile.pack(members | {"a/code/x.py": b""}, zipfile.ZIP_DEFLATED))
     refused(path, "is a TorchScript program")
 

@@ -12,6 +12,8 @@ from .errors import NotPlain, TooLong
 
 LARGEST_PICKLE = 64 * 2**20
 _MOST_MEMBERS = 200_000
+_END = b"PK\x05\x06"  #    of the record that says where a zip file's directory is
+_TAIL = 2**16 + 22  #     bytes in which readers of zip files look for it
 
 
 @dataclass
@@ -51,9 +53,14 @@ def read_archive(path: Path) -> Archive:
 
 
 def _check_end(file: io.BufferedReader, size: int) -> None:
-    """The directory's own record comes last, so that every reader of zip files finds the same one."""
-    file.seek(max(0, size - 22))
-    if not (end := file.read(22)).startswith(b"PK\x05\x06") or end[20:] != b"\0\0":
+    """The directory's own record is the only one at the end, so that every reader of zip files finds the same one.
+
+    Bytes after it, which downloaders and editors leave, are ignored.
+    """
+    file.seek(max(0, size - _TAIL))
+    tail = file.read()
+    at = len(tail) - 22 if tail[-22:-18] == _END else tail.find(_END)
+    if at < 0 or tail.find(_END, at + 4) >= 0 or tail[at + 20 : at + 22] != b"\0\0":
         raise ValueError("its zip directory is not at the end")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..training_state import explain_training_state
+from ..weight_sets import find_groups
+from ..wrappers import unwrap
 from .archive import LARGEST_PICKLE, read_archive
 from .containers import flatten, plain_values
 from .contents import Contents
@@ -52,6 +55,9 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
     stored = _dictionary(stored, path.name)
     tensors, values = flatten(stored, path.name), plain_values(stored)
     _check_objects(stored, path.name, bool(tensors))
+    reason = explain_training_state(stored, path, empty=not tensors)
+    if reason and not find_groups(map(unwrap, tensors)):
+        raise ValueError(reason)
     return tensors if headers_only else _with_content(tensors, machine, contents, path.name), values
 
 

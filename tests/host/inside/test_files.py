@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +114,21 @@ def test_a_link_without_target_and_an_unfinished_download_are_explained():
     with pytest.raises(ValueError, match="is an unfinished download"):
         loads(name)
     (models() / f"{name}.aria2").unlink()
+
+
+def test_a_lora_that_is_a_link_without_target_is_explained():
+    import folder_paths
+
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(exist_ok=True)
+    (folder / "gone.safetensors").unlink(missing_ok=True)
+    (folder / "gone.safetensors").symlink_to("nowhere/blob")
+    model = load_tiny()
+    with pytest.raises(ValueError, match="is a link that points to nowhere/blob"):
+        run("PixelDiTLoRA", model=model, lora_name="gone.safetensors", strength_model=1.0)
+    (folder / "gone.safetensors").unlink()
+    with pytest.raises(ValueError, match="characters that this system cannot write"):
+        module("nodes.host.save").save_model(model, "a\0b", "canonical", None, True)
 
 
 def test_names_do_not_lead_out_of_the_folders():
