@@ -70,16 +70,11 @@ def find_lora(name: str) -> str:
     Raises:
         ValueError: no such file.
     """
-<<<<<<< HEAD
     for spelling in _spellings(name):
         if path := folder_paths.get_full_path(LORAS, spelling):
             return path
-=======
-    if path := folder_paths.get_full_path(LORAS, name):
-        return path
-    if path := _find_inside(LORAS, name, lambda path: is_broken_link(Path(path))):
-        return path
->>>>>>> main
+        if path := _find_inside(LORAS, spelling, lambda path: is_broken_link(Path(path))):
+            return path
     raise ValueError(
         f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '
         "it again."

@@ -39,26 +39,4 @@ def save_model(model: Any, prefix: str, layout: str, dtype: torch.dtype | None, 
     written = dataclasses.replace(
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
     )
-<<<<<<< HEAD
     return write(written, weights.tensors, path, layout, dtype, scaled=weights.scaled if dtype is None else {})
-=======
-    return write(written, weights.tensors, path, layout, dtype)
-
-
-def _free(name: str) -> Path:
-    """The next free numbered name in the output folder, which can be written."""
-    path = Path(name)
-    try:
-        folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
-        path = Path(os.path.join(folder, f"{stem}_{counter:05}_.safetensors"))
-        check_target(path)
-    except (OSError, ValueError) as error:  # a ValueError: NUL, or letters that the system cannot write
-        reason, way_out = explain_write_error(error, path)
-        raise ValueError(
-            f'"{printable(name)}", with the number and .safetensors that are added, cannot be written: {reason}. '
-            f"{way_out}"
-        ) from error
-    except Exception as error:  # ComfyUI raises a plain Exception for a name outside the folder
-        raise ValueError(f'"{name}" is outside the output folder. Give a name inside it.') from error
-    return path
->>>>>>> main
