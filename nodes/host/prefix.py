@@ -32,7 +32,7 @@ def next_path(prefix: str) -> Path:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
         path = Path(folder, f"{stem}_{counter:05}_.safetensors")
         check_target(path)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:  # a ValueError: NUL, or letters that the system cannot write
         reason, way_out = explain_write_error(error, path)
         raise ValueError(
             f'"{printable(name)}", with the number and .safetensors that are added, cannot be written: {reason}. '
