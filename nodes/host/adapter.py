@@ -15,6 +15,7 @@ from ...pixeldit_core.families import Family
 from .attention import attention
 from .blocks import INPUT, HookedBlocks
 from .conditions import CONDITIONS
+from .no_effect import report_options
 from .rope import position_move
 
 
@@ -62,6 +63,7 @@ class Adapter(HookedBlocks):
         padded = comfy.ldm.common_dit.pad_to_patch_size(x, (multiple, multiple))
         network = functools.partial(self.family.network.forward, self)
         arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
+        report_options(transformer_options or {})
         options = dict(transformer_options or {}, **{INPUT: padded})
         velocity = self.family.velocity(
             network, self.params, padded, timesteps, arguments, move=position_move(options), transformer_options=options

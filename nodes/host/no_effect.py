@@ -6,6 +6,7 @@ Patches of U-Nets act on places that a PixelDiT does not have. ComfyUI's own tra
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 KEY = "pixeldit_no_effect"
 REPORTED = "pixeldit_reported"  # of transformer_options: what the log has of this sampling
 HONORED = {"attn1_output_patch", "double_block"}  # kinds of patches that act, in patch blocks
-OTHER_NETWORKS = {"comfy_extras.nodes_model_patch"}  # patches that bring weights made for one other network
+_OTHER_NETWORKS = "nodes_model_patch"  # of ComfyUI: patches that bring weights made for one other network
+_OPTIONS = {"a2v_cross_attn": "LTXVModalityGuidance", "chroma_radiance_options": "ChromaRadianceOptions"}
 _CONDITION_KEYS = {"control": "ControlNet", "gligen": "GLIGEN"}
 
 Maker = tuple[str, str]  # module, and the class or function in it
@@ -36,6 +38,12 @@ def report_once(transformer_options: Mapping[str, Any], node: str, message: str)
         log.warning("PixelDiT: %s %s.", node, message)
 
 
+def report_options(transformer_options: Mapping[str, Any]) -> None:
+    """Name the nodes that ask by an option of a pass for what a PixelDiT does not have."""
+    for option in _OPTIONS.keys() & transformer_options.keys():
+        report_once(transformer_options, _OPTIONS[option], "has no effect on a PixelDiT: it is for another network")
+
+
 def maker(patch: Any) -> Maker:
     """Which node made a patch: functions inside of its method have its name in theirs."""
     named = patch if hasattr(patch, "__qualname__") else type(patch)
@@ -44,8 +52,14 @@ def maker(patch: Any) -> Maker:
 
 def maker_name(patch: Any) -> str:
     """The same, for messages."""
-    module, name = maker(patch)
-    return f"{name} ({module.rsplit('.', 1)[-1]})"
+    return _title(*maker(patch))
+
+
+def _title(module: str, name: str) -> str:
+    """A node and the file or pack it is from; ComfyUI loads them under their path, of which a part is enough."""
+    parts = re.split(r"[./\\]", module)
+    folders = [index for index, part in enumerate(parts) if part in ("custom_nodes", "comfy_extras")]
+    return f"{name} ({'.'.join(parts[folders[-1] + 1 :] if folders else parts)})"
 
 
 def _outer_sample(executor: Any, *arguments: Any, **options: Any) -> Any:
@@ -62,26 +76,27 @@ def leave_out(model_options: dict[str, Any], conds: Mapping[str, list[dict[str, 
     """
     transformer_options = dict(model_options.get("transformer_options", {}))
     transformer_options[REPORTED] = set()
-    patches = dict(transformer_options.get("patches", {}))
-    replaced = dict(transformer_options.get("patches_replace", {}))
+    patches = transformer_options.get("patches", {})
+    replaced = transformer_options.get("patches_replace", {})
     left: dict[Maker, str] = {}
     for kind, found in patches.items():
         for patch in found:
-            if kind not in HONORED or maker(patch)[0] in OTHER_NETWORKS:
+            if maker(patch)[0].endswith(_OTHER_NETWORKS):
+                left[maker(patch)] = "blocks with weights made for another network"
+            elif kind not in HONORED:
                 left.setdefault(maker(patch), f'"{kind}"')
-            if maker(patch)[0] in OTHER_NETWORKS:
-                left[maker(patch)] = "weights made for another network"
     recorders = _makers(patch for kind in replaced if kind != "dit" for patch in replaced[kind].values())
-    left.update({made: "attention of a U-Net" for made in recorders})
+    left.update(dict.fromkeys(recorders, "attention of a U-Net"))
     for (module, name), what in left.items():
-        node = f"{name} ({module.rsplit('.', 1)[-1]})"
-        report_once(transformer_options, node, f"has no effect on a PixelDiT and is left out: it patches {what}")
+        report_once(
+            transformer_options, _title(module, name), f"has no effect on a PixelDiT and is left out: it patches {what}"
+        )
     for key, name in _CONDITION_KEYS.items():
         _leave_out_of_conditions(transformer_options, conds, key, name)
-    transformer_options["patches"] = {
-        kind: [patch for patch in found if maker(patch) not in left] for kind, found in patches.items()
-    }
-    transformer_options["patches_replace"] = {kind: replaced[kind] for kind in replaced if kind == "dit"}
+    if left:
+        kept = {kind: [patch for patch in found if maker(patch) not in left] for kind, found in patches.items()}
+        transformer_options["patches"] = {kind: found for kind, found in kept.items() if found}
+        transformer_options["patches_replace"] = {kind: replaced[kind] for kind in replaced if kind == "dit"}
     model_options = {**model_options, "transformer_options": transformer_options}
     if recorders:
         after = model_options.get("sampler_post_cfg_function", [])
