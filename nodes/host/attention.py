@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .no_effect import maker_name, report_once
 
+STG = "stg_self_attn_blocks"  # LTXVSpatioTemporalGuidance: the blocks whose attention returns the values
+_HOOKS = ("patches", "patches_replace", STG)
+
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, transformer_options: dict | None = None, **_: Any
@@ -22,7 +25,7 @@ def attention(
     `mask` is the core's: boolean, True where a key takes part.
     """
     options = transformer_options or {}
-    if "block_index" in options and not _HOOKS.isdisjoint(options):
+    if "block_index" in options and any(options.get(hook) for hook in _HOOKS):
         return _hooked(q, k, v, mask, options)
     return _attention(q, k, v, mask, options)
 
@@ -33,10 +36,6 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: di
     if mask is not None and function is not attention_pytorch:  # the others add it, and want a row for each query
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf).expand(-1, -1, q.shape[2], -1)
     return function(q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=options)
-
-
-STG = "stg_self_attn_blocks"  # LTXVSpatioTemporalGuidance: the blocks whose attention returns the values
-_HOOKS = {"patches", "patches_replace", STG}
 
 
 def _hooked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
