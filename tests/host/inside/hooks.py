@@ -54,7 +54,7 @@ def sample(model, **options):
         conditions = [text(inputs, prefix, slice(1)) for prefix in ("", "null_")]
     else:
         conditions = [texts(seed=1), texts(seed=2)]
-    size = (32, 48) if spec.family.name == "pixeldit_t2i" else spec.default_size
+    size = (32, 48) if spec.family.condition == "text" else spec.default_size
     inputs = {
         "model": model,
         "seed": 5,

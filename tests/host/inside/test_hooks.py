@@ -165,11 +165,11 @@ def test_perturbed_attention_is_the_values():
     model = drawings()
     blocks, options = patch_blocks(model), {"attn1": {("middle", 0): lambda q, k, v, extra: v}}
     middle = blocks[(len(blocks) - 1) // 2].attn
-    x, condition = torch.randn(1, 3, 64, 64), torch.zeros(1, 1, model.model.pixeldit.params.num_classes + 1)
+    x, condition = torch.randn(1, 3, 64, 64), torch.zeros(1, model.model.pixeldit.params.num_classes + 1)
 
     def call(**transformer_options):
         sigma = torch.full((1,), 0.6)
-        return model.model.apply_model(x, sigma, c_crossattn=condition, transformer_options=transformer_options)
+        return model.model.apply_model(x, sigma, pixeldit_class=condition, transformer_options=transformer_options)
 
     plain, perturbed = call(), call(patches_replace=options)
     equal(call(stg_self_attn_blocks={(len(blocks) - 1) // 2}), perturbed, "the blocks of STG")
