@@ -55,6 +55,17 @@ def test_several_at_once_are_all_named_and_others_still_act():
     assert len(lines) == 3, str(lines)
 
 
+def test_the_sampler_node_names_them_too():
+    load_all()
+    model = drawings()
+    patched = run("FreeU", model=model, **NODES["FreeU"])[0]
+    with warnings() as lines:
+        inputs = {"positive": run("PixelDiTClassLabel", model=model, classes="1")[0], "steps": 2, "seed": 1}
+        images = [run("PixelDiTSampler", model=entry, **inputs)[0] for entry in (model, patched)]
+    equal(*images, "PixelDiT Sampler")
+    assert len(lines) == 1 and "FreeU" in lines[0], str(lines)
+
+
 def test_a_control_net_is_named_and_not_run():
     import comfy.controlnet
 

@@ -44,6 +44,7 @@ ACTS = {
     "VideoLinearCFGGuidance": {"min_cfg": 1.0},
 }
 NAMED = {  # no effect, said in the log
+    "ChromaRadianceOptions": {"nerf_tile_size": 0},
     "FreeU": {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2},
     "FreeU_V2": {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2},
     "HyperTile": {"tile_size": 256, "swap_size": 2, "max_depth": 0, "scale_depth": False},
