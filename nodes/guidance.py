@@ -16,8 +16,8 @@ class PixelDiTCFGInterval(io.ComfyNode):
             display_name="PixelDiT CFG Interval",
             category="PixelDiT",
             description="Applies CFG only between two times of the flow. Outside the interval the unconditional pass "
-            "is skipped, which saves time. For KSampler and SamplerCustomAdvanced with any flow model. Guiders without "
-            "a single cfg value (DualCFGGuider) are not affected.",
+            "is skipped, which saves time, with CFG++ samplers, too. For KSampler and SamplerCustomAdvanced with any "
+            "flow model. Guiders without a single cfg value (DualCFGGuider) are not affected.",
             inputs=[
                 io.Model.Input("model", tooltip="Any flow model. Replaces an earlier interval."),
                 io.Float.Input(

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from ...pixeldit_core.families import Family
 from .attention import attention
+from .blocks import INPUT, HookedBlocks
 from .conditions import CONDITIONS
+from .no_effect import report_options
 from .padding import pad, padded_size
+from .rope import position_move
 
 
-class Adapter:
+class Adapter(HookedBlocks):
     """Mixed into a family's network, so that its keys stay: LoRAs and saved files have `diffusion_model.<key>`."""
 
     family: Family
@@ -59,8 +62,10 @@ class Adapter:
         padded = pad(x, padded_size(self.family, self.params, height, width))
         network = functools.partial(self.family.network.forward, self)
         arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
+        report_options(transformer_options or {})
+        options = dict(transformer_options or {}, **{INPUT: padded})
         velocity = self.family.velocity(
-            network, self.params, padded, timesteps, arguments, transformer_options=transformer_options or {}
+            network, self.params, padded, timesteps, arguments, move=position_move(options), transformer_options=options
         )
         return -velocity[..., :height, :width]
 
@@ -77,4 +82,5 @@ def make_network(
     kind = type(f"Comfy{family.network.__name__}", (Adapter, family.network), {"family": family})
     network = kind(params, operations=operations, attention=attention, device=device, dtype=dtype)
     network.dtype = dtype
+    network.in_channels = params.in_channels  # RenormCFG looks for it
     return network.eval()

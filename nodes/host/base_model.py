@@ -25,7 +25,11 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        super().__init__({"family": spec.family, "params": spec.params, "in_channels": spec.params.in_channels})
+        channels = spec.params.in_channels
+        # FreeU looks for model_channels; its patches have no effect here
+        super().__init__(
+            {"family": spec.family, "params": spec.params, "in_channels": channels, "model_channels": channels}
+        )
         self.latent_format = PixelFormat(spec.params)
         self.memory_usage_factor = type(self).memory_usage_factor * spec.family.memory(spec.params)
         self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1.0}

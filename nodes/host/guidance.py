@@ -67,11 +67,11 @@ def with_interval(model: Any, start: float, end: float) -> Any:
         ValueError: not 0 <= start < end <= 1.
     """
     interval = check_interval((start, end))
-    return with_scale(model, INTERVAL, lambda cfg, t: cfg if is_guided(t, interval) else 1.0)
+    return with_scale(model, INTERVAL, lambda cfg, t: cfg if is_guided(t, interval) else None)
 
 
 def with_scale(model: Any, key: str, scale_at: Callable[[Any, float], Any]) -> Any:
-    """A clone of a MODEL for which a guider's scale is `scale_at(scale, t)` during each prediction."""
+    """A clone of a MODEL for which a guider's scale is `scale_at(scale, t)` during each prediction; None = unguided."""
 
     def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict, seed: Any) -> Tensor:
         guider = executor.class_obj
@@ -79,13 +79,35 @@ def with_scale(model: Any, key: str, scale_at: Callable[[Any, float], Any]) -> A
             return executor(x, timestep, model_options, seed)
         model_options = with_time(model_options, timestep)
         cfg = guider.cfg
-        guider.cfg = scale_at(cfg, model_options[TIME])
+        scale = scale_at(cfg, model_options[TIME])
+        if scale is None:
+            scale, model_options = 1.0, without_null_pass(model_options, guider)
+        guider.cfg = scale
         try:
             return executor(x, timestep, model_options, seed)
         finally:
             guider.cfg = cfg
 
     return wrapped(model, key, predict_noise)
+
+
+def without_null_pass(model_options: dict[str, Any], guider: Any) -> dict[str, Any]:
+    """Options of an unguided prediction that let a CFG++ sampler do without the null pass, too.
+
+    Such a sampler asks for it even at cfg 1, and steps along its result. Unguided, that is the conditional one. What
+    patches of the MODEL ask for stays: the options of its guider have it.
+    """
+    off, after = "disable_cfg1_optimization", "sampler_post_cfg_function"
+    own = guider.model_options
+    if not model_options.get(off) or own.get(off):
+        return model_options
+    of_patches = own.get(after, [])
+
+    def unguided(function: Callable[[dict], Tensor]) -> Callable[[dict], Tensor]:
+        return lambda arguments: function({**arguments, "uncond_denoised": arguments["cond_denoised"]})
+
+    functions = [entry if entry in of_patches else unguided(entry) for entry in model_options.get(after, [])]
+    return {**model_options, off: False, after: functions}
 
 
 def with_time(model_options: dict[str, Any], timestep: Tensor) -> dict[str, Any]:

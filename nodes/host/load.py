@@ -15,6 +15,7 @@ from ...pixeldit_core.dtypes import DTYPES, dtype_name
 from ...pixeldit_core.text import shorten_list
 from .base_model import PixelDiTConfig
 from .compat import Patcher
+from .no_effect import with_report
 from .weights import load_weights, scaled_tensors
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     load_weights(model, compact or read.tensors, dtype, patcher)
+    with_report(patcher)
     # newer versions of ComfyUI make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
     model.loaded = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))

@@ -15,11 +15,17 @@ from .chunking import runs_eagerly_on_cpu
 from .operations import Device
 
 Rope = tuple[Tensor, Tensor]
+Move = Callable[[Tensor, int], Tensor]  # positions of the rows (axis 0) or columns (1) of a grid -> others
 
 
 def _frequencies(size: int, step: int, theta: float, device: Device) -> Tensor:
     """theta ** -(k * step / size), float32, for every whole k with k * step < size."""
     return 1.0 / theta ** (torch.arange(0, size, step, dtype=torch.float32, device=device) / size)
+
+
+def moved(rows: Tensor, columns: Tensor, move: Move | None) -> tuple[Tensor, Tensor]:
+    """Positions of rows and columns, moved; None = as they are."""
+    return (rows, columns) if move is None else (move(rows, 0), move(columns, 1))
 
 
 def rope_2d(
@@ -30,15 +36,18 @@ def rope_2d(
     *,
     theta: float = 10000.0,
     extent: float = 16.0,
+    move: Move | None = None,
 ) -> Rope:
     """Rotary table [height*width, head_dim/2] of a grid of patches, row-major (spec: official, 1).
 
     Both axes span [0, extent] whatever the resolution; column and row angles are interleaved per frequency.
-    `head_dim` must be a multiple of 4.
+    `head_dim` must be a multiple of 4. `move` moves the rows and columns; None = where the network was trained.
     """
     frequencies = _frequencies(head_dim, 4, theta, device)  # e/4
-    columns = torch.linspace(0, extent, width, dtype=torch.float32, device=device)[:, None] * frequencies
-    rows = torch.linspace(0, extent, height, dtype=torch.float32, device=device)[:, None] * frequencies
+    rows, columns = (
+        torch.linspace(0, extent, length, dtype=torch.float32, device=device) for length in (height, width)
+    )
+    rows, columns = (side[:, None] * frequencies for side in moved(rows, columns, move))
     size = (height, width, frequencies.numel())
 
     def interleave(function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -69,16 +78,23 @@ def mrope(positions: Tensor, sizes: tuple[int, ...], theta: float = 10000.0) -> 
     return joined.cos(), joined.sin()
 
 
-def rope_grid(height: int, width: int, head_dim: int, device: Device = None, theta: float = 10000.0) -> Rope:
+def rope_grid(
+    height: int,
+    width: int,
+    head_dim: int,
+    device: Device = None,
+    theta: float = 10000.0,
+    move: Move | None = None,
+) -> Rope:
     """Rotary table [height*width, head_dim/2] of a grid of tokens by their integer row and column, row-major.
 
     All angles of the row, then all of the column, cut to head_dim/2 where its half is odd (spec: xpred, section 1).
-    `head_dim` must be even.
+    `head_dim` must be even. `move` moves the rows and columns; None = where the network was trained.
     """
     half = head_dim // 2
     frequencies = _frequencies(half, 2, theta, device)
-    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * frequencies
-    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * frequencies
+    rows, columns = (torch.arange(length, dtype=torch.float32, device=device) for length in (height, width))
+    rows, columns = (side[:, None] * frequencies for side in moved(rows, columns, move))
     size = (height, width, frequencies.numel())
 
     def join(function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -43,7 +43,7 @@ def tanh_gelu(network, monkeypatch):
 def change_rope(network, change):
     """The tables of the grid of patches, as `change(cos, sin, x, head)` has them."""
     original = network.grid_rope
-    network.grid_rope = lambda x, head: change(*original(x, head), x, head)
+    network.grid_rope = lambda x, head, move: change(*original(x, head, move), x, head)
 
 
 def rows_for_columns(network, monkeypatch):

@@ -29,12 +29,12 @@ def test_copies_of_the_pack(host: Host, tmp_path: Path, names: tuple[str, ...]) 
         assert "already registered" not in server.log
 
 
-@pytest.mark.parametrize("name", ["a-pack", "z-pack"])
-def test_another_pack_with_our_sampler(host: Host, tmp_path: Path, name: str) -> None:
-    with running(host, tmp_path / "base", {PACK: ROOT, name: OTHER}) as server:
+@pytest.mark.parametrize("other", ["a-pack", "z-pack"])
+def test_another_pack_with_our_sampler(host: Host, tmp_path: Path, other: str) -> None:
+    with running(host, tmp_path / "base", {PACK: ROOT, other: OTHER}) as server:
         lines = [line for line in server.log.splitlines() if "Two packs have a node" in line]
         assert len(lines) == 1 and "PixelDiTSampler" in lines[0], server.log[-3000:]
         is_ours = "pipe" not in server.get("/object_info/PixelDiTSampler")["PixelDiTSampler"]["input"]["required"]
-        used, not_used = (PACK, name) if is_ours else (name, PACK)
+        used, not_used = (PACK, other) if is_ours else (other, PACK)
         folder = tmp_path / "base" / "custom_nodes"
         assert f"that of {folder / used} is used, that of {folder / not_used} is not" in lines[0]

@@ -16,7 +16,7 @@ from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.embeddings import LabelEmbedder
 from ...layers.mlp import SwiGLU
 from ...layers.operations import RMS_NORM_EPS, Device, Operations
-from ...layers.rope import Rope
+from ...layers.rope import Move, Rope
 from .dual_path import DualPath
 from .params import PixelDiTParams
 
@@ -73,7 +73,7 @@ class PixelDiT(DualPath):
         labels = LabelEmbedder(params.num_classes, width, **factory_kwargs)
         super().__init__(params, labels, blocks, attention=attention, **factory_kwargs)
 
-    def forward(self, x: Tensor, time: Tensor, label: Tensor, **options: Any) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, label: Tensor, *, move: Move | None = None, **options: Any) -> Tensor:
         """Velocity of `x`.
 
         Args:
@@ -81,15 +81,15 @@ class PixelDiT(DualPath):
             time: [B], 0 = noise, 1 = image; kept in float32 for its features.
             label: [B] int64 in 0..num_classes, the last being the null class; or weights of the class table's rows,
                 [B, num_classes + 1], to mix classes.
+            move: moves the rows and columns of the patches before they are rotated; None = as trained.
             options: passed to the attention function.
 
         Returns:
             [B, in_channels, H, W].
         """
-        rope = self.patch_rope(x)
+        rope = self.patch_rope(x, move)
         s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb + self.y_embedder(label, x.dtype)[:, None])  # [B, 1, D]
-        for block in self.patch_blocks:
-            s = block(s, c, rope, **options)  # [B, L, D]
-        return self.pixel_pathway(x, s, t_emb, **options)
+        (s,) = self.run_blocks(self.patch_blocks, (s,), c, (rope,), slice(None), **options)  # [B, L, D]
+        return self.pixel_pathway(x, s, t_emb, move, **options)

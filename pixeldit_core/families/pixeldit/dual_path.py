@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention
+from ...layers.blocks import PatchBlocks
 from ...layers.embeddings import LinearEmbedder, TimestepEmbedder
 from ...layers.operations import Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_patch_tokens
-from ...layers.rope import Rope, rope_2d
+from ...layers.rope import Move, Rope, rope_2d
 from .params import DualPathParams
 from .pixel_pathway import FinalLayer, PixelBlock, embed_pixels
 
 
-class DualPath(nn.Module):
+class DualPath(PatchBlocks, nn.Module):
     """The embeddings and the pixel pathway around a network's own `y_embedder` and `patch_blocks`.
 
     `attention(q, k, v, **options)` takes [B, h, L, e] three times and gives [B, L, h*e].
@@ -66,20 +67,20 @@ class DualPath(nn.Module):
         """[B, in_channels, H, W] -> [B, L, D]."""
         return self.s_embedder(to_patch_tokens(x, self.params.patch_size))
 
-    def patch_rope(self, x: Tensor) -> Rope:
+    def patch_rope(self, x: Tensor, move: Move | None) -> Rope:
         """Rotary table of the patch blocks, for an image [B, in_channels, H, W]."""
-        return self.grid_rope(x, self.params.hidden_size // self.params.num_groups)
+        return self.grid_rope(x, self.params.hidden_size // self.params.num_groups, move)
 
-    def grid_rope(self, x: Tensor, head_dim: int) -> Rope:
+    def grid_rope(self, x: Tensor, head_dim: int, move: Move | None) -> Rope:
         """Rotary table of the grid of patches, for heads of `head_dim` channels."""
         p = self.params.patch_size
-        return rope_2d(x.shape[2] // p, x.shape[3] // p, head_dim, x.device)
+        return rope_2d(x.shape[2] // p, x.shape[3] // p, head_dim, x.device, move=move)
 
-    def pixel_pathway(self, x: Tensor, s: Tensor, t_emb: Tensor, **options: Any) -> Tensor:
+    def pixel_pathway(self, x: Tensor, s: Tensor, t_emb: Tensor, move: Move | None, **options: Any) -> Tensor:
         """From the image `x` [B, in_channels, H, W], the patches `s` [B, L, D] and the time [B, 1, D] to an image."""
         params, (batch, _, height, width) = self.params, x.shape
         s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
-        rope = self.grid_rope(x, params.attention_width // params.attention_heads)
+        rope = self.grid_rope(x, params.attention_width // params.attention_heads, move)
         z = embed_pixels(self.pixel_embedder, x, params.patch_size, params.use_pixel_abs_pos)  # [B*L, P, C]
         for block in self.pixel_blocks:
             z = block(z, s_cond, batch, rope, **options)  # [B*L, P, C]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...layers.attention import Attention, scaled_dot_product
 from ...layers.operations import RMS_NORM_EPS, Device, Operations
-from ...layers.rope import Rope, rope_1d
+from ...layers.rope import Move, Rope, rope_1d
 from .dual_path import DualPath
 from .params import PixelDiTT2IParams
 from .text_blocks import JointBlock
@@ -67,7 +67,7 @@ class PixelDiTT2I(DualPath):
         positions = torch.empty(1, params.txt_max_length, params.hidden_size, device=device, dtype=dtype)
         self.y_pos_embedding = nn.Parameter(positions)
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, **options: Any) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, *, move: Move | None = None, **options: Any) -> Tensor:
         """Velocity towards the noise.
 
         Args:
@@ -75,20 +75,20 @@ class PixelDiTT2I(DualPath):
             time: [B], 1000 times the share of noise; kept in float32 for its features.
             text: [B, T, txt_embed_dim] or [B, 1, T, txt_embed_dim]; tokens beyond txt_max_length are cut. Padding
                 takes part, as in training: there is no mask.
+            move: moves the rows and columns of the patches before they are rotated; None = as trained.
             options: passed to the attention function.
 
         Returns:
             [B, in_channels, H, W].
         """
-        rope = self.patch_rope(x)
+        rope = self.patch_rope(x, move)
         y = self.embed_text(text.to(x.dtype))  # [B, T, D]
         text_rope = self.text_rope(y)
         s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb)
-        for block in self.patch_blocks:
-            s, y = block(s, y, c, rope, text_rope, **options)
-        return self.pixel_pathway(x, s, t_emb, **options)
+        s, _ = self.run_blocks(self.patch_blocks, (s, y), c, (rope, text_rope), slice(None), **options)
+        return self.pixel_pathway(x, s, t_emb, move, **options)
 
     def embed_text(self, text: Tensor) -> Tensor:
         """[B, T, txt_embed_dim] or [B, 1, T, txt_embed_dim] -> [B, T, D], cut, with the learned positions."""

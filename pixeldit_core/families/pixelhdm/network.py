@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention, scaled_dot_product
+from ...layers.blocks import PatchBlocks
 from ...layers.embeddings import LinearEmbedder, TimestepEmbedder
 from ...layers.operations import RMS_NORM_EPS, Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_pixel_tokens
-from ...layers.rope import Rope, mrope
+from ...layers.rope import Move, Rope, moved, mrope
 from ...sizes import Size
 from .layers import PatchBlock, PatchEmbedder, time_features
 from .params import PixelHDMParams
 from .pixel_pathway import PixelBlock
 
 
-class PixelHDM(nn.Module):
+class PixelHDM(PatchBlocks, nn.Module):
     """Predicts the velocity `image - noise` of a noisy image, from its time and a text.
 
     `attention(q, k, v, **options)` takes [B, h, L, e] three times and gives [B, L, h*e]; where a text has padding,
@@ -61,6 +62,8 @@ class PixelHDM(nn.Module):
         text: Tensor | None = None,
         mask: Tensor | None = None,
         pooled: Tensor | None = None,
+        *,
+        move: Move | None = None,
         **options: Any,
     ) -> Tensor:
         """Velocity towards the image.
@@ -72,6 +75,7 @@ class PixelHDM(nn.Module):
             text: [B, T, D], states of the text encoder; None = no text.
             mask: [B, T], not 0 where there is a token of the text; None = everywhere.
             pooled: [B, D], one vector for the whole text; None = none.
+            move: moves the rows and columns of the patches before they are rotated; None = as trained.
             options: passed to the attention function.
 
         Returns:
@@ -83,28 +87,34 @@ class PixelHDM(nn.Module):
         pixels = to_pixel_tokens(x, self.params.patch_size)  # [B*L, P, in_channels]
         t_emb = self.time_embed(time.reshape(-1).expand(len(x)), x.dtype)  # [B, D]
         s = self.patch_embed(pixels.flatten(1).unflatten(0, (len(x), -1)))  # [B, L, D]
-        s = self.patch_pathway(s, t_emb, text, mask, size, **options)  # [B, L, D]
+        s = self.patch_pathway(s, t_emb, text, mask, size, move, **options)  # [B, L, D]
         s_cond = s + (t_emb if pooled is None else t_emb + pooled.to(x.dtype))[:, None]
-        return self.pixel_pathway(pixels, s_cond, size, **options)
+        return self.pixel_pathway(pixels, s_cond, size, move, **options)
 
     def patch_pathway(
-        self, s: Tensor, t_emb: Tensor, text: Tensor | None, mask: Tensor | None, size: Size, **options: Any
+        self,
+        s: Tensor,
+        t_emb: Tensor,
+        text: Tensor | None,
+        mask: Tensor | None,
+        size: Size,
+        move: Move | None,
+        **options: Any,
     ) -> Tensor:
         """The patch blocks over [text, patches]: the patches [B, L, D] of an image of `size`."""
-        rope = self.joint_rope(s, text, mask, size)
+        rope = self.joint_rope(s, text, mask, size, move)
         length = 0 if text is None else text.shape[1]
         if text is not None and length:
             s = torch.cat([text.to(s.dtype), s], dim=1)  # [B, T + L, D]
         if mask is not None:
             keys = F.pad(mask != 0, (0, s.shape[1] - length), value=True)
             options["mask"] = keys[:, None, None]  # [B, 1, 1, T + L]
-        for block in self.patch_blocks:
-            s = block(s, t_emb, rope, **options)
+        (s,) = self.run_blocks(self.patch_blocks, (s,), t_emb, (rope,), slice(length, None), **options)
         return s[:, length:]
 
-    def pixel_pathway(self, pixels: Tensor, s_cond: Tensor, size: Size, **options: Any) -> Tensor:
+    def pixel_pathway(self, pixels: Tensor, s_cond: Tensor, size: Size, move: Move | None, **options: Any) -> Tensor:
         """From pixels [B*L, P, in_channels] and a condition per patch [B, L, D] to [B, H, W, out_channels]."""
-        rope = self._rope(grid_positions(size, self.params.patch_size, pixels.device))
+        rope = self._rope(grid_positions(size, self.params.patch_size, pixels.device), move)
         batch, s_cond = len(s_cond), s_cond.flatten(0, 1)
         z = self.pixel_embed(pixels)  # [B*L, P, C]
         for block in self.pixel_blocks:
@@ -112,12 +122,19 @@ class PixelHDM(nn.Module):
         image = from_pixel_tokens(self.output_proj(self.output_norm(z)), *size, self.params.patch_size)
         return image.movedim(1, -1)
 
-    def joint_rope(self, s: Tensor, text: Tensor | None, mask: Tensor | None, size: Size) -> Rope:
+    def joint_rope(self, s: Tensor, text: Tensor | None, mask: Tensor | None, size: Size, move: Move | None) -> Rope:
         """Rotary table [1 or B, T + L, e/2] of text and patches."""
         grid = grid_positions(size, self.params.patch_size, s.device)
-        return self._rope(grid[None] if text is None else joint_positions(grid, text.shape[1], mask))
+        length = 0 if text is None else text.shape[1]
+        return self._rope(grid[None] if text is None else joint_positions(grid, length, mask), move, length)
 
-    def _rope(self, positions: Tensor) -> Rope:
+    def _rope(self, positions: Tensor, move: Move | None, text_length: int = 0) -> Rope:
+        """Rotary table of positions [..., T + L, 3]; `move` moves the patches, which come after the text."""
+        if move is not None:
+            text, patches = positions[..., :text_length, :].float(), positions[..., text_length:, :].float()
+            order, rows, columns = patches.unbind(-1)
+            patches = torch.stack([order, *moved(rows, columns, move)], dim=-1)
+            positions = torch.cat([text, patches], dim=-2)
         return mrope(positions, self.params.mrope_dims, self.params.mrope_theta)
 
 

@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention, scaled_dot_product
+from ...layers.blocks import PatchBlocks
 from ...layers.embeddings import embed_classes
 from ...layers.operations import Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_image, to_tokens
-from ...layers.rope import pad_identity, rope_grid
+from ...layers.rope import Move, pad_identity, rope_grid
 from ...sizes import Size
 from .layers import Block, FinalLayer, TimeMLP, add_positions
 from .params import XPredParams
 from .pixel_pathway import PixelBlock, PixelFinalLayer
 
 
-class XPredNetwork(nn.Module):
+class XPredNetwork(PatchBlocks, nn.Module):
     """What the four share: the embeddings of time and class, and the way through the patch blocks.
 
     `attention(q, k, v, **options)` takes [B, h, S, e] three times and gives [B, S, h*e].
@@ -54,7 +55,9 @@ class XPredNetwork(nn.Module):
         else:
             self.class_embed = operations.Embedding(rows, width, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, **options: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, labels: Tensor | None = None, *, move: Move | None = None, **options: Any
+    ) -> Tensor:
         """Prediction of the clean image.
 
         Args:
@@ -63,6 +66,8 @@ class XPredNetwork(nn.Module):
             time: [B] or a scalar, 0 = noise and 1 = image; kept in float32 for its features.
             labels: int64 [B], num_classes = the null class; or weights of the class table's rows, [B, num_classes + 1],
                 to mix classes; None = the null class for all.
+            move: moves the rows and columns of the patches, and of the pixel pathway's squares, before they are
+                rotated; None = as trained.
             options: passed to the attention function.
 
         Returns:
@@ -72,9 +77,9 @@ class XPredNetwork(nn.Module):
         if labels is None:
             labels = torch.full((len(x),), self.params.num_classes, device=x.device)
         t_emb = self.time_mlp(time.reshape(-1).expand(len(x)), x.dtype)  # [B, D]
-        return self.predict(x, t_emb, labels, **options)
+        return self.predict(x, t_emb, labels, move, **options)
 
-    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, move: Move | None, **options: Any) -> Tensor:
         """The clean image [B, C, H, W], from a noisy one, its time [B, D] and its class [B]."""
         raise NotImplementedError
 
@@ -85,6 +90,7 @@ class XPredNetwork(nn.Module):
         blocks: nn.ModuleList,
         t_emb: Tensor,
         labels: Tensor,
+        move: Move | None,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
         """The patch blocks over embedded patches [B, D, H/p, W/p]: patches of that shape, and the condition [B, D].
@@ -95,13 +101,12 @@ class XPredNetwork(nn.Module):
         if table is not None:
             s = add_positions(s, table, grid)  # [B, L, D]
         length = s.shape[1]
-        rope = rope_grid(*grid, self.params.dim_head, s.device)
+        rope = rope_grid(*grid, self.params.dim_head, s.device, move=move)
         class_emb, registers = self.embed_class(labels, s)
         c = t_emb + class_emb  # [B, D]
         if registers is not None:
             s, rope = torch.cat([s, registers], dim=1), pad_identity(rope, registers.shape[1])  # [B, L + R, D]
-        for block in blocks:
-            s = block(s, c, rope, **options)
+        (s,) = self.run_blocks(blocks, (s,), c, (rope,), slice(0, length), **options)
         return to_image(s[:, :length], *grid), c
 
     def embed_class(self, labels: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -135,9 +140,9 @@ class XPredDiT(XPredNetwork):
         self.blocks = nn.ModuleList(Block(params, attention=attention, **factory_kwargs) for _ in range(params.depth))
         self.final_layer = FinalLayer(params.dim, params.in_channels * p**2, **factory_kwargs)
 
-    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, move: Move | None, **options: Any) -> Tensor:
         patches = self.to_patch_embedding(x)  # [B, D, H/p, W/p]
-        patches, c = self.patch_pathway(patches, self.pos_embedding, self.blocks, t_emb, labels, **options)
+        patches, c = self.patch_pathway(patches, self.pos_embedding, self.blocks, t_emb, labels, move, **options)
         values = self.final_layer(to_tokens(patches), c)  # [B, L, p*p*C], channels fastest
         pixels = values.unflatten(-1, (-1, x.shape[1])).flatten(0, 1)
         return from_pixel_tokens(pixels, x.shape[2], x.shape[3], self.params.patch_size)
@@ -182,19 +187,19 @@ class XPredPixelDiT(XPredNetwork):
         )
         self.final_layer = PixelFinalLayer(params, **factory_kwargs)
 
-    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    def predict(self, x: Tensor, t_emb: Tensor, labels: Tensor, move: Move | None, **options: Any) -> Tensor:
         table, size = self.semantic_pos_embedding, (x.shape[2], x.shape[3])
         patches = self.to_semantic_patch(x)  # [B, D, H/p, W/p], rounded down
-        patches, _ = self.patch_pathway(patches, table, self.dit_blocks, t_emb, labels, **options)
+        patches, _ = self.patch_pathway(patches, table, self.dit_blocks, t_emb, labels, move, **options)
         # time and class reach pixels only through patches
         image = F.interpolate(patches, size, mode="bilinear", align_corners=False)
         z = to_tokens(self.up_conv(image)).contiguous()  # [B, H*W, D], which every block reads
-        return self.pixel_pathway(x, z, size, **options)
+        return self.pixel_pathway(x, z, size, move, **options)
 
-    def pixel_pathway(self, x: Tensor, z: Tensor, size: Size, **options: Any) -> Tensor:
+    def pixel_pathway(self, x: Tensor, z: Tensor, size: Size, move: Move | None, **options: Any) -> Tensor:
         """From a noisy image [B, C, H, W] and a condition for each pixel [B, H*W, D] to the clean image."""
         ratio = self.params.compress_ratio
-        rope = rope_grid(size[0] // ratio, size[1] // ratio, self.params.dim_head, x.device)
+        rope = rope_grid(size[0] // ratio, size[1] // ratio, self.params.dim_head, x.device, move=move)
         pixels = to_tokens(self.to_pixel_patch(x))  # [B, H*W, P]
         if self.pixel_pos_embedding is not None:
             pixels = add_positions(pixels, self.pixel_pos_embedding, size)

@@ -1,0 +1,43 @@
+"""The way through a network's patch blocks: one place, so that a program around the network can act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from .rope import Rope
+
+Streams = tuple[Tensor, ...]  # sequences of tokens [B, L, D] that the blocks of a network update together
+
+
+class PatchBlocks:
+    """Mixed into networks. Override `run_blocks` to replace blocks, or to see what they return."""
+
+    def run_blocks(
+        self,
+        blocks: Iterable[nn.Module],
+        streams: Streams,
+        condition: Tensor,
+        ropes: tuple[Rope | None, ...],
+        image: slice,
+        **options: Any,
+    ) -> Streams:
+        """The streams after all blocks.
+
+        Args:
+            streams: what each block takes and returns; the first has the patches.
+            condition: of all blocks, [B, 1, D] or [B, D].
+            ropes: a rotary table for each stream; None = not rotated.
+            image: which tokens of the first stream are patches.
+            options: passed to the attention function.
+        """
+        for block in blocks:
+            streams = as_streams(block(*streams, condition, *ropes, **options))
+        return streams
+
+
+def as_streams(result: Tensor | Streams) -> Streams:
+    """What a block returned: blocks over one stream return a tensor."""
+    return result if isinstance(result, tuple) else (result,)
