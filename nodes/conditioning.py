@@ -20,7 +20,6 @@ class PixelDiTClassLabel(io.ComfyNode):
             category="PixelDiT",
             description="Class conditioning: one class, or a list for one image each; also outputs the null class for "
             "CFG.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model determines which classes are available."),
                 io.Combo.Input(
@@ -55,8 +54,9 @@ class PixelDiTClassLabel(io.ComfyNode):
         chosen = parse_classes(classes, count, names) if listed else [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
         shown.append(f"{count}: null class")
-        show_text(cls, f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)")
-        return io.NodeOutput(class_conditioning(chosen, count), class_conditioning([count], count))
+        text = f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)"
+        outputs = (class_conditioning(chosen, count), class_conditioning([count], count))
+        return io.NodeOutput(*outputs, ui=show_text(cls, text))
 
 
 class PixelDiTTextPrompt(io.ComfyNode):
@@ -68,7 +68,6 @@ class PixelDiTTextPrompt(io.ComfyNode):
             category="PixelDiT",
             description="Text conditioning for a text-to-image PixelDiT or PixelHDM: prompt and negative prompt in one "
             "node, encoded the way the model was trained. Shows a note if a prompt is longer than the model can read.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input(
                     "clip",
@@ -103,6 +102,4 @@ class PixelDiTTextPrompt(io.ComfyNode):
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         encoded = [text.encode(clip, words) for words in prompts.values()]
         cut = [f"{name}: {note}" for name, words in prompts.items() if (note := text.unread(clip, words))]
-        if cut:
-            show_text(cls, "\n".join(cut))
-        return io.NodeOutput(*encoded)
+        return io.NodeOutput(*encoded, ui=show_text(cls, "\n".join(cut)))

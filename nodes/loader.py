@@ -19,7 +19,6 @@ class PixelDiTLoader(io.ComfyNode):
             description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of the other families "
             "(x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
             "files are rejected with their actual type. Works with KSampler, LoRA and all other model nodes.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -60,8 +59,7 @@ class PixelDiTLoader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
         model = load_model(find_checkpoint(checkpoint), weights, weight_dtype)
-        show_text(cls, describe(find_spec(model), model.model.loaded))
-        return io.NodeOutput(model)
+        return io.NodeOutput(model, ui=show_text(cls, describe(find_spec(model), model.model.loaded)))
 
 
 def describe(spec: ModelSpec, loaded: str) -> str:

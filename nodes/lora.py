@@ -20,7 +20,6 @@ class PixelDiTLoRA(io.ComfyNode):
             description="Applies a LoRA (also LoHa, LoKr, DoRA, OFT) to a PixelDiT model, loaded by this pack or by "
             "ComfyUI. Reads the key names of PEFT, diffusers, kohya and ComfyUI. Shows how much of the file was "
             "applied; rejects a LoRA in which no key matches the model.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="From PixelDiT Loader, or ComfyUI's own PixelDiT."),
                 io.Combo.Input(
@@ -54,5 +53,4 @@ class PixelDiTLoRA(io.ComfyNode):
         text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
             text += f"\nnote: ignored, no match in this model: {shorten_list(found.unknown, _SHOWN)}"
-        show_text(cls, "\nnote: ".join((text, *found.notes)))
-        return io.NodeOutput(patched)
+        return io.NodeOutput(patched, ui=show_text(cls, "\nnote: ".join((text, *found.notes))))

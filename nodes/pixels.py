@@ -38,7 +38,6 @@ class PixelDiTEncode(io.ComfyNode):
             category="PixelDiT",
             description="Converts an image to a pixel latent, without a VAE and without loss, for image to image and "
             "inpainting with KSampler. Transparency is dropped.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("pixels", tooltip="The image to start from, at the output size."),
                 io.Mask.Input(
@@ -70,9 +69,7 @@ class PixelDiTEncode(io.ComfyNode):
             pixels = repeat(pixels, max(len(pixels), len(mask)))
             latent["noise_mask"] = hand_out(mask.movedim(-1, 1))
         latent["samples"] = hand_out(to_latent(to_channels(pixels, spec.params.in_channels if spec else 3)))
-        if pixels.shape[-1] == 4:
-            show_text(cls, f"note: {ALPHA}")
-        return io.NodeOutput(latent)
+        return io.NodeOutput(latent, ui=show_text(cls, f"note: {ALPHA}" if pixels.shape[-1] == 4 else ""))
 
 
 def _aspects() -> dict[str, float]:
@@ -94,7 +91,6 @@ class PixelDiTSize(io.ComfyNode):
             category="PixelDiT",
             description="A size that the text-to-image PixelDiT was trained on, by aspect ratio: width and height for "
             "PixelDiT Sampler, an empty pixel latent for KSampler.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "resolution",
@@ -130,5 +126,5 @@ class PixelDiTSize(io.ComfyNode):
     def execute(cls, resolution: str, aspect_ratio: str, orientation: str, batch_size: int) -> io.NodeOutput:
         ratio = ASPECTS[aspect_ratio]
         height, width = bucket(int(resolution), ratio if orientation == "landscape" else 1 / ratio)
-        show_text(cls, f"{width} x {height}")
-        return io.NodeOutput(width, height, {"samples": empty_latent(batch_size, height, width)})
+        outputs = (width, height, {"samples": empty_latent(batch_size, height, width)})
+        return io.NodeOutput(*outputs, ui=show_text(cls, f"{width} x {height}"))

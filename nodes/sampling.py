@@ -20,7 +20,6 @@ class PixelDiTSampler(io.ComfyNode):
             category="PixelDiT",
             description="Generates images in one node, straight to pixels, with the published solvers, timeshift and "
             "guidance interval, and the published settings by name. Also image to image and inpainting.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -165,6 +164,11 @@ class PixelDiTSampler(io.ComfyNode):
                     display_name="estimates",
                     tooltip="The final image as the model predicts it at each of these times.",
                 ),
+                io.String.Output(
+                    display_name="settings",
+                    tooltip="The settings that were used, as one line of text: for Preview Any, file names and "
+                    "metadata.",
+                ),
             ],
         )
         return searchable(
@@ -182,5 +186,5 @@ class PixelDiTSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative=None, image=None, mask=None, **widgets) -> io.NodeOutput:
         result = render(model, positive, negative, image, mask, Request(**widgets))
-        show_text(cls, result.text)
-        return io.NodeOutput(result.images, result.states, result.estimates)
+        outputs = (result.images, result.states, result.estimates, result.settings)
+        return io.NodeOutput(*outputs, ui=show_text(cls, result.text))

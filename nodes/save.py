@@ -21,7 +21,6 @@ class PixelDiTSaveModel(io.ComfyNode):
             description="Saves a PixelDiT model as one .safetensors file with its class names and settings: smaller, "
             "faster to load, with LoRAs merged, or in the layout of ComfyUI's own loader. Never overwrites a file.",
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="From PixelDiT Loader or PixelDiT LoRA, or ComfyUI's own PixelDiT."),
                 io.String.Input(
@@ -56,5 +55,5 @@ class PixelDiTSaveModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
         path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras)
-        show_text(cls, f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}")
-        return io.NodeOutput()
+        text = f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}"
+        return io.NodeOutput(ui=show_text(cls, text))
