@@ -1,6 +1,7 @@
-// The class list of PixelDiT Class Label follows the connected checkpoint.
+// The class list of PixelDiT Class Label follows the connected checkpoint, in subgraphs and promoted widgets, too.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { holdersOf, placesIn, sourceOf, widget } from "./graph.js";
 
 const LABEL = "PixelDiTClassLabel";
 const LOADER = "PixelDiTLoader";
@@ -15,34 +16,44 @@ function classesOf(checkpoint) {
   return lists.get(checkpoint);
 }
 
-// The loader that a node's model comes from; LoRA and patch nodes may be in between.
-function loaderOf(node) {
-  for (let hops = 0; node && hops < 50; hops++) {
-    if (node.comfyClass === LOADER) return node;
-    const slot = node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
-    node = slot < 0 ? null : node.getInputNode(slot);
+// The loader that a node's model comes from; LoRA and patch nodes, reroutes and subgraphs may be in between.
+function loaderOf(place) {
+  for (let hops = 0; place && hops < 50; hops++) {
+    const { node } = place;
+    if (node.comfyClass === LOADER) return place;
+    const slot = node.isVirtualNode ? 0 : node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
+    place = slot < 0 ? null : sourceOf(place, slot);
   }
   return null;
 }
 
-const widget = (node, name) => node.widgets?.find((entry) => entry.name === name);
-
-async function refresh(node) {
-  const list = widget(node, "class_name");
-  const checkpoint = widget(loaderOf(node) ?? {}, "checkpoint")?.value;
-  if (!list || !checkpoint) return;
+async function refresh(place) {
+  const loader = loaderOf(place);
+  const checkpoint = loader && holdersOf(loader, "checkpoint").at(-1).widget?.value;
+  if (!checkpoint) return;
   const classes = await classesOf(checkpoint);
   if (!classes.length) return;
-  list.options.values = classes;
-  // a class of another checkpoint is replaced by the one with the same number, if it exists
-  if (!classes.includes(list.value)) {
-    const number = parseInt(list.value, 10);
-    list.value = classes[number] ?? classes[0];
+  const holders = holdersOf(place, "class_name").filter((holder) => holder.widget);
+  for (const { node, widget: list } of holders) {
+    if (list.options) list.options.values = classes;
+    node.setDirtyCanvas?.(true, true);
   }
-  node.setDirtyCanvas?.(true, true);
+  // a class of another checkpoint is replaced by the one with the same number, if it exists
+  const list = holders.at(-1)?.widget;
+  if (list && !classes.includes(list.value)) list.value = classes[parseInt(list.value, 10)] ?? classes[0];
 }
 
-const refreshAll = () => app.graph?._nodes?.filter((node) => node.comfyClass === LABEL).forEach(refresh);
+function refreshAll() {
+  for (const place of placesIn()) {
+    if (place.node.comfyClass === LABEL) refresh(place);
+  }
+}
+
+let waiting = null;
+function refreshSoon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(refreshAll, 50);
+}
 
 function after(object, name, action) {
   const before = object[name];
@@ -55,15 +66,16 @@ function after(object, name, action) {
 
 const extension = {
   name: "pixeldit.classes",
+  setup() {
+    api.addEventListener("graphChanged", refreshSoon); // what is promoted has no callback of ours
+  },
   nodeCreated(node) {
-    if (node.comfyClass === LABEL) {
-      after(node, "onConnectionsChange", () => setTimeout(() => refresh(node)));
-    }
+    if (node.comfyClass === LABEL) after(node, "onConnectionsChange", refreshSoon);
     const checkpoint = node.comfyClass === LOADER && widget(node, "checkpoint");
-    if (checkpoint) after(checkpoint, "callback", () => setTimeout(refreshAll));
+    if (checkpoint) after(checkpoint, "callback", refreshSoon);
   },
   afterConfigureGraph() {
-    setTimeout(refreshAll);
+    refreshSoon();
   },
   refreshComboInNodes() {
     lists.clear();

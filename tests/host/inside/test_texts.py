@@ -30,12 +30,15 @@ def test_every_node_shows_its_text():
     assert shown("PixelDiTLoRA", model=tiny_t2i.ours(), lora_name=name).startswith("3 of 3 modules applied")
 
 
-def test_notes_come_and_go():
+def test_a_note_on_transparency_comes_and_goes():
+    assert shown("PixelDiTEncode", pixels=torch.zeros(1, 16, 16, 3)) is None
+    assert "note: " in shown("PixelDiTEncode", pixels=torch.zeros(1, 16, 16, 4))
+
+
+def test_a_note_on_a_long_prompt_comes_and_goes():
     clip, words = tiny_gemma.load(), "a cat in the garden "
     assert shown("PixelDiTTextPrompt", clip=clip, prompt=words, negative_prompt="") is None
     assert "tokens" in shown("PixelDiTTextPrompt", clip=clip, prompt=words * 200, negative_prompt="")
-    assert shown("PixelDiTEncode", pixels=torch.zeros(1, 16, 16, 3)) is None
-    assert "note: " in shown("PixelDiTEncode", pixels=torch.zeros(1, 16, 16, 4))
 
 
 def test_settings_of_the_sampler():

@@ -1,0 +1,110 @@
+// The text that a node shows: what it has loaded, the settings that it used. It comes with the UI output of the node,
+// stays when the job ends, and is shown again after a reload. It is no part of the workflow or of the prompt.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { nodeOf, rootGraph, widget } from "./graph.js";
+
+const SHOWING = new Set([
+  "PixelDiTLoader", "PixelDiTLoRA", "PixelDiTClassLabel", "PixelDiTTextPrompt", "PixelDiTSampler", "PixelDiTEncode",
+  "PixelDiTSize", "PixelDiTSaveModel",
+]);
+const NAME = "pixeldit_text";
+const LINE = 15; // pixels
+const JOBS = 32; // of the history, to look for texts in
+
+const texts = new Map(); // workflow id -> promise of a map: execution id -> { type, text }
+const workflows = new Map(); // id of a job -> id of the workflow that was open when it began
+
+function heightOf(text, width) {
+  const wide = Math.max(10, Math.floor((width - 40) / 6.2)); // letters in a line
+  const rows = text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / wide)), 0);
+  return rows * LINE + 8;
+}
+
+function addText(node) {
+  const element = document.createElement("div");
+  Object.assign(element.style, {
+    font: `12px/${LINE}px sans-serif`, color: "var(--descrip-text, #999)", whiteSpace: "pre-wrap",
+    overflowWrap: "anywhere", overflow: "hidden", padding: "2px 4px", boxSizing: "border-box", pointerEvents: "none",
+  });
+  const height = () => heightOf(element.textContent, node.size[0]);
+  const added = node.addDOMWidget(NAME, NAME, element, {
+    serialize: false, // not in the prompt
+    hideOnZoom: false,
+    getValue: () => element.textContent,
+    setValue: (text) => { element.textContent = text; },
+    getMinHeight: height,
+    getMaxHeight: height,
+  });
+  added.serialize = false; // not in the workflow
+  return added;
+}
+
+function show(node, text) {
+  const shown = widget(node, NAME);
+  if (!text && !shown) return;
+  if (text) {
+    (shown ?? addText(node)).value = text;
+    const [width, height] = node.computeSize();
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  } else {
+    node.removeWidget(shown);
+  }
+  node.setDirtyCanvas(true, true);
+}
+
+// What the server still knows of a workflow, as an entry of `texts`.
+async function fromHistory(workflow) {
+  const found = new Map();
+  const response = await api.fetchApi(`/history?max_items=${JOBS}`);
+  for (const { prompt, outputs } of Object.values(response.ok ? await response.json() : {})) {
+    if (prompt[3]?.extra_pnginfo?.workflow?.id !== workflow) continue;
+    for (const [id, output] of Object.entries(outputs)) {
+      const type = prompt[2][id]?.class_type;
+      if (SHOWING.has(type)) found.set(id, { type, text: textOf(output) });
+    }
+  }
+  return found;
+}
+
+const textOf = (output) => output?.text?.join?.("\n") ?? "";
+
+function textsOf(workflow) {
+  if (!texts.has(workflow)) texts.set(workflow, fromHistory(workflow).catch(() => new Map()));
+  return texts.get(workflow);
+}
+
+async function restore() {
+  const workflow = rootGraph().id;
+  const found = await textsOf(workflow);
+  if (rootGraph().id !== workflow) return; // another one was opened meanwhile
+  for (const [id, { type, text }] of found) {
+    const node = nodeOf(id);
+    if (node?.comfyClass === type) show(node, text);
+  }
+}
+
+async function executed({ detail }) {
+  if (!detail.output?.text) return;
+  const open = rootGraph().id;
+  const workflow = workflows.get(detail.prompt_id) ?? open;
+  const id = String(detail.display_node ?? detail.node), text = textOf(detail.output);
+  const node = workflow === open ? nodeOf(id) : null;
+  if (node && !SHOWING.has(node.comfyClass)) return;
+  if (node) show(node, text);
+  (await textsOf(workflow)).set(id, { type: node?.comfyClass, text });
+}
+
+const extension = {
+  name: "pixeldit.texts",
+  setup() {
+    api.addEventListener("execution_start", ({ detail }) => workflows.set(detail.prompt_id, rootGraph().id));
+    api.addEventListener("executed", executed);
+  },
+  afterConfigureGraph() {
+    restore();
+  },
+};
+
+// a second copy of the pack brings this file again
+if (!app.extensions?.some((other) => other.name === extension.name)) app.registerExtension(extension);
