@@ -37,8 +37,11 @@ export function outside(graph, link, path) {
   return { node, path: path.slice(0, -1), slot: slot < 0 ? link.origin_slot : slot };
 }
 
-// The link into an input of a node: { link, graph }; reroutes and Get nodes know theirs.
-const linkInto = (node, slot) => node.getInputLink?.(slot) ?? linkOf(node.graph, node.inputs?.[slot]?.link);
+// Reroutes, and nodes such as Get that find their link by themselves; of a subgraph node, pages ask for other links so.
+export const isRelay = (node) => Boolean(node.isVirtualNode && !node.subgraph);
+
+const linkInto = (node, slot) =>
+  isRelay(node) ? node.getInputLink(slot) : linkOf(node.graph, node.inputs?.[slot]?.link);
 
 // The node whose output reaches an input, as { node, path }; null where nothing is connected.
 export function sourceOf({ node, path }, slot) {
@@ -47,7 +50,7 @@ export function sourceOf({ node, path }, slot) {
 }
 
 function originOf(graph, link, path) {
-  if (link.origin_id === SUBGRAPH_INPUT) {
+  if (Number(link.origin_id) === SUBGRAPH_INPUT) {
     const outer = outside(graph, link, path);
     return outer && sourceOf(outer, outer.slot);
   }
@@ -64,7 +67,7 @@ export function holdersOf({ node, path }, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1;
   const link = slot < 0 ? null : linkInto(node, slot);
   if (!link) return holders;
-  const outer = link.origin_id === SUBGRAPH_INPUT ? outside(node.graph, link, path) : null;
+  const outer = Number(link.origin_id) === SUBGRAPH_INPUT ? outside(node.graph, link, path) : null;
   if (outer) return [...holders, ...holdersOf(outer, outer.node.inputs[outer.slot]?.widget?.name)];
   const from = originOf(node.graph, link, path);
   return [...holders, { ...from, widget: from?.node.widgets?.[0] }]; // a primitive or constant

@@ -1,7 +1,7 @@
 // The class list of PixelDiT Class Label follows the connected checkpoint, in subgraphs and promoted widgets, too.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { holdersOf, placesIn, sourceOf, widget } from "./graph.js";
+import { holdersOf, isRelay, placesIn, sourceOf, widget } from "./graph.js";
 
 const LABEL = "PixelDiTClassLabel";
 const LOADER = "PixelDiTLoader";
@@ -21,22 +21,33 @@ function loaderOf(place) {
   for (let hops = 0; place && hops < 50; hops++) {
     const { node } = place;
     if (node.comfyClass === LOADER) return place;
-    const slot = node.isVirtualNode ? 0 : node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
+    const slot = isRelay(node) ? 0 : node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
     place = slot < 0 ? null : sourceOf(place, slot);
   }
   return null;
 }
 
+function offer(node, list, classes) {
+  list.options.values = classes;
+  const index = node.widgets.indexOf(list);
+  if (window.LiteGraph?.vueNodesMode && index >= 0) {
+    // Nodes 2.0 look at the options of a widget when the list of widgets changes, not when they do
+    node.widgets.splice(index, 1);
+    node.widgets.splice(index, 0, list);
+  }
+  node.setDirtyCanvas?.(true, true);
+}
+
 async function refresh(place) {
   const loader = loaderOf(place);
-  const checkpoint = loader && holdersOf(loader, "checkpoint").at(-1).widget?.value;
-  if (!checkpoint) return;
-  const classes = await classesOf(checkpoint);
+  const given = loader && holdersOf(loader, "checkpoint").at(-1).widget;
+  if (!given?.value) return;
+  watch(given);
+  const classes = await classesOf(given.value);
   if (!classes.length) return;
   const holders = holdersOf(place, "class_name").filter((holder) => holder.widget);
   for (const { node, widget: list } of holders) {
-    if (list.options) list.options.values = classes;
-    node.setDirtyCanvas?.(true, true);
+    if (list.options.values !== classes) offer(node, list, classes);
   }
   // a class of another checkpoint is replaced by the one with the same number, if it exists
   const list = holders.at(-1)?.widget;
@@ -64,15 +75,20 @@ function after(object, name, action) {
   };
 }
 
+const watched = new WeakSet(); // widgets
+function watch(given) {
+  if (!watched.has(given)) after(given, "callback", refreshSoon);
+  watched.add(given);
+}
+
 const extension = {
   name: "pixeldit.classes",
   setup() {
-    api.addEventListener("graphChanged", refreshSoon); // what is promoted has no callback of ours
+    api.addEventListener("graphChanged", refreshSoon); // links and subgraphs
   },
   nodeCreated(node) {
     if (node.comfyClass === LABEL) after(node, "onConnectionsChange", refreshSoon);
-    const checkpoint = node.comfyClass === LOADER && widget(node, "checkpoint");
-    if (checkpoint) after(checkpoint, "callback", refreshSoon);
+    if (node.comfyClass === LOADER && widget(node, "checkpoint")) watch(widget(node, "checkpoint"));
   },
   afterConfigureGraph() {
     refreshSoon();

@@ -9,28 +9,33 @@ const SHOWING = new Set([
   "PixelDiTSize", "PixelDiTSaveModel",
 ]);
 const NAME = "pixeldit_text";
-const LINE = 15; // pixels
+const LINE = 15, MARGIN = 5; // pixels
+const FONT = "12px sans-serif";
 const JOBS = 32; // of the history, to look for texts in
 
 const texts = new Map(); // workflow id -> promise of a map: execution id -> { type, text }
 const workflows = new Map(); // id of a job -> id of the workflow that was open when it began
 
+const ruler = document.createElement("canvas").getContext("2d");
+
+// Pages ask for the height before the text is drawn. Lines break at words: a tenth of each stays empty.
 function heightOf(text, width) {
-  const wide = Math.max(10, Math.floor((width - 40) / 6.2)); // letters in a line
-  const rows = text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / wide)), 0);
-  return rows * LINE + 8;
+  ruler.font = FONT;
+  const rows = (line) => Math.max(1, Math.ceil(ruler.measureText(line).width / (0.9 * Math.max(60, width - 30))));
+  return text.split("\n").reduce((sum, line) => sum + rows(line), 0) * LINE + 2 * MARGIN;
 }
 
 function addText(node) {
   const element = document.createElement("div");
   Object.assign(element.style, {
-    font: `12px/${LINE}px sans-serif`, color: "var(--descrip-text, #999)", whiteSpace: "pre-wrap",
-    overflowWrap: "anywhere", overflow: "hidden", padding: "2px 4px", boxSizing: "border-box", pointerEvents: "none",
+    font: FONT, lineHeight: `${LINE}px`, color: "var(--descrip-text, #999)", whiteSpace: "pre-wrap",
+    overflowWrap: "anywhere", overflow: "hidden", padding: "0 4px", boxSizing: "border-box", pointerEvents: "none",
   });
   const height = () => heightOf(element.textContent, node.size[0]);
   const added = node.addDOMWidget(NAME, NAME, element, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
+    margin: MARGIN,
     getValue: () => element.textContent,
     setValue: (text) => { element.textContent = text; },
     getMinHeight: height,
