@@ -1,7 +1,7 @@
 // Drives ComfyUI's real page and prints one JSON line of what it has seen there.
 //   node drive.js URL PACK OUT TASK       TASK: JSON, {"kind": ..., ...}, see TASKS
 // Needs playwright-core (NODE_PATH) and a Chromium (CHROMIUM). Screenshots go to OUT.
-const { getJson, load, nodes, open, ready, run } = require('./page.js');
+const { fit, getJson, load, nodes, open, ready, run } = require('./page.js');
 const { lists } = require('./lists.js');
 
 const [url, pack, out, given] = process.argv.slice(2);
@@ -22,12 +22,14 @@ const TASKS = {
     const found = {};
     for (const title of task.titles) {
       await load(page, await getJson(`${template(title)}.json`));
+      await fit(page);
       const seen = { thumbnail: (await fetch(`${template(title)}.jpg`)).status, nodes: await nodes(page) };
       seen.alerts = await page.evaluate(() => [...document.querySelectorAll('.p-toast-detail')].map((e) => e.textContent));
       await page.screenshot({ path: `${out}/${title}.png` });
       if (task.runs.includes(title)) seen.run = await run(page, url);
       else await show(page, task.texts);
-      await page.waitForTimeout(1000);
+      await page.waitForTimeout(500);
+      await fit(page);
       seen.after = await nodes(page);
       await page.screenshot({ path: `${out}/${title}, texts.png` });
       found[title] = seen;

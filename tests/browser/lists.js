@@ -28,7 +28,7 @@ const HELPERS = () => {
 
 // The list at the outermost place that has it; in Nodes 2.0 also what the open list really offers.
 async function look(page) {
-  await page.waitForTimeout(1500);
+  await page.waitForTimeout(700);
   const found = await page.evaluate(() => {
     const { around, find, widgetOf } = window.helpers;
     let node = find('PixelDiTClassLabel');

@@ -27,7 +27,25 @@ async function ready(page) {
 
 async function load(page, graph) {
   await page.evaluate(async (data) => { await window.app.loadGraphData(data); }, graph);
-  await page.waitForTimeout(2000);
+  await page.waitForTimeout(1000);
+  await page.keyboard.press('Escape'); // a dialog on models that are not here
+}
+
+// Show the whole graph: pages draw only what is in view.
+async function fit(page) {
+  await page.evaluate(() => {
+    const { ds, canvas } = window.app.canvas;
+    const nodes = window.rootOf()._nodes;
+    const [left, top] = [0, 1].map((side) => Math.min(...nodes.map((node) => node.pos[side])) - 60);
+    const [right, bottom] = [0, 1].map((side) => Math.max(...nodes.map((node) => node.pos[side] + node.size[side])) + 60);
+    const { width, height } = canvas.getBoundingClientRect();
+    const side = 70, bars = 90; // pixels that the page's own bars cover
+    ds.scale = Math.min(1, (width - side) / (right - left), (height - bars) / (bottom - top));
+    ds.offset[0] = side / ds.scale - left;
+    ds.offset[1] = bars / ds.scale - top;
+    window.app.canvas.setDirty(true, true);
+  });
+  await page.waitForTimeout(700);
 }
 
 // Every node as the page has it; `box`: left, top, right and bottom, in the graph's units, with all that is drawn of it.
@@ -73,4 +91,4 @@ async function run(page, url) {
   return { status: 'timeout' };
 }
 
-module.exports = { getJson, load, nodes, open, ready, run };
+module.exports = { fit, getJson, load, nodes, open, ready, run };
