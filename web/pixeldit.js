@@ -84,11 +84,12 @@ function watch(given) {
 const extension = {
   name: "pixeldit.classes",
   setup() {
-    api.addEventListener("graphChanged", refreshSoon); // links and subgraphs
+    api.addEventListener("graphChanged", refreshSoon); // what no callback tells, as subgraphs
   },
   nodeCreated(node) {
-    if (node.comfyClass === LABEL) after(node, "onConnectionsChange", refreshSoon);
-    if (node.comfyClass === LOADER && widget(node, "checkpoint")) watch(widget(node, "checkpoint"));
+    const loads = node.comfyClass === LOADER;
+    if (loads || node.inputs?.some((input) => input.type === "MODEL")) after(node, "onConnectionsChange", refreshSoon);
+    if (loads && widget(node, "checkpoint")) watch(widget(node, "checkpoint"));
   },
   afterConfigureGraph() {
     refreshSoon();

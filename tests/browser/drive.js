@@ -17,9 +17,10 @@ const show = (page, texts) => page.evaluate((byType) => {
 }, texts);
 
 const TASKS = {
-  // Opens every template; runs those named in `runs`; shows `texts` (by type of node) on the others.
+  // Opens every template; runs those named in `runs`; shows `texts` (by type of node) on the others. Then reloads the
+  // page, which opens the last one again: what nodes show, and that it is no part of the workflow or the prompt.
   async templates(page) {
-    const found = {};
+    const titles = {};
     for (const title of task.titles) {
       await load(page, await getJson(`${template(title)}.json`));
       await fit(page);
@@ -32,21 +33,13 @@ const TASKS = {
       await fit(page);
       seen.after = await nodes(page);
       await page.screenshot({ path: `${out}/${title}, texts.png` });
-      found[title] = seen;
+      titles[title] = seen;
     }
-    return found;
-  },
-
-  // Runs a template and reloads the page: what nodes show, and that it is no part of the workflow or the prompt.
-  async reload(page) {
-    await load(page, await getJson(`${template(task.title)}.json`));
-    const found = { run: await run(page, url), ran: await nodes(page) };
-    found.workflow = await page.evaluate(() => JSON.stringify(window.rootOf().serialize()));
-    found.prompt = await page.evaluate(async () => JSON.stringify((await window.app.graphToPrompt()).output));
+    const workflow = await page.evaluate(() => JSON.stringify(window.rootOf().serialize()));
+    const prompt = await page.evaluate(async () => JSON.stringify((await window.app.graphToPrompt()).output));
     await page.reload();
     await ready(page);
-    await page.waitForTimeout(1500);
-    return { ...found, reloaded: await nodes(page) };
+    return { titles, workflow, prompt, reloaded: await nodes(page) };
   },
 
   lists: (page) => lists(page, () => getJson(`${template(task.title)}.json`)),
