@@ -26,13 +26,11 @@ const TASKS = {
       await fit(page);
       const seen = { thumbnail: (await fetch(`${template(title)}.jpg`)).status, nodes: await nodes(page) };
       seen.alerts = await page.evaluate(() => [...document.querySelectorAll('.p-toast-detail')].map((e) => e.textContent));
-      await page.screenshot({ path: `${out}/${title}.png` });
       if (task.runs.includes(title)) seen.run = await run(page, url);
       else await show(page, task.texts);
       await page.waitForTimeout(500);
-      await fit(page);
       seen.after = await nodes(page);
-      await page.screenshot({ path: `${out}/${title}, texts.png` });
+      await page.screenshot({ path: `${out}/${title}.png` });
       titles[title] = seen;
     }
     const workflow = await page.evaluate(() => JSON.stringify(window.rootOf().serialize()));

@@ -81,11 +81,11 @@ const nodes = (page) => page.evaluate(() => {
 async function run(page, url) {
   const before = await getJson(`${url}/history`);
   await page.evaluate(async () => { await window.app.queuePrompt(0, 1); });
-  for (let second = 0; second < 240; second++) {
-    await page.waitForTimeout(1000);
+  for (let tries = 0; tries < 480; tries++) {
+    await page.waitForTimeout(500);
     const ended = Object.entries(await getJson(`${url}/history`)).find(([id, entry]) => !(id in before) && entry.status);
     if (!ended) continue;
-    await page.waitForTimeout(2500);
+    await page.waitForTimeout(1500);
     return { status: ended[1].status.status_str, outputs: ended[1].outputs, messages: ended[1].status.messages };
   }
   return { status: 'timeout' };

@@ -33,9 +33,9 @@ TEXTS = {
     "at 512 x 512: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 3, interval 0 to 1\n"
     "at 1024 x 1024: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0 to 1\n"
     "layout canonical, raw weights, bfloat16, 2,615 MB in memory",
-    "PixelDiTClassLabel": "0: hot-air balloon, 1: sailboat, 2: mountain, 3: cactus, 4: mushroom, 5: fish, 6: butterfly, "
-    "7: house and 4 more (of 12 classes)",
-    "PixelDiTTextPrompt": "prompt: it has 312 tokens, the model reads the first 299; not read: and some soft golden light",
+    "PixelDiTClassLabel": "0: hot-air balloon, 1: sailboat, 2: mountain, 3: cactus, 4: mushroom, 5: fish, 6: "
+    "butterfly, 7: house and 4 more (of 12 classes)",
+    "PixelDiTTextPrompt": "prompt: it has 312 tokens, the model reads the first 299; not read: some soft light",
     "PixelDiTSampler": "100 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0.1 to 0.9, 1024 x 1024\n"
     "note: these settings are for 512 x 512",
     "PixelDiTEncode": "note: the image has an alpha channel, which is dropped",
