@@ -6,7 +6,7 @@ from ..pixeldit_core.labels import find_class, numbered, parse_classes
 from ..pixeldit_core.settings import NEGATIVE_PROMPT
 from ..pixeldit_core.text import shorten_list
 from .host import text
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.conditions import class_conditioning
 from .host.labels import combo_options, require_classes
 
@@ -40,7 +40,7 @@ class PixelDiTClassLabel(io.ComfyNode):
                 io.Conditioning.Output(display_name="null", tooltip="The null class; connect it to negative."),
             ],
         )
-        return searchable(schema, "imagenet class", "label", "class conditioning", "class id")
+        return searchable(resending(schema), "imagenet class", "label", "class conditioning", "class id")
 
     @classmethod
     def validate_inputs(cls, class_name: str) -> bool:
@@ -95,7 +95,9 @@ class PixelDiTTextPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="negative", tooltip="The encoded negative prompt."),
             ],
         )
-        return searchable(schema, "clip text encode", "text to image", "prompt", "negative prompt", "gemma", "qwen")
+        return searchable(
+            resending(schema), "clip text encode", "text to image", "prompt", "negative prompt", "gemma", "qwen"
+        )
 
     @classmethod
     def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.spec import ModelSpec
-from .host.compat import advanced, searchable, show_text
+from .host.compat import advanced, resending, searchable, show_text
 from .host.folders import find_checkpoint, fingerprint, list_checkpoints
 from .host.load import WEIGHT_DTYPES, load_model
 from .host.spec import find_spec
@@ -47,7 +47,9 @@ class PixelDiTLoader(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="A model that samples pixels directly: no VAE.")],
         )
-        return searchable(schema, "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint")
+        return searchable(
+            resending(schema), "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint"
+        )
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.text import shorten_list
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.folders import find_lora, fingerprint, list_loras
 from .host.lora import add_lora
 
@@ -38,7 +38,7 @@ class PixelDiTLoRA(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA applied.")],
         )
-        return searchable(schema, "load lora", "peft", "adapter", "fine-tune")
+        return searchable(resending(schema), "load lora", "peft", "adapter", "fine-tune")
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, **others) -> tuple:

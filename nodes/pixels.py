@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.pixels import ALPHA, empty_latent, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .host.spec import find_spec
 
@@ -57,7 +57,7 @@ class PixelDiTEncode(io.ComfyNode):
                 )
             ],
         )
-        return searchable(schema, "vae encode", "pixel space encode", "image to latent", "inpaint")
+        return searchable(resending(schema), "vae encode", "pixel space encode", "image to latent", "inpaint")
 
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
@@ -120,7 +120,7 @@ class PixelDiTSize(io.ComfyNode):
                 io.Latent.Output(display_name="LATENT", tooltip="An empty pixel latent of this size, for KSampler."),
             ],
         )
-        return searchable(schema, "resolution", "aspect ratio", "empty latent", "bucket", "width height")
+        return searchable(resending(schema), "resolution", "aspect ratio", "empty latent", "bucket", "width height")
 
     @classmethod
     def execute(cls, resolution: str, aspect_ratio: str, orientation: str, batch_size: int) -> io.NodeOutput:

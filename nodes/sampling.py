@@ -6,7 +6,7 @@ from ..pixeldit_core.flow.convention import CONVENTIONS
 from ..pixeldit_core.flow.solvers import SOLVERS
 from ..pixeldit_core.settings import SETTINGS
 from .custom_sampling import SOLVER_TIP, TIMESHIFT_TIP
-from .host.compat import advanced, searchable, show_text
+from .host.compat import advanced, resending, searchable, show_text
 from .host.render import render
 from .host.request import CHECKPOINT, CUSTOM, Request
 
@@ -172,7 +172,7 @@ class PixelDiTSampler(io.ComfyNode):
             ],
         )
         return searchable(
-            schema,
+            resending(schema),
             "animation",
             "trajectory",
             "sampling process",

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.checkpoints.layouts import LAYOUTS
 from ..pixeldit_core.dtypes import DTYPES
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.save import save_model
 
 UNCHANGED = "unchanged"
@@ -50,7 +50,7 @@ class PixelDiTSaveModel(io.ComfyNode):
                 ),
             ],
         )
-        return searchable(schema, "save checkpoint", "export", "convert", "merge lora")
+        return searchable(resending(schema), "save checkpoint", "export", "convert", "merge lora")
 
     @classmethod
     def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:

@@ -2,7 +2,7 @@
 // stays when the job ends, and is shown again after a reload. It is no part of the workflow or of the prompt.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { nodeOf, rootGraph, widget } from "./graph.js";
+import { nodeOf, placesIn, rootGraph, widget } from "./graph.js";
 
 const SHOWING = new Set([
   "PixelDiTLoader", "PixelDiTLoRA", "PixelDiTClassLabel", "PixelDiTTextPrompt", "PixelDiTSampler", "PixelDiTEncode",
@@ -58,10 +58,10 @@ function show(node, text) {
   node.setDirtyCanvas(true, true);
 }
 
-// What the server still knows of a workflow, as an entry of `texts`.
-async function fromHistory(workflow) {
+// What the server still knows of a workflow, as an entry of `texts`; of one job, or of the last ones.
+async function fromHistory(workflow, job = `?max_items=${JOBS}`) {
   const found = new Map();
-  const response = await api.fetchApi(`/history?max_items=${JOBS}`);
+  const response = await api.fetchApi(`/history${job}`);
   for (const { prompt, outputs } of Object.values(response.ok ? await response.json() : {})) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== workflow) continue;
     for (const [id, output] of Object.entries(outputs)) {
@@ -81,11 +81,26 @@ function textsOf(workflow) {
 
 async function restore() {
   const workflow = rootGraph().id;
-  const found = await textsOf(workflow);
+  showAll(workflow, await textsOf(workflow));
+}
+
+// Older servers do not send again what nodes show whose results are cached.
+async function ended({ detail }) {
+  const workflow = rootGraph().id;
+  const bare = ({ node }) => SHOWING.has(node.comfyClass) && !widget(node, NAME);
+  if ((workflows.get(detail.prompt_id) ?? workflow) !== workflow || ![...placesIn()].some(bare)) return;
+  const known = await textsOf(workflow);
+  const found = await fromHistory(workflow, `/${detail.prompt_id}`).catch(() => new Map());
+  for (const [id, entry] of found) known.set(id, entry);
+  showAll(workflow, found);
+}
+
+function showAll(workflow, found) {
   if (rootGraph().id !== workflow) return; // another one was opened meanwhile
   for (const [id, { type, text }] of found) {
     const node = nodeOf(id);
-    if (node?.comfyClass === type) show(node, text);
+    // the type is not known where the workflow was not open when its node ran
+    if (SHOWING.has(node?.comfyClass) && [node.comfyClass, undefined].includes(type)) show(node, text);
   }
 }
 
@@ -105,6 +120,7 @@ const extension = {
   setup() {
     api.addEventListener("execution_start", ({ detail }) => workflows.set(detail.prompt_id, rootGraph().id));
     api.addEventListener("executed", executed);
+    api.addEventListener("execution_success", ended);
   },
   afterConfigureGraph() {
     restore();

@@ -30,6 +30,13 @@ def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
     return schema
 
 
+def resending(schema: io.Schema) -> io.Schema:
+    """The texts of a node are sent again where its result is cached; with older versions, the page asks for them."""
+    if hasattr(schema, "has_intermediate_output"):
+        schema.has_intermediate_output = True
+    return schema
+
+
 def plain_weights(model: Any, patches: bool) -> dict[str, Tensor]:
     """Every weight of a MODEL on the CPU, as ComfyUI's save nodes would write them, with or without its patches.
 

@@ -2,7 +2,7 @@
 //   node drive.js URL PACK OUT TASK       TASK: JSON, {"kind": ..., ...}, see TASKS
 // Needs playwright-core (NODE_PATH) and a Chromium (CHROMIUM). Screenshots go to OUT.
 const { fit, getJson, load, nodes, open, ready, run } = require('./page.js');
-const { lists } = require('./lists.js');
+const { HELPERS, lists } = require('./lists.js');
 
 const [url, pack, out, given] = process.argv.slice(2);
 const task = JSON.parse(given);
@@ -15,6 +15,29 @@ const show = (page, texts) => page.evaluate((byType) => {
     if (byType[node.type]) window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', { detail }));
   }
 }, texts);
+
+// A label in a subgraph that shows a text, when it ran and when its workflow is opened again; a note that has gone.
+async function inSubgraph(page) {
+  await page.evaluate(HELPERS);
+  const seen = () => page.evaluate(() => {
+    const { find, widgetOf } = window.helpers;
+    return ['PixelDiTClassLabel', 'PixelDiTSampler'].map((type) => widgetOf(find(type), 'pixeldit_text')?.value ?? null);
+  });
+  const ran = (id, text) => page.evaluate(([node, lines]) => {
+    const detail = { node, output: { text: lines }, prompt_id: 'shown' };
+    window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', { detail }));
+  }, [id, text]);
+  const ids = await page.evaluate(() => {
+    const { find, wrap } = window.helpers;
+    const outer = wrap(find('PixelDiTClassLabel'));
+    return [`${outer.id}:${find('PixelDiTClassLabel').id}`, String(find('PixelDiTSampler').id)];
+  });
+  await ran(ids[0], ['of a subgraph']);
+  await ran(ids[1], []);
+  const inside = await seen();
+  await load(page, await page.evaluate(() => JSON.parse(JSON.stringify(window.rootOf().serialize()))));
+  return { inside, again: await seen() };
+}
 
 const TASKS = {
   // Opens every template; runs those named in `runs`; shows `texts` (by type of node) on the others. Then reloads the
@@ -37,7 +60,14 @@ const TASKS = {
     const prompt = await page.evaluate(async () => JSON.stringify((await window.app.graphToPrompt()).output));
     await page.reload();
     await ready(page);
-    return { titles, workflow, prompt, reloaded: await nodes(page) };
+    const reloaded = await nodes(page);
+    const again = JSON.parse(workflow);
+    again.id = crypto.randomUUID();
+    await load(page, again);
+    const bare = await nodes(page);
+    await run(page, url);
+    const cached = await nodes(page);
+    return { titles, workflow, prompt, reloaded, bare, cached, ...(await inSubgraph(page)) };
   },
 
   lists: (page) => lists(page, () => getJson(`${template(task.title)}.json`)),

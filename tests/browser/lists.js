@@ -114,4 +114,4 @@ async function lists(page, template) {
   return found;
 }
 
-module.exports = { lists };
+module.exports = { HELPERS, lists };

@@ -211,13 +211,19 @@ def test_texts_are_shown_whole(page: Page, title: str) -> None:
 
 def test_texts_stay(page: Page) -> None:
     found = page.drive("templates")
-    for nodes in (found["titles"][RELOADED]["after"], found["reloaded"]):
+    assert not any(node["text"] for node in found["bare"]), "another workflow"
+    for nodes in (found["titles"][RELOADED]["after"], found["reloaded"], found["cached"]):
         texts = {node["type"]: node["text"] for node in nodes}
         assert texts["PixelDiTSampler"] == "20 steps ab2, cfg 3, timeshift 1, interval 0 to 1, 64 x 64"
         assert "12 classes" in texts["PixelDiTLoader"] and "(of 12 classes)" in texts["PixelDiTClassLabel"]
         assert texts["SaveImage"] is None
     for where in ("workflow", "prompt"):
         assert "pixeldit_text" not in found[where] and "steps ab2" not in found[where], where
+
+
+def test_texts_of_subgraphs_and_texts_that_go(page: Page) -> None:
+    found = page.drive("templates")
+    assert found["inside"] == found["again"] == ["of a subgraph", None]
 
 
 DRAWINGS = {"value": "0: hot-air balloon", "count": 12, "last": "11: umbrella"}
