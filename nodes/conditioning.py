@@ -6,7 +6,7 @@ from ..pixeldit_core.labels import find_class, numbered, parse_classes
 from ..pixeldit_core.settings import NEGATIVE_PROMPT
 from ..pixeldit_core.text import shorten_list
 from .host import text
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.conditions import class_conditioning
 from .host.labels import combo_options, require_classes
 
@@ -20,7 +20,6 @@ class PixelDiTClassLabel(io.ComfyNode):
             category="PixelDiT",
             description="Class conditioning: one class, or a list for one image each; also outputs the null class for "
             "CFG.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model determines which classes are available."),
                 io.Combo.Input(
@@ -41,7 +40,7 @@ class PixelDiTClassLabel(io.ComfyNode):
                 io.Conditioning.Output(display_name="null", tooltip="The null class; connect it to negative."),
             ],
         )
-        return searchable(schema, "imagenet class", "label", "class conditioning", "class id")
+        return searchable(resending(schema), "imagenet class", "label", "class conditioning", "class id")
 
     @classmethod
     def validate_inputs(cls, class_name: str | int | None = None) -> bool:
@@ -55,8 +54,9 @@ class PixelDiTClassLabel(io.ComfyNode):
         chosen = parse_classes(classes, count, names) if listed else [find_class(class_name, count, names)]
         shown = numbered(names) if names else [str(index) for index in range(count)]
         shown.append(f"{count}: null class")
-        show_text(cls, f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)")
-        return io.NodeOutput(class_conditioning(chosen, count), class_conditioning([count], count))
+        text = f"{shorten_list((shown[index] for index in chosen), 8)} (of {count} classes)"
+        outputs = (class_conditioning(chosen, count), class_conditioning([count], count))
+        return io.NodeOutput(*outputs, ui=show_text(cls, text))
 
 
 class PixelDiTTextPrompt(io.ComfyNode):
@@ -68,7 +68,6 @@ class PixelDiTTextPrompt(io.ComfyNode):
             category="PixelDiT",
             description="Text conditioning for a text-to-image PixelDiT or PixelHDM: prompt and negative prompt in one "
             "node, encoded the way the model was trained. Shows a note if a prompt is longer than the model can read.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input(
                     "clip",
@@ -96,13 +95,13 @@ class PixelDiTTextPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="negative", tooltip="The encoded negative prompt."),
             ],
         )
-        return searchable(schema, "clip text encode", "text to image", "prompt", "negative prompt", "gemma", "qwen")
+        return searchable(
+            resending(schema), "clip text encode", "text to image", "prompt", "negative prompt", "gemma", "qwen"
+        )
 
     @classmethod
     def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         encoded = [text.encode(clip, words) for words in prompts.values()]
         cut = [f"{name}: {note}" for name, words in prompts.items() if (note := text.unread(clip, words))]
-        if cut:
-            show_text(cls, "\n".join(cut))
-        return io.NodeOutput(*encoded)
+        return io.NodeOutput(*encoded, ui=show_text(cls, "\n".join(cut)))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.spec import ModelSpec
 from .host.choices import choose
-from .host.compat import advanced, searchable, show_text
+from .host.compat import advanced, resending, searchable, show_text
 from .host.folders import find_checkpoint, fingerprint, list_checkpoints, missing
 from .host.load import WEIGHT_DTYPES, load_model
 from .host.spec import find_spec
@@ -22,7 +22,6 @@ class PixelDiTLoader(io.ComfyNode):
             description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of the other families "
             "(x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
             "files are rejected with their actual type. Works with KSampler, LoRA and all other model nodes.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -51,7 +50,9 @@ class PixelDiTLoader(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="A model that samples pixels directly: no VAE.")],
         )
-        return searchable(schema, "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint")
+        return searchable(
+            resending(schema), "load pixeldit", "imagenet", "text to image", "class to image", "checkpoint"
+        )
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
@@ -68,8 +69,7 @@ class PixelDiTLoader(io.ComfyNode):
     def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
         weight_dtype = choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
         model = load_model(find_checkpoint(checkpoint), choose("weights", weights, WEIGHTS), weight_dtype)
-        show_text(cls, describe(find_spec(model), model.model.loaded))
-        return io.NodeOutput(model)
+        return io.NodeOutput(model, ui=show_text(cls, describe(find_spec(model), model.model.loaded)))
 
 
 def describe(spec: ModelSpec, loaded: str) -> str:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..pixeldit_core.text import shorten_list
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.folders import find_lora, fingerprint, list_loras, missing
 from .host.lora import add_lora
 
@@ -20,7 +20,6 @@ class PixelDiTLoRA(io.ComfyNode):
             description="Applies a LoRA (also LoHa, LoKr, DoRA, OFT) to a PixelDiT model, loaded by this pack or by "
             "ComfyUI. Reads the key names of PEFT, diffusers, kohya and ComfyUI. Shows how much of the file was "
             "applied; rejects a LoRA in which no key matches the model.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="From PixelDiT Loader, or ComfyUI's own PixelDiT."),
                 io.Combo.Input(
@@ -39,7 +38,7 @@ class PixelDiTLoRA(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA applied.")],
         )
-        return searchable(schema, "load lora", "peft", "adapter", "fine-tune")
+        return searchable(resending(schema), "load lora", "peft", "adapter", "fine-tune")
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
@@ -58,5 +57,4 @@ class PixelDiTLoRA(io.ComfyNode):
         text = f"{found.applied} of {found.total} modules applied, {found.weights} weights changed"
         if found.unknown:
             text += f"\nnote: ignored, no match in this model: {shorten_list(found.unknown, _SHOWN)}"
-        show_text(cls, "\nnote: ".join((text, *found.notes)))
-        return io.NodeOutput(patched)
+        return io.NodeOutput(patched, ui=show_text(cls, "\nnote: ".join((text, *found.notes))))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pixeldit_core.families.pixeldit.sizes import BUCKETS, bucket
 from .host.choices import choose, explain
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.pixels import ALPHA, empty_latent, hand_out, receive, repeat, to_channels, to_image, to_latent, to_mask
 from .host.spec import find_spec
 
@@ -39,7 +39,6 @@ class PixelDiTEncode(io.ComfyNode):
             category="PixelDiT",
             description="Converts an image to a pixel latent, without a VAE and without loss, for image to image and "
             "inpainting with KSampler. Transparency is dropped.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("pixels", tooltip="The image to start from, at the output size."),
                 io.Mask.Input(
@@ -59,7 +58,7 @@ class PixelDiTEncode(io.ComfyNode):
                 )
             ],
         )
-        return searchable(schema, "vae encode", "pixel space encode", "image to latent", "inpaint")
+        return searchable(resending(schema), "vae encode", "pixel space encode", "image to latent", "inpaint")
 
     @classmethod
     def execute(cls, pixels, mask=None, model=None) -> io.NodeOutput:
@@ -71,9 +70,7 @@ class PixelDiTEncode(io.ComfyNode):
             pixels = repeat(pixels, max(len(pixels), len(mask)))
             latent["noise_mask"] = hand_out(mask.movedim(-1, 1))
         latent["samples"] = hand_out(to_latent(to_channels(pixels, spec.params.in_channels if spec else 3)))
-        if pixels.shape[-1] == 4:
-            show_text(cls, f"note: {ALPHA}")
-        return io.NodeOutput(latent)
+        return io.NodeOutput(latent, ui=show_text(cls, f"note: {ALPHA}" if pixels.shape[-1] == 4 else ""))
 
 
 def _aspects() -> dict[str, float]:
@@ -97,7 +94,6 @@ class PixelDiTSize(io.ComfyNode):
             category="PixelDiT",
             description="A size that the text-to-image PixelDiT was trained on, by aspect ratio: width and height for "
             "PixelDiT Sampler, an empty pixel latent for KSampler.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "resolution",
@@ -127,7 +123,7 @@ class PixelDiTSize(io.ComfyNode):
                 io.Latent.Output(display_name="LATENT", tooltip="An empty pixel latent of this size, for KSampler."),
             ],
         )
-        return searchable(schema, "resolution", "aspect ratio", "empty latent", "bucket", "width height")
+        return searchable(resending(schema), "resolution", "aspect ratio", "empty latent", "bucket", "width height")
 
     @classmethod
     def validate_inputs(cls, resolution: str | int | None = None) -> bool | str:
@@ -139,5 +135,5 @@ class PixelDiTSize(io.ComfyNode):
         ratio = ASPECTS[choose("aspect_ratio", aspect_ratio, ASPECTS)]
         landscape = choose("orientation", orientation, ORIENTATIONS) == "landscape"
         height, width = bucket(int(resolution), ratio if landscape else 1 / ratio)
-        show_text(cls, f"{width} x {height}")
-        return io.NodeOutput(width, height, {"samples": empty_latent(batch_size, height, width)})
+        outputs = (width, height, {"samples": empty_latent(batch_size, height, width)})
+        return io.NodeOutput(*outputs, ui=show_text(cls, f"{width} x {height}"))

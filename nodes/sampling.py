@@ -6,7 +6,7 @@ from ..pixeldit_core.flow.convention import CONVENTIONS
 from ..pixeldit_core.flow.solvers import SOLVERS
 from ..pixeldit_core.settings import SETTINGS
 from .custom_sampling import SOLVER_TIP, TIMESHIFT_TIP
-from .host.compat import advanced, searchable, show_text
+from .host.compat import advanced, resending, searchable, show_text
 from .host.render import render
 from .host.request import CHECKPOINT, CUSTOM, Request
 
@@ -20,7 +20,6 @@ class PixelDiTSampler(io.ComfyNode):
             category="PixelDiT",
             description="Generates images in one node, straight to pixels, with the published solvers, timeshift and "
             "guidance interval, and the published settings by name. Also image to image and inpainting.",
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -165,10 +164,15 @@ class PixelDiTSampler(io.ComfyNode):
                     display_name="estimates",
                     tooltip="The final image as the model predicts it at each of these times.",
                 ),
+                io.String.Output(
+                    display_name="settings",
+                    tooltip="The settings that were used, as one line of text: for Preview Any, file names and "
+                    "metadata.",
+                ),
             ],
         )
         return searchable(
-            schema,
+            resending(schema),
             "animation",
             "trajectory",
             "sampling process",
@@ -182,5 +186,5 @@ class PixelDiTSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative=None, image=None, mask=None, **widgets) -> io.NodeOutput:
         result = render(model, positive, negative, image, mask, Request(**widgets))
-        show_text(cls, result.text)
-        return io.NodeOutput(result.images, result.states, result.estimates)
+        outputs = (result.images, result.states, result.estimates, result.settings)
+        return io.NodeOutput(*outputs, ui=show_text(cls, result.text))

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..pixeldit_core.checkpoints.layouts import LAYOUTS
 from ..pixeldit_core.dtypes import DTYPES
 from .host.choices import choose
-from .host.compat import searchable, show_text
+from .host.compat import resending, searchable, show_text
 from .host.save import save_model
 
 UNCHANGED = "unchanged"
@@ -22,7 +22,6 @@ class PixelDiTSaveModel(io.ComfyNode):
             description="Saves a PixelDiT model as one .safetensors file with its class names and settings: smaller, "
             "faster to load, with LoRAs merged, or in the layout of ComfyUI's own loader. Never overwrites a file.",
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="From PixelDiT Loader or PixelDiT LoRA, or ComfyUI's own PixelDiT."),
                 io.String.Input(
@@ -52,11 +51,11 @@ class PixelDiTSaveModel(io.ComfyNode):
                 ),
             ],
         )
-        return searchable(schema, "save checkpoint", "export", "convert", "merge lora")
+        return searchable(resending(schema), "save checkpoint", "export", "convert", "merge lora")
 
     @classmethod
     def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
         layout, weight_dtype = choose("layout", layout, LAYOUTS), choose("weight_dtype", weight_dtype, CHOICES)
         path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras)
-        show_text(cls, f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}")
-        return io.NodeOutput()
+        text = f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}"
+        return io.NodeOutput(ui=show_text(cls, text))

@@ -15,6 +15,8 @@ HUB = "https://huggingface.co/nvidia"
 LICENSE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, no commercial use**."
 DRAWINGS = "pixeldit-drawings-64.safetensors"
 DIGITS = "xpred-digits-28.safetensors"
+# rows below the loader, a class label and a sampler: these nodes grow by what they show after a run
+UNDER_LOADER, UNDER_LABEL, UNDER_SAMPLER = 320, 600, 880
 
 
 @dataclass
@@ -130,7 +132,7 @@ def sampler(
     # after `seed` comes the widget control_after_generate
     widgets = [seed, "fixed", name, *settings, denoise, "standard", frames]
     linked = {"width": "INT", "height": "INT"}
-    outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE")]
+    outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE"), ("settings", "STRING")]
     return Node("PixelDiTSampler", pos, (340, 540), inputs, outputs, widgets, linked=linked)
 
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from graph import HUB, LICENSE, Graph, Node, enlarge, label, loader, note, sampler, save_image
+from graph import (
+    HUB,
+    LICENSE,
+    UNDER_LABEL,
+    UNDER_LOADER,
+    Graph,
+    Node,
+    enlarge,
+    label,
+    loader,
+    note,
+    sampler,
+    save_image,
+)
 
 IMAGENET = f"{HUB}/PixelDiT-ImageNet/resolve/main"
 
@@ -12,7 +25,7 @@ IMAGENET = f"{HUB}/PixelDiT-ImageNet/resolve/main"
 def quickstart() -> None:
     graph = Graph()
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "0-11", (0, 220)), model=(model, 0))
+    classes = graph.add(label("0: hot-air balloon", "0-11", (0, UNDER_LOADER)), model=(model, 0))
     settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
     sample = graph.add(
         sampler(1, "checkpoint default", settings, (400, 0)),
@@ -32,7 +45,7 @@ def quickstart() -> None:
             "* **settings**: *checkpoint default* uses the settings stored in the checkpoint; the node shows them. Choose "
             "*custom* to use the values below it.\n\nFor the published ImageNet models, open the templates *PixelDiT "
             "ImageNet 256* and *512*.",
-            (0, 460),
+            (0, UNDER_LABEL),
             (340, 330),
             "Start here",
         )
@@ -43,7 +56,7 @@ def quickstart() -> None:
 def imagenet(size: int, checkpoint: str, name: str, settings: list[Any], text: str) -> None:
     graph = Graph()
     model = graph.add(loader(checkpoint, f"{IMAGENET}/{checkpoint}"))
-    classes = graph.add(label("207: golden retriever", "", (0, 220)), model=(model, 0))
+    classes = graph.add(label("207: golden retriever", "", (0, UNDER_LOADER)), model=(model, 0))
     sample = graph.add(
         sampler(7, name, settings, (400, 0)), model=(model, 0), positive=(classes, 0), negative=(classes, 1)
     )
@@ -53,8 +66,8 @@ def imagenet(size: int, checkpoint: str, name: str, settings: list[Any], text: s
         f"ComfyUI/models/diffusion_models/{checkpoint}\n```\n\nthen press **R** to refresh the lists. These nodes "
         f"do not download anything.\n\n{LICENSE}"
     )
-    graph.add(note(links, (0, 460), (340, 300), "Model Links"))
-    graph.add(note(text, (400, 560), (340, 260), "Settings"))
+    graph.add(note(links, (0, UNDER_LABEL), (340, 300), "Model Links"))
+    graph.add(note(text, (800, 690), (560, 230), "Settings"))
     graph.save(f"PixelDiT ImageNet {size}")
 
 
@@ -84,13 +97,13 @@ def with_ksampler() -> None:
     graph = Graph()
     graph.scale = 0.7
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "", (0, 220)), model=(model, 0))
+    classes = graph.add(label("0: hot-air balloon", "", (0, UNDER_LOADER)), model=(model, 0))
     interval = graph.add(
         Node("PixelDiTCFGInterval", (400, 0), (300, 90), [("model", "MODEL")], [("MODEL", "MODEL")], [0.1, 0.9]),
         model=(model, 0),
     )
     latent = graph.add(
-        Node("EmptyChromaRadianceLatentImage", (0, 460), (340, 110), [], [("LATENT", "LATENT")], [64, 64, 4])
+        Node("EmptyChromaRadianceLatentImage", (0, UNDER_LABEL), (340, 110), [], [("LATENT", "LATENT")], [64, 64, 4])
     )
     inputs = [
         ("model", "MODEL"),
@@ -173,7 +186,7 @@ def with_ksampler() -> None:
             "shift is the timeshift.\n* The latent holds pixels: 3 channels at full size, from "
             "EmptyChromaRadianceLatentImage or **PixelDiT Encode**. *Empty Latent Image* is for models with a VAE.\n"
             "* **PixelDiT Decode** converts the latent to an image; there is no VAE.",
-            (0, 630),
+            (0, 780),
             (340, 360),
             "How it is wired",
         )

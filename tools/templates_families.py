@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from graph import DIGITS, Graph, Node, enlarge, label, loader, needs, note, sampler, save_animation, save_image
+from graph import (
+    DIGITS,
+    UNDER_LABEL,
+    UNDER_LOADER,
+    Graph,
+    Node,
+    enlarge,
+    label,
+    loader,
+    needs,
+    note,
+    sampler,
+    save_animation,
+    save_image,
+)
 
 QWEN = "qwen3_0.6b.safetensors"
 QWEN_URL = "https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/model.safetensors"
@@ -13,7 +27,7 @@ def digits() -> None:
     graph = Graph()
     graph.scale = 0.65
     model = graph.add(loader(DIGITS))
-    classes = graph.add(label("3: 3", "0-9", (0, 220)), model=(model, 0))
+    classes = graph.add(label("3: 3", "0-9", (0, UNDER_LOADER)), model=(model, 0))
     settings = [20, "ab2", 2.0, 0.0, 0.0, 1.0, 0, 0, 1]
     sample = graph.add(
         sampler(4, "checkpoint default", settings, (400, 0), frames=21),
@@ -39,7 +53,7 @@ def digits() -> None:
             "from the file.\n* **trajectory_frames** (advanced): number of frames; 0 = no animation.\n* **convention** "
             "(advanced): *reference* reproduces the original sampler exactly, including the noise that it leaves.\n\n"
             "The bundled model was trained on synthetic digits, not on MNIST.",
-            (0, 460),
+            (0, UNDER_LABEL),
             (340, 380),
             "Start here",
         )
@@ -54,7 +68,7 @@ def pixelhdm() -> None:
     clip = graph.add(
         Node(
             "CLIPLoader",
-            (0, 220),
+            (0, UNDER_LOADER),
             (340, 110),
             outputs=[("CLIP", "CLIP")],
             widgets=[QWEN, "stable_diffusion", "default"],
@@ -76,7 +90,7 @@ def pixelhdm() -> None:
     schedule = graph.add(
         Node(
             "PixelDiTCFGSchedule",
-            (400, 360),
+            (400, 420),
             (400, 110),
             [("model", "MODEL")],
             [("MODEL", "MODEL")],
@@ -99,7 +113,7 @@ def pixelhdm() -> None:
             "[Qwen/Qwen3-0.6B](https://huggingface.co/Qwen/Qwen3-0.6B), renamed (Apache 2.0); use any type in Load CLIP. It "
             "needs a ComfyUI of February 2026 or newer. Press **R** to refresh the lists. These nodes do not download "
             "anything.",
-            (0, 390),
+            (0, 540),
             (340, 340),
             "Model Links",
         )
@@ -111,7 +125,7 @@ def pixelhdm() -> None:
             "compare.\n\n**convention** (advanced): *standard* integrates to the clean image; *reference* stops at t = 0.95 "
             "like the original program, which leaves some noise. Faster: *flow_dpmpp_2m* with 30 steps. The model was "
             "trained with an empty negative prompt.",
-            (400, 530),
+            (400, 620),
             (400, 230),
             "Settings",
         )

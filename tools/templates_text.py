@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from graph import HUB, LICENSE, Graph, Node, enlarge, label, loader, needs, note, sampler, save_image
+from graph import (
+    HUB,
+    LICENSE,
+    UNDER_LABEL,
+    UNDER_LOADER,
+    UNDER_SAMPLER,
+    Graph,
+    Node,
+    enlarge,
+    label,
+    loader,
+    needs,
+    note,
+    sampler,
+    save_image,
+)
 
 COMFY = "https://huggingface.co/Comfy-Org/PixelDiT/resolve/main"
 T2I = "pixeldit_1300m_1024px_bf16.safetensors"
@@ -46,13 +61,13 @@ def text_links(pos: tuple[int, int]) -> Node:
 def text_to_image() -> None:
     graph = Graph()
     model = graph.add(loader(T2I, f"{COMFY}/diffusion_models/{T2I}"))
-    clip = graph.add(text_encoder((0, 220)))
+    clip = graph.add(text_encoder((0, UNDER_LOADER)))
     text = "A red fox sits on a mossy rock beside a mountain lake at sunrise, mist above the water, soft golden light."
     words = graph.add(prompt(text, (400, 0)), clip=(clip, 0))
     size = graph.add(
         Node(
             "PixelDiTSize",
-            (400, 360),
+            (400, 420),
             (400, 200),
             outputs=[("width", "INT"), ("height", "INT"), ("LATENT", "LATENT")],
             widgets=["1024", "1:1", "landscape", 1],
@@ -68,13 +83,13 @@ def text_to_image() -> None:
         height=(size, 1),
     )
     graph.add(save_image("PixelDiT/text-to-image", (1260, 0), (600, 660)), images=(sample, 0))
-    graph.add(text_links((0, 390)))
+    graph.add(text_links((0, 540)))
     graph.add(
         note(
             "## Settings\n\nThese are the published settings: 50 steps of flow_dpmpp_2m, cfg 2.75, timeshift 4. "
             "*t2i-1024-fast* has 25 steps. For 512, choose resolution 512 and *t2i-512* (timeshift 3).\n\nWrite whole "
             "sentences. The prompt node shows a note if a prompt is too long for the model.",
-            (400, 620),
+            (400, 730),
             (400, 200),
             "Settings",
         )
@@ -86,10 +101,10 @@ def text_to_image() -> None:
 def image_to_image() -> None:
     graph = Graph()
     model = graph.add(loader(T2I, f"{COMFY}/diffusion_models/{T2I}"))
-    clip = graph.add(text_encoder((0, 220)))
+    clip = graph.add(text_encoder((0, UNDER_LOADER)))
     words = graph.add(prompt("An oil painting with broad brush strokes and warm colors.", (400, 0)), clip=(clip, 0))
     source = graph.add(
-        Node("LoadImage", (400, 360), (400, 340), [], [("IMAGE", "IMAGE"), ("MASK", "MASK")], ["example.png", "image"])
+        Node("LoadImage", (400, 420), (400, 340), [], [("IMAGE", "IMAGE"), ("MASK", "MASK")], ["example.png", "image"])
     )
     settings = [50, "flow_dpmpp_2m", 2.75, 0.0, 0.0, 1.0, 0, 0, 1]
     sample = graph.add(
@@ -100,7 +115,7 @@ def image_to_image() -> None:
         image=(source, 0),
     )
     graph.add(save_image("PixelDiT/image-to-image", (1260, 0), (600, 660)), images=(sample, 0))
-    graph.add(text_links((0, 390)))
+    graph.add(text_links((0, 540)))
     graph.add(
         note(
             "## Settings\n\n* **denoise** (advanced): 0.3 for small changes, 0.6 for large ones.\n* **width, height**: 0 is the "
@@ -132,12 +147,12 @@ def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
 def inpaint() -> None:
     graph = Graph()
     model = graph.add(loader())
-    house = graph.add(label("7: house", "", (0, 220)), model=(model, 0))
+    house = graph.add(label("7: house", "", (0, UNDER_LOADER)), model=(model, 0))
     conditions = {"model": (model, 0), "positive": (house, 0), "negative": (house, 1)}
     first = graph.add(
         sampler(1, "checkpoint default", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1], (400, 0)), **conditions
     )
-    mask = upper_half(graph, (400, 780))
+    mask = upper_half(graph, (400, UNDER_SAMPLER))
     settings = [30, "ab2", 4.0, 0.0, 0.0, 1.0, 0, 0, 5]
     second = graph.add(sampler(11, "custom", settings, (800, 0)), **conditions, image=(first, 0), mask=(mask, 0))
     before = graph.add(enlarge((1200, 0)), image=(first, 0))
@@ -152,7 +167,7 @@ def inpaint() -> None:
             "* **denoise** (advanced): below 1, the new part stays closer to the old one.\n* A second **Class Label** with "
             "another class would generate something else there.\n\n**Your own photo**: use the template *PixelDiT Image "
             "to Image*, draw a mask in the mask editor and connect it.",
-            (0, 460),
+            (0, UNDER_LABEL),
             (340, 400),
             "Start here",
         )

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from graph import Graph, Node, enlarge, label, loader, note, sampler, save_image
+from graph import (
+    UNDER_LABEL,
+    UNDER_LOADER,
+    UNDER_SAMPLER,
+    Graph,
+    Node,
+    enlarge,
+    label,
+    loader,
+    note,
+    sampler,
+    save_image,
+)
 
 NAVY, AMBER = 0x101D5C, 0xFFD9A0
 STEPS, RATE, RANK = 1500, 0.002, 8
@@ -88,7 +100,7 @@ def train_lora(form: Form) -> None:
     graph = Graph()
     graph.scale = 0.6
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "0-11, 0-11, 0-11", (0, 220)), model=(model, 0))
+    classes = graph.add(label("0: hot-air balloon", "0-11, 0-11, 0-11", (0, UNDER_LOADER)), model=(model, 0))
     settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
 
     def sampled(seed: int, pos: tuple[int, int], source: dict, classes: dict, title: str) -> dict:
@@ -99,16 +111,16 @@ def train_lora(form: Form) -> None:
     seen = sampled(5, (400, 0), model, classes, "Images to learn from")
     images = new_look(graph, (seen, 0), (800, 0))
     patched = train(graph, form, model, images, (classes, 1))
-    shown = graph.add(label("0: hot-air balloon", "0-11", (1860, 760)), model=(model, 0))
+    shown = graph.add(label("0: hot-air balloon", "0-11", (1860, 800)), model=(model, 0))
     before = sampled(1, (2260, 0), model, shown, "Before")
-    after = sampled(1, (2260, 800), patched, shown, "After: the same seed")
-    preview = Node("PreviewImage", (800, 560), (640, 560), [("images", "IMAGE")], title="The look to learn")
+    after = sampled(1, (2260, UNDER_SAMPLER), patched, shown, "After: the same seed")
+    preview = Node("PreviewImage", (800, 620), (640, 560), [("images", "IMAGE")], title="The look to learn")
     graph.add(preview, images=(images, 0))
-    for source, name, y in ((before, "before", 0), (after, "after", 800)):
+    for source, name, y in ((before, "before", 0), (after, "after", UNDER_SAMPLER)):
         scale = graph.add(enlarge((2640, y)), image=(source, 0))
         graph.add(save_image(f"PixelDiT/train-lora-{name}", (2640, y + 130), (460, 410)), images=(scale, 0))
-    graph.add(note(START, (0, 460), (340, 330), "Start here"))
-    graph.add(note(f"{OWN}\n\n{form.versions}", (400, 800), (340, 480), "Your own images"))
+    graph.add(note(START, (0, UNDER_LABEL), (340, 330), "Start here"))
+    graph.add(note(f"{OWN}\n\n{form.versions}", (400, UNDER_SAMPLER), (340, 480), "Your own images"))
     graph.save(form.title)
 
 

@@ -1,6 +1,7 @@
-// The class list of PixelDiT Class Label follows the connected checkpoint.
+// The class list of PixelDiT Class Label follows the connected checkpoint, in subgraphs and promoted widgets, too.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { holdersOf, isRelay, placesIn, sourceOf, widget } from "./graph.js";
 
 const LABEL = "PixelDiTClassLabel";
 const LOADER = "PixelDiTLoader";
@@ -15,34 +16,55 @@ function classesOf(checkpoint) {
   return lists.get(checkpoint);
 }
 
-// The loader that a node's model comes from; LoRA and patch nodes may be in between.
-function loaderOf(node) {
-  for (let hops = 0; node && hops < 50; hops++) {
-    if (node.comfyClass === LOADER) return node;
-    const slot = node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
-    node = slot < 0 ? null : node.getInputNode(slot);
+// The loader that a node's model comes from; LoRA and patch nodes, reroutes and subgraphs may be in between.
+function loaderOf(place) {
+  for (let hops = 0; place && hops < 50; hops++) {
+    const { node } = place;
+    if (node.comfyClass === LOADER) return place;
+    const slot = isRelay(node) ? 0 : node.inputs?.findIndex((input) => input.type === "MODEL") ?? -1;
+    place = slot < 0 ? null : sourceOf(place, slot);
   }
   return null;
 }
 
-const widget = (node, name) => node.widgets?.find((entry) => entry.name === name);
-
-async function refresh(node) {
-  const list = widget(node, "class_name");
-  const checkpoint = widget(loaderOf(node) ?? {}, "checkpoint")?.value;
-  if (!list || !checkpoint) return;
-  const classes = await classesOf(checkpoint);
-  if (!classes.length) return;
+function offer(node, list, classes) {
   list.options.values = classes;
-  // a class of another checkpoint is replaced by the one with the same number, if it exists
-  if (!classes.includes(list.value)) {
-    const number = parseInt(list.value, 10);
-    list.value = classes[number] ?? classes[0];
+  const index = node.widgets.indexOf(list);
+  if (window.LiteGraph?.vueNodesMode && index >= 0) {
+    // Nodes 2.0 look at the options of a widget when the list of widgets changes, not when they do
+    node.widgets.splice(index, 1);
+    node.widgets.splice(index, 0, list);
   }
   node.setDirtyCanvas?.(true, true);
 }
 
-const refreshAll = () => app.graph?._nodes?.filter((node) => node.comfyClass === LABEL).forEach(refresh);
+async function refresh(place) {
+  const loader = loaderOf(place);
+  const given = loader && holdersOf(loader, "checkpoint").at(-1).widget;
+  if (!given?.value) return;
+  watch(given);
+  const classes = await classesOf(given.value);
+  if (!classes.length) return;
+  const holders = holdersOf(place, "class_name").filter((holder) => holder.widget);
+  for (const { node, widget: list } of holders) {
+    if (list.options.values !== classes) offer(node, list, classes);
+  }
+  // a class of another checkpoint is replaced by the one with the same number, if it exists
+  const list = holders.at(-1)?.widget;
+  if (list && !classes.includes(list.value)) list.value = classes[parseInt(list.value, 10)] ?? classes[0];
+}
+
+function refreshAll() {
+  for (const place of placesIn()) {
+    if (place.node.comfyClass === LABEL) refresh(place);
+  }
+}
+
+let waiting = null;
+function refreshSoon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(refreshAll, 50);
+}
 
 function after(object, name, action) {
   const before = object[name];
@@ -53,17 +75,24 @@ function after(object, name, action) {
   };
 }
 
+const watched = new WeakSet(); // widgets
+function watch(given) {
+  if (!watched.has(given)) after(given, "callback", refreshSoon);
+  watched.add(given);
+}
+
 const extension = {
   name: "pixeldit.classes",
+  setup() {
+    api.addEventListener("graphChanged", refreshSoon); // what no callback tells, as subgraphs
+  },
   nodeCreated(node) {
-    if (node.comfyClass === LABEL) {
-      after(node, "onConnectionsChange", () => setTimeout(() => refresh(node)));
-    }
-    const checkpoint = node.comfyClass === LOADER && widget(node, "checkpoint");
-    if (checkpoint) after(checkpoint, "callback", () => setTimeout(refreshAll));
+    const loads = node.comfyClass === LOADER;
+    if (loads || node.inputs?.some((input) => input.type === "MODEL")) after(node, "onConnectionsChange", refreshSoon);
+    if (loads && widget(node, "checkpoint")) watch(widget(node, "checkpoint"));
   },
   afterConfigureGraph() {
-    setTimeout(refreshAll);
+    refreshSoon();
   },
   refreshComboInNodes() {
     lists.clear();

@@ -9,7 +9,6 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 from comfy_api.latest import io
-from server import PromptServer
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -28,6 +27,13 @@ def searchable(schema: io.Schema, *aliases: str) -> io.Schema:
     """Other words that find a node in the search, where ComfyUI has them."""
     if hasattr(schema, "search_aliases"):
         schema.search_aliases = list(aliases)
+    return schema
+
+
+def resending(schema: io.Schema) -> io.Schema:
+    """The texts of a node are sent again where its result is cached; with older versions, the page asks for them."""
+    if hasattr(schema, "has_intermediate_output"):
+        schema.has_intermediate_output = True
     return schema
 
 
@@ -54,9 +60,11 @@ def in_training() -> bool:
     return getattr(comfy.model_management, "in_training", False)
 
 
-def show_text(cls: type[io.ComfyNode], text: str) -> None:
-    """A line of text on the node that runs, and in the log."""
-    log.info("%s: %s", cls.__name__.removesuffix("Clone"), text.replace("\n", "; "))
-    server = getattr(PromptServer, "instance", None)  # absent when a script drives the nodes
-    if server is not None and cls.hidden.unique_id is not None:
-        server.send_progress_text(text, cls.hidden.unique_id)
+def show_text(cls: type[io.ComfyNode], text: str) -> dict[str, list[str]]:
+    """Text on a node, and in the log: the `ui` of its NodeOutput. "" removes what an earlier run has shown.
+
+    Progress texts are no way to do it: newer pages clear them when a job ends. web/texts.js shows this one.
+    """
+    if text:
+        log.info("%s: %s", cls.__name__.removesuffix("Clone"), text.replace("\n", "; "))
+    return {"text": [text] if text else []}

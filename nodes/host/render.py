@@ -19,11 +19,12 @@ from .trajectory import Trajectory
 
 
 class Rendered(NamedTuple):
-    """IMAGE batches: the images, and frames of their trajectory; and the settings used, with notes."""
+    """IMAGE batches: the images, and frames of their trajectory; the settings used, alone and with notes on them."""
 
     images: Tensor
     states: Tensor
     estimates: Tensor
+    settings: str
     text: str
 
 
@@ -74,7 +75,7 @@ def render(
     images = states = estimates = finish(samples)
     if trajectory:
         states, estimates = trajectory.images(lambda x: finish(model.model.process_latent_out(x)), images)
-    return Rendered(*map(hand_out, (images, states, estimates)), "\nnote: ".join(notes))
+    return Rendered(*map(hand_out, (images, states, estimates)), notes[0], "\nnote: ".join(notes))
 
 
 def _start(image: Tensor | None, mask: Tensor | None, shape: tuple[int, int, int, int], seed: int, plan: Plan) -> Start:

@@ -50,6 +50,18 @@ def test_bad_input_is_reported_and_the_server_goes_on(server: Server, change: di
     assert server.run(prompt(seed=time.time_ns()))["status"]["status_str"] == "success"
 
 
+def test_texts_and_settings_of_nodes(server: Server) -> None:
+    graph = prompt(seed=11)
+    graph["4"]["inputs"]["filename_prefix"] = ["3", 3]
+    graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["3", 3]}}
+    words = "4 steps ab2, cfg 2, timeshift 1, interval 0.1 to 0.9, 64 x 64"
+    for _ in range(2):  # the second time, every node is cached
+        outputs = server.run(graph)["outputs"]
+        assert outputs["3"]["text"] == outputs["5"]["text"] == [words]
+        assert "12 classes" in outputs["1"]["text"][0] and outputs["2"]["text"] == ["5: fish (of 12 classes)"]
+    assert outputs["4"]["images"][0]["filename"].startswith(words)
+
+
 def test_values_out_of_range_are_refused_when_queued(server: Server) -> None:
     assert "refused" in server.run(prompt(steps=0))
 

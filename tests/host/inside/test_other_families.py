@@ -80,7 +80,7 @@ def test_frames_of_the_process():
     inputs = sampler_inputs(model, spec, positive=label[0], batch_size=5, steps=8)
     plain = run("PixelDiTSampler", **inputs)
     assert torch.equal(plain[0], plain[1]) and torch.equal(plain[0], plain[2]), "without frames, the pictures"
-    made, states, estimates = run("PixelDiTSampler", **inputs, trajectory_frames=5)
+    made, states, estimates, _ = run("PixelDiTSampler", **inputs, trajectory_frames=5)
     assert torch.equal(made, plain[0]), "frames change the picture"
     assert states.shape == estimates.shape == (5, 24, 36, 3), f"{tuple(states.shape)}"  # five pictures as 3 + 2
     first = unit(5, spec.params, (12, 12))
