@@ -88,12 +88,16 @@ def test_a_mix_is_sampled_alone_and_in_batches():
     close(made, ksampler(model, positive=mixed, negative=labels([10])), 1e-5)
 
 
-def test_scaled_embeddings():
-    if not hasattr(__import__("nodes"), "ConditioningMultiply"):
-        pytest.skip("no such node")
-    model = load_tiny()
-    half = node("ConditioningMultiply", conditioning=labels([3]), multiplier=0.5)
-    assert not torch.equal(velocity(model, half), velocity(model, labels([3])))
+def test_less_of_a_class_ends_at_no_class():
+    for model, null in models():
+        one, none = labels([3], null), labels([null], null)
+        zeroed = node("ConditioningZeroOut", conditioning=one)
+        for strength in (0.5, 0.01):
+            expected = velocity(model, average(one, none, strength))
+            close(velocity(model, average(one, zeroed, strength)), expected, 1e-6)
+            scaled = [[strength * one[0][0], one[0][1]]]  # as nodes of other packs do
+            close(velocity(model, scaled), expected, 1e-6)
+        close(velocity(model, average(one, zeroed, 1e-4)), velocity(model, zeroed), 1e-3)
 
 
 def test_concat_is_refused_with_the_way_out():
