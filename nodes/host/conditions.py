@@ -75,8 +75,9 @@ def _labels_or_weights(weights: Tensor) -> Tensor:
     What a row lacks to a sum of 1 goes to the null class, so that less and less of a class ends at none.
     """
     weights = weights.float()
-    rest = 1 - weights.sum(dim=1)
-    weights[:, -1] += torch.where(rest.abs() > _ROUNDING, rest, 0)
+    rest = 1 - weights.sum(dim=1, keepdim=True)
+    null = weights[:, -1:] + torch.where(rest.abs() > _ROUNDING, rest, 0)
+    weights = torch.cat([weights[:, :-1], null], dim=1)  # a copy: other nodes have the CONDITIONING, too
     is_single = ((weights == 1).sum(dim=1) == 1) & ((weights != 0).sum(dim=1) == 1)
     return weights.argmax(dim=1) if bool(is_single.all()) else weights
 

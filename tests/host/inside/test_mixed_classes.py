@@ -94,7 +94,9 @@ def test_less_of_a_class_ends_at_no_class():
         zeroed = node("ConditioningZeroOut", conditioning=one)
         for strength in (0.5, 0.01):
             expected = velocity(model, average(one, none, strength))
+            assert not zeroed[0][0].any(), "what a node has given is not changed"
             close(velocity(model, average(one, zeroed, strength)), expected, 1e-6)
+            velocity(model, zeroed)
             scaled = [[strength * one[0][0], one[0][1]]]  # as nodes of other packs do
             close(velocity(model, scaled), expected, 1e-6)
         close(velocity(model, average(one, zeroed, 1e-4)), velocity(model, zeroed), 1e-3)
