@@ -282,9 +282,9 @@ def test_names_that_no_file_can_have(tmp_path):
 
 def test_looking_for_zeros_costs_no_time(tmp_path):
     tensors = {f"patch_blocks.{i}.attn.qkv.weight": torch.ones(40, 40) for i in range(2000)}
-    began = time.perf_counter()
+    began = time.process_time()
     check_zeros(tensors, tmp_path / "x.safetensors")
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("tail", [b"\n", bytes(4096), b"<html>", b"\r\n0\r\n\r\n"])

@@ -279,10 +279,10 @@ def test_a_folder_of_everything_takes_no_time(tmp_path):
     for outer in range(20):
         for inner in range(20):
             (tmp_path / f"{outer}" / f"{inner}" / "deep").mkdir(parents=True)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ValueError, match="is a folder without"):
         find_lora_file(tmp_path)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize("place", [

@@ -213,11 +213,11 @@ def test_names_are_taken_apart_at_the_first_piece_of_an_adapter():
 @pytest.mark.parametrize("start, end", [(".lora_A", ".weigh"), (".weight", ""), ("_orig_mod_", ""), ("._orig_mod", "")])
 def test_no_name_takes_long(start, end):
     name = "lora_A" + start * 20_000 + end
-    begin = time.perf_counter()
+    begin = time.process_time()
     for found in (split_name(f"x.{name}"), split_name(f"{name}.weight")):
         read_part(found[1] or "")
     plain_module(name)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 @pytest.mark.parametrize(

@@ -192,10 +192,10 @@ def test_too_long_is_said_soon(tmp_path, container, count):
         rewrite(path, (value, value * count))
     else:
         path.write_bytes(path.read_bytes().replace(value, value * count))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match="is not damaged, but too long to be read safely: .*more than") as caught:
         pc.load_checkpoint(path)
-    assert time.monotonic() - began < 4 and "again" not in str(caught.value)
+    assert time.process_time() - began < 4 and "again" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", [b"}", b"]", b"\x8f", b")", b"(", b"N", b"K\x00", b"]\x94", b"2"])
@@ -203,10 +203,10 @@ def test_a_pickle_of_nothing_but_one_operation(tmp_path, part):
     """64 MiB that each ask for an object: refused soon."""
     path = tmp_path / "many.pt"
     path.write_bytes(b"\x80\x04N" + part * (2**26 // len(part)))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match=r"many.pt is not damaged, but too long"):
         pc.load_checkpoint(path)
-    assert time.monotonic() - began < 4
+    assert time.process_time() - began < 4
 
 
 @pytest.mark.parametrize("old, new, reason", [

@@ -26,7 +26,7 @@ def attempt(path: Path, content: bytes, marker: Path) -> str:
     """
     path.unlink(missing_ok=True)  # never written over in place: tensors of the case before may be mapped
     path.write_bytes(content)
-    outcome, began = "loaded", time.monotonic()
+    outcome, began = "loaded", time.process_time()
     for read in (pc.inspect_checkpoint, pc.load_checkpoint):
         try:
             found = read(path)
@@ -43,8 +43,8 @@ def attempt(path: Path, content: bytes, marker: Path) -> str:
     if marker.exists():
         marker.unlink()
         raise Wrong("code ran")
-    if time.monotonic() - began > SLOW:
-        raise Wrong(f"it took {time.monotonic() - began:.0f} seconds")
+    if time.process_time() - began > SLOW:
+        raise Wrong(f"it took {time.process_time() - began:.0f} seconds of the CPU")
     return outcome
 
 
@@ -66,7 +66,7 @@ def guarded(path: Path, what: str, action: Callable[[], Any]) -> Any:
 
 def attempt_whole(path: Path, marker: Path) -> str:
     """Reads a file in all ways, and generates with it; "generated", "loaded" or "refused"."""
-    began = time.monotonic()
+    began = time.process_time()
     if attempt(path, path.read_bytes(), marker) == "refused":
         target = path.with_name("again.safetensors")
         if guarded(path, "save", lambda: pc.save_checkpoint(path, target)):
@@ -87,8 +87,8 @@ def attempt_whole(path: Path, marker: Path) -> str:
         generated = False
     except BaseException as error:
         raise Wrong(f"generating raises {type(error).__name__}: {str(error)[:300]}") from error
-    if time.monotonic() - began > SLOW:
-        raise Wrong(f"it took {time.monotonic() - began:.0f} seconds")
+    if time.process_time() - began > SLOW:
+        raise Wrong(f"it took {time.process_time() - began:.0f} seconds of the CPU")
     return "generated" if generated else "loaded"
 
 

@@ -233,9 +233,9 @@ def test_a_large_safetensors_is_inspected_at_once(tiny, tmp_path):
     header["text_encoders.a"] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
     encoded = json.dumps(header).encode()
     grown(path, hostile.safetensors_file(encoded), 8 + len(encoded) + end + size)
-    began = time.perf_counter()
+    began = time.process_time()
     assert pc.inspect_checkpoint(path).params == tiny().params
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     path.unlink()
 
 
