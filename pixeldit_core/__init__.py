@@ -17,6 +17,8 @@ from .families import FAMILIES, VARIANTS, Family
 from .families.pixeldit.class_to_image import PixelDiT
 from .families.pixeldit.params import PixelDiTParams, PixelDiTT2IParams
 from .families.pixeldit.text_to_image import PixelDiTT2I
+from .families.pixeldit2.network import PixelDiT2
+from .families.pixeldit2.params import PixelDiT2Params
 from .families.pixelhdm.network import PixelHDM
 from .families.pixelhdm.params import PixelHDMParams
 from .families.xpred.params import XPredParams
@@ -41,6 +43,8 @@ __all__ = [
     "Model",
     "ModelSpec",
     "PixelDiT",
+    "PixelDiT2",
+    "PixelDiT2Params",
     "PixelDiTParams",
     "PixelDiTT2I",
     "PixelDiTT2IParams",
