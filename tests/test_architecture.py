@@ -45,7 +45,7 @@ ROOMS = {
     "sampling": {*_MODEL, "conditions", "sizes"},
     "images": {*_MODEL, "atomic"},
     "text_states": {*_MODEL, "atomic"},
-    "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
+    "checkpoints": {*_MODEL, "encoders", "labels", "settings", "atomic", "dtypes", "text"},
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
     "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "text_states"},
     "cli": {
@@ -187,7 +187,8 @@ def test_signatures_are_the_promised_ones():
     import torch
 
     assert parameters(pc.load_checkpoint) == {
-        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "factory_kwargs": "",
+        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "encoder": None,
+        "factory_kwargs": "",
     }  # fmt: skip
     assert list(parameters(pc.save_checkpoint))[:4] == ["model_or_path", "path", "layout", "dtype"]
     assert parameters(pc.save_checkpoint)["layout"] == "canonical"

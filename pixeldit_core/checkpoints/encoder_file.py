@@ -20,7 +20,12 @@ from .read import read_source, read_source_shapes
 from .weight_sets import role_of
 from .wrappers import plain_names
 
+PLACE = "dino_conditioner.encoder."  # of an encoder inside of a network
 _CONFIGS = ("config.json", "preprocessor_config.json")
+
+
+class NoEncoder(ValueError):
+    """A file that is no DINOv3 at all, for those who look for one among others."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class EncoderHeader:
     names: Names
     heads: int | None  #  None = not declared, which means 64 channels each
     source: str  #        name for messages
+    is_inside: bool  #    of a checkpoint, not a file of its own
 
     @property
     def width(self) -> int:
@@ -93,14 +99,14 @@ def _parse(
     shapes: Shapes, dtypes: Mapping[str, torch.dtype], metadata: Mapping[str, str], source: Source
 ) -> EncoderHeader:
     configs = {name: _read_config(source.folder / name) for name in _CONFIGS}
-    check_origin(source.files[0], metadata, configs.values(), source.name)
     prefixes = find_prefixes(shapes)
     if not prefixes:
-        raise ValueError(explain_none(shapes, source.name))
+        raise NoEncoder(explain_none(shapes, source.name))
     prefix = min(prefixes, key=lambda prefix: ("ema", "raw", "unknown", "other").index(role_of(prefix)))
     inner = {key: shape for key, shape in shapes.items() if key.startswith(prefix)}
     if reason := explain_other(inner, source.name):
         raise ValueError(reason)
+    check_origin(source.files[0], metadata, configs.values(), source.name)
     names = parse_names(shapes, prefix, source.name)
     for key in names.stored.values():
         if not dtypes[key].is_floating_point or dtypes[key].itemsize < 2:
@@ -112,7 +118,7 @@ def _parse(
     heads = None
     if prefix == "" and ("hidden_size" in config or "model_type" in config):
         heads = check_config(config, names.width, names.depth, source.name)
-    return EncoderHeader(names, heads, source.name)
+    return EncoderHeader(names, heads, source.name, PLACE in prefix)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

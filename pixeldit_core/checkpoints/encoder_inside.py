@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..families import Shapes
-from .encoder_file import Encoder
+from .encoder_file import PLACE, Encoder
 from .encoder_names import REGISTERS, parse_names, under_timm_names, zero_biases
 from .weight_sets import Group
 
-PLACE = "dino_conditioner.encoder."
 PROJECTION = "dino_conditioner.dino_proj.input_proj.weight"  # [width of the network, of the encoder]
-DEPTH = "encoder_depth"  # the param that says whether a network has one; its tensors decide, and nothing else
 
 
 def is_of_encoder(key: str) -> bool:

@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..encoders.dinov3 import PUBLISHED
 
 LICENSE = "DINOv3 License (Meta)"
 FOLDER = "models/clip_vision"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published DINOv3 ViT that networks were trained with."""
-
-    title: str
-    timm: str  #  repository on the Hugging Face Hub; its file is model.safetensors
-    meta: str  #  the same weights, behind a form
-
-
-PUBLISHED: dict[int, Published] = {
-    384: Published(
-        "DINOv3 ViT-S/16",
-        "timm/vit_small_patch16_dinov3_qkvb.lvd1689m",
-        "facebook/dinov3-vits16-pretrain-lvd1689m",
-    ),
-    768: Published(
-        "DINOv3 ViT-B/16",
-        "timm/vit_base_patch16_dinov3_qkvb.lvd1689m",
-        "facebook/dinov3-vitb16-pretrain-lvd1689m",
-    ),
-    1024: Published(
-        "DINOv3 ViT-L/16",
-        "timm/vit_large_patch16_dinov3_qkvb.lvd1689m",
-        "facebook/dinov3-vitl16-pretrain-lvd1689m",
-    ),
-}  # by width
+# The same weights in Meta's own repositories, behind a form
+_GATED = {
+    384: "facebook/dinov3-vits16-pretrain-lvd1689m",
+    768: "facebook/dinov3-vitb16-pretrain-lvd1689m",
+    1024: "facebook/dinov3-vitl16-pretrain-lvd1689m",
+}
 
 
 def title_of(width: int) -> str:
     """Of an encoder, for messages."""
-    return f"{PUBLISHED[width].title} (width {width})" if width in PUBLISHED else f"a DINOv3 ViT of width {width}"
+    return f"{PUBLISHED[width].name} (width {width})" if width in PUBLISHED else f"a DINOv3 ViT of width {width}"
 
 
 def where_to_get(width: int) -> str:
-    """The file to get, its folder and its licence, as a sentence."""
+    """The file to get, its folder and its licence, as whole sentences."""
     if width not in PUBLISHED:
-        return f"It is not one of Meta's: get the encoder that the network was trained with. ({LICENSE}.)"
-    published = PUBLISHED[width]
+        return f"No such encoder is published: get the one that the network was trained with ({LICENSE})."
     return (
-        f"Get model.safetensors of {published.timm} (or of {published.meta}) from the Hugging Face Hub, under the "
+        f"Get model.safetensors of {PUBLISHED[width].repository} (or of {_GATED[width]}) from Hugging Face, under the "
         f"{LICENSE}, and put it into ComfyUI's {FOLDER}, or into a folder called encoder beside the checkpoint."
+    )
+
+
+def explain_missing(name: str, width: int, detail: str = "") -> str:
+    """The message for a checkpoint without an encoder.
+
+    Args:
+        name: of the checkpoint.
+        detail: a sentence about an encoder that was found and does not fit, or "".
+    """
+    return (
+        f"{name}: this PixelDiT2 looks at its own input through {title_of(width)}, a frozen encoder that is neither in "
+        f"the file nor beside it. {detail}{where_to_get(width)} Or give its path as the encoder; or load without one "
+        '("none"), and generate without grounding.'
     )

@@ -38,7 +38,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DINOv3 whose keys have a bias, another encoder than those of PixelDiT2", (".attention.k_proj.bias",)),
     (
         "a DINOv2 (or another ViT with a table of positions), not a DINOv3",
-        ("pos_embed", "embeddings.position_embeddings", "register_tokens"),
+        ("pos_embed", "embeddings.position_embeddings"),
     ),
     (
         "the vision model of a CLIP or SigLIP, not a DINOv3",
