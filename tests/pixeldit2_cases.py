@@ -70,7 +70,7 @@ def tiny(params=TINY, dtype=torch.float32, **factory_kwargs):
     model = pc.build_model("pixeldit2", params, device="cpu", dtype=dtype, **factory_kwargs)
     for seed, (name, parameter) in enumerate(model.network.named_parameters()):
         around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        parameter.copy_(around + 0.3 * randn(*parameter.shape, seed=seed))
+        parameter.copy_(around + 0.15 * randn(*parameter.shape, seed=seed))
     return model
 
 
