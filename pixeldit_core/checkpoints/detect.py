@@ -15,7 +15,7 @@ from ..text import shorten_list
 from .config import Config, embedded_config
 from .header import Header
 from .layouts import find_stored
-from .metadata import read_metadata
+from .metadata import DEPTH, read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
 from .refused_kinds import find_refused
 from .strict import build_on_meta, check_strict, explain_incomplete
@@ -89,13 +89,15 @@ def detect(
     sources = {
         f"{config.source} beside it": config.params(family, from_shapes, name),
         embedded.source: embedded.params(family, from_shapes, name),
-        "its metadata": declared.params,
+        "its metadata": {key: value for key, value in declared.params.items() if key != DEPTH},  # the tensors decide
         **(beside or {}),
         "params": params or {},
     }
     merged = merge_params(family, from_shapes, defaults, sources, name)
     declared_names = {key for values in sources.values() for key in values}
     guessed = {key: getattr(merged, key) for key in defaults if key not in declared_names and key not in from_shapes}
+    if getattr(merged, DEPTH, None) == 0:
+        guessed = {key: value for key, value in guessed.items() if not key.startswith("encoder_")}
     network = build_on_meta(group, merged, name, **factory_kwargs)
     check_strict(header, group, stored, network, name)
     classes = getattr(merged, "num_classes", 0)

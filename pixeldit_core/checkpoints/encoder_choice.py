@@ -38,8 +38,16 @@ class EncoderChoice:
     more: tuple[Path, ...] = ()  #       other files to look at where none is beside the checkpoint
 
     @property
+    def changes(self) -> bool:
+        """Whether the encoder may be another one than that in the file."""
+        return self.wanted != INSIDE
+
+    @property
     def is_path(self) -> bool:
         return self.wanted is not None and self.wanted not in (NONE, INSIDE)
+
+
+AS_STORED = EncoderChoice()  # that of the file, or none
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,8 @@ def place_encoder(
     if width is None:
         if choice.is_path:
             raise ValueError(
-                f"{name} is {group.family.title}, which has no encoder, and {choice.wanted} was given as one. Leave the "
-                "encoder out, or choose a checkpoint of PixelDiT2."
+                f"{name} is {group.family.title}, which has no encoder, and {choice.wanted} was given as one. Leave "
+                "the encoder out, or choose a checkpoint of PixelDiT2."
             )
         return Placed(tensors)
     inside = has_encoder(tensors, group)
@@ -102,7 +110,7 @@ def find_encoder(choice: EncoderChoice, width: int, name: str) -> Encoder:
         found, reason = fitting(place, width)
         refused = refused or reason
         if len(found) > 1:
-            listed = shorten_list(map(str, found), 5)
+            listed = shorten_list((f"{path.parent.name}/{path.name}" for path in found), 5)
             raise ValueError(
                 f"{name}: {len(found)} encoders fit it, {listed}. Choose one of them as the encoder, or keep one alone."
             )

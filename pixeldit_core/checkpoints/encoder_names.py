@@ -1,4 +1,4 @@
-"""The names that files have for the weights of a DINOv3 ViT, and the network's, which are timm's (spec: pixeldit2, 3.3).
+"""Names of the weights of a DINOv3 ViT in files, and the network's, which are timm's (spec: pixeldit2, 3.3).
 
 timm, transformers and Meta name the same tensors differently. Queries, keys and values are one matrix or three; their
 biases are two vectors (none for keys), one vector of three parts whose middle is masked out, or missing, which is zero.
@@ -55,12 +55,7 @@ class Names:
 
 def find_prefixes(keys: Iterable[str]) -> list[str]:
     """What is before all names of an encoder, for each that may be among `keys`; the shortest first."""
-    found = {
-        key[: -len(marker)]
-        for key in keys
-        for marker in REGISTERS
-        if key == marker or key.endswith(f".{marker}")
-    }
+    found = {key[: -len(marker)] for key in keys for marker in REGISTERS if key == marker or key.endswith(f".{marker}")}
     return sorted(found, key=len)
 
 

@@ -1,4 +1,4 @@
-"""Files that are no encoder for a PixelDiT2: what each is, by its names, its configuration and the names of its tensors.
+"""Files that are no encoder for a PixelDiT2: what each is, by its name, its configuration and its tensors.
 
 Usable are the DINOv3 ViTs with a plain MLP that Meta trained on its web images (LVD-1689M): S, B, L (spec: pixeldit2,
 3.3 and 3.4).
@@ -75,11 +75,11 @@ def check_origin(path: Path, metadata: Mapping[str, str], configs: Iterable[Mapp
     other_images = any(map(_has_other_images, configs))
     if other_images or any(map(_SATELLITE.search, texts)):
         raise ValueError(
-            f"{source} is a DINOv3 for satellite images (SAT-493M) or for others with a mean and std of their own, which "
-            f"no PixelDiT2 was trained with: it would generate wrong images. {_ADVICE}"
+            f"{source} is a DINOv3 for satellite images (SAT-493M), or for others with a mean and std of their own, "
+            f"which no PixelDiT2 was trained with: it would generate wrong images. {_ADVICE}"
         )
     if any(map(_EUPE.search, texts)):
-        raise ValueError(f"{source} is an EUPE by its name, not a DINOv3, though its tensors have the same names. {_ADVICE}")
+        raise ValueError(f"{source} is an EUPE by its name, not a DINOv3 with the same names of tensors. {_ADVICE}")
 
 
 def check_config(config: Mapping[str, Any], width: int, depth: int, source: str) -> int | None:
@@ -109,8 +109,8 @@ def check_config(config: Mapping[str, Any], width: int, depth: int, source: str)
         return None
     if not is_number(heads) or heads != int(heads) or heads < 1 or width % int(heads):
         raise ValueError(
-            f"{source}: config.json beside it says num_attention_heads = {short_repr(heads)}, which does not divide its "
-            f"width of {width}. Get both files again."
+            f"{source}: config.json beside it says num_attention_heads = {short_repr(heads)}, which does not divide "
+            f"its width of {width}. Get both files again."
         )
     return int(heads)
 
@@ -143,11 +143,16 @@ def explain_none(shapes: Shapes, source: str) -> str:
 def _has_other_images(config: Mapping[str, Any]) -> bool:
     """Whether a configuration of timm, or of transformers' image processor, has another mean or std."""
     nested = config.get("pretrained_cfg")
-    for values in (config, nested if isinstance(nested, Mapping) else {}):
-        for keys, expected in ((("mean", "image_mean"), _MEAN), (("std", "image_std"), _STD)):
-            for key in keys:
-                value = values.get(key)
-                if isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value)):
-                    if any(abs(a - b) > 1e-3 for a, b in zip(value, expected, strict=True)):
-                        return True
-    return False
+    parts = (config, nested if isinstance(nested, Mapping) else {})
+    return any(
+        _differs(values.get(key), expected)
+        for values in parts
+        for key, expected in (("mean", _MEAN), ("image_mean", _MEAN), ("std", _STD), ("image_std", _STD))
+    )
+
+
+def _differs(value: Any, expected: tuple[float, ...]) -> bool:
+    """Whether it is three numbers, and others than expected."""
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(is_number, value)):
+        return False
+    return any(abs(a - b) > 1e-3 for a, b in zip(value, expected, strict=True))

@@ -16,13 +16,13 @@ from ..spec import ModelSpec
 from ..text import shorten_list
 from .config import Config, read_config
 from .detect import detect
-from .encoder_choice import INSIDE, EncoderChoice, place_encoder
+from .encoder_choice import AS_STORED, EncoderChoice, place_encoder
 from .encoder_inside import with_plain_names
 from .header import parse_header
 from .lazy import LazyTensors, StoredFile
 from .locate import find_source
 from .lora_run import merge_lora_run
-from .metadata import declared_weights
+from .metadata import DEPTH, declared_weights
 from .read import read_source
 from .weight_sets import Group, find_groups
 from .wrappers import plain_names
@@ -123,7 +123,7 @@ def take_weights(
     params: Mapping[str, Any] | None = None,
     compute_dtype: torch.dtype | None = None,
     declared: str = "",
-    encoder: EncoderChoice = EncoderChoice(INSIDE),
+    encoder: EncoderChoice = AS_STORED,
     **factory_kwargs: Any,
 ) -> Weights:
     """`read_weights` of tensors that are in memory already; `name` is for messages, `declared` as of `find_groups`."""
@@ -131,6 +131,8 @@ def take_weights(
     tensors = merge_lora_run(tensors, weights, declared, name, params)
     groups = find_groups(tensors, declared)
     placed = place_encoder(with_plain_names(tensors, groups, name), groups, weights, encoder, name)
+    if encoder.changes:
+        params.pop(DEPTH, None)
     tensors = placed.tensors
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}

@@ -20,8 +20,8 @@ from .lora_file import LoraFile, read_lora_file
 from .lora_folder import find_lora_file
 from .lora_match import Matched, find_sizes, find_whole, match_modules, match_paths
 from .lora_names import Module, check_adapters, group_parts
-from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
 from .lora_pixeldit2 import check_network
+from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
 from .peft_config import read_alpha
 
 __all__ = ["Matched", "apply_lora", "find_lora_file", "match_modules", "merge_lora", "read_lora"]
@@ -40,8 +40,8 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
 
     Raises:
         ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr or OFT; a LoRA of PixelDiT2 for
-            another network, or the reverse; learned embeddings or a text encoder's half of a training; two adapters; nothing in it is for this network;
-            another size of network; half a pair; a scale that is no finite number.
+            another network, or the reverse; learned embeddings or a text encoder's half of a training; two adapters;
+            nothing in it is for this network; another size of network; half a pair; a scale that is no finite number.
     """
     file = read_lora_file(path)
     source = file.source

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .folder import in_folder
 from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file, is_embedding_name
-from .lora_refused import check_origin
 from .lora_pixeldit2 import alphas
+from .lora_refused import check_origin
 from .lora_text import is_bundled_embedding, is_text_encoder
 from .peft_config import has_alpha, is_of_peft, read_peft_config
 from .read import read_checkpoint

@@ -39,8 +39,8 @@ def check_editing(tensors: Iterable[str], metadata: Mapping[str, str], source: s
     editing = declared.startswith("pixeldit2-edit") or any(key.startswith(_EDITING) for key in tensors)
     if editing:
         raise ValueError(
-            f"{source} is an adapter for editing of PixelDiT2 (pixeldit2-edit-adapter-v1), not a LoRA: it adds a second "
-            "input to the network, which is not supported. Choose a LoRA."
+            f"{source} is an adapter for editing of PixelDiT2 (pixeldit2-edit-adapter-v1), not a LoRA: it adds a "
+            "second input to the network, which is not supported. Choose a LoRA."
         )
     if declared.startswith("pixeldit2") and declared != FORMAT:
         raise ValueError(
@@ -67,13 +67,13 @@ def check_network(
     if PROJECTION in shapes:
         if not is_of_trainer(tensors, metadata) and any(map(_FIRST.search, flat)):
             raise ValueError(
-                f"{source} is a LoRA of the first PixelDiT (it has layers that PixelDiT2 does not have). Choose one for "
-                "PixelDiT2, or the model that it was made for."
+                f"{source} is a LoRA of the first PixelDiT (it has layers that PixelDiT2 does not have). Choose one "
+                "for PixelDiT2, or the model that it was made for."
             )
     elif is_of_trainer(tensors, metadata) or any(map(_SECOND.search, flat)):
         raise ValueError(
-            f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one for this model, or a checkpoint "
-            "of PixelDiT2."
+            f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one for this model, or a "
+            "checkpoint of PixelDiT2."
         )
 
 
@@ -96,7 +96,7 @@ def alphas(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: s
     for name, (rank, alpha) in listed.items():
         down = tensors.get(f"{name}.lora_A")
         if down is None:
-            raise ValueError(f"{source}: {name[:80]} is in its list, and not in the file. It is incomplete: get it again.")
+            raise ValueError(f"{source}: {name[:80]} is in its list, and not in it. It is incomplete: get it again.")
         if not is_number(alpha) or (rank is not None and rank != len(down)):
             raise ValueError(
                 f"{source}: its list says rank {short_repr(rank)} and alpha {short_repr(alpha)} for {name[:80]}, whose "

@@ -1,4 +1,4 @@
-"""Checkpoints of a LoRA training of PixelDiT2, whose pairs lie beside the weights that they change (spec: pixeldit2, 7.3).
+"""Checkpoints of a LoRA training of PixelDiT2, with pairs beside the weights they change (spec: pixeldit2, 7.3).
 
 `X.base_layer.weight`, `X.lora_A` [r, in] and `X.lora_B` [out, r] stand in place of `X.weight`, which is
 base + alpha / r * B A. Alpha is not in the file: the trainer's configurations have alpha = r.

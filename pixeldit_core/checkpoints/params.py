@@ -100,8 +100,8 @@ def _explain_values(
         family.params(**values)
     except (ValueError, TypeError, OverflowError):
         return (
-            f"{name}: its tensor shapes fit no {title}: {error} The file is damaged or of another network: get it again, "
-            "or choose another."
+            f"{name}: its tensor shapes fit no {title}: {error} The file is damaged or of another network: get it "
+            "again, or choose another."
         )
     said = shorten_list((source for source, declared in sources.items() if declared), 3)
     return f"{name}: no {title} can have the values of {said}: {error} Correct them."

@@ -59,8 +59,9 @@ def save_checkpoint(
             it; the path of an encoder as of `load_checkpoint` = with that one. The metadata says whether it is inside.
 
     Raises:
-        ValueError: an encoder that does not fit, or that was given for a network without one; unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source or
-            LoRA, a target that cannot be written.
+        ValueError: an encoder that does not fit, or that was given for a network without one; unknown layout, a target
+            that is not `.safetensors` or is the source itself, an unreadable source or LoRA, a target that cannot be
+            written.
     """
     path = Path(path)
     loras = [(find_lora_file(Path(lora))[0], strength) for lora, strength in loras]
