@@ -19,7 +19,7 @@ from .refused_kinds import find_refused
 from .weight_sets import find_groups
 
 _ADVICE = "Get the plain DINOv3 ViT (LVD-1689M) that the checkpoint needs: S/16, B/16 or L/16."
-_SATELLITE = re.compile(r"sat-?493m|satellite", re.IGNORECASE)
+_SATELLITE = re.compile(r"sat-?493m", re.IGNORECASE)
 _EUPE = re.compile(r"(?:^|[^a-z])eupe(?:[^a-z]|$)", re.IGNORECASE)
 _DEEPEST = 4  # parts of a path that may name the model: models--NAME/snapshots/CHECKSUM/model.safetensors
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images of LVD-1689M
@@ -130,10 +130,10 @@ def explain_other(shapes: Shapes, source: str) -> str | None:
 
 def explain_none(shapes: Shapes, source: str) -> str:
     """What a file is without the register tokens of a DINOv3."""
-    if reason := explain_other(shapes, source):
-        return reason
     if groups := find_groups(shapes):
         return f"{source} is a checkpoint ({groups[0].family.title}) without an encoder in it. {_ADVICE}"
+    if reason := explain_other(shapes, source):
+        return reason
     if kind := find_refused(shapes):
         return f"{source} is {kind.title}, not an encoder. {_ADVICE}"
     first = shorten_list(sorted(shapes), _SHOWN) or "nothing"
