@@ -13,6 +13,7 @@ from .checkpoints.lora import apply_lora
 from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint
 from .conditions import class_condition, null_condition, text_condition
+from .editing import edit
 from .families import FAMILIES, VARIANTS, Family
 from .families.pixeldit.class_to_image import PixelDiT
 from .families.pixeldit.params import PixelDiTParams, PixelDiTT2IParams
@@ -58,6 +59,7 @@ __all__ = [
     "cfg_schedule",
     "class_condition",
     "contact_sheet",
+    "edit",
     "from_image",
     "inspect_checkpoint",
     "is_guided",

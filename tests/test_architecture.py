@@ -43,6 +43,7 @@ ROOMS = {
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
+    "editing": {*_MODEL, "conditions", "sampling"},
     "images": {*_MODEL, "atomic"},
     "text_states": {*_MODEL, "atomic"},
     "checkpoints": {*_MODEL, "encoders", "labels", "settings", "atomic", "dtypes", "text"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from ...flow.convention import Convention
 from ...flow.guidance import CFG
@@ -45,6 +46,16 @@ def _guided(t: float, interval: tuple[float, float], cfg: CFG) -> bool:
     return (t > low or low <= 0) and t < high
 
 
+def _null(params: PixelDiT2Params, n: int) -> Tensor:
+    """The last row of the class table, whose rows are not grounded."""
+    return torch.full((n,), params.num_classes, dtype=torch.int64)
+
+
+def _unknown(params: PixelDiT2Params, n: int) -> tuple[Tensor, Tensor]:
+    """The null class, grounded all the same: trained, too, for an image of any class."""
+    return _null(params, n), torch.zeros(n, dtype=torch.bool)
+
+
 def _summary(params: PixelDiT2Params) -> str:
     return f"{params.depth} blocks of {params.hidden_size}, patch {params.patch_size}"
 
@@ -63,7 +74,8 @@ PIXELDIT2 = Family(
     network=PixelDiT2,
     path=_path,
     condition="class",
-    null=lambda params, n: torch.full((n,), params.num_classes, dtype=torch.int64),  # the table's last row, ungrounded
+    null=_null,
+    unknown=_unknown,
     grid=linear_grid,
     reference=Convention(unit_grid, guided=_guided, min_noise_level=0.05),
     settings={name: SETTINGS[name] for name in ("pixeldit2-256", "pixeldit2-512")},
