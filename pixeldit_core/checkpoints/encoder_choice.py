@@ -39,8 +39,8 @@ class EncoderChoice:
 
     @property
     def changes(self) -> bool:
-        """Whether the encoder may be another one than that in the file."""
-        return self.wanted != INSIDE
+        """Whether it is certain that the encoder is another than that in the file."""
+        return self.wanted == NONE or self.is_path
 
     @property
     def is_path(self) -> bool:

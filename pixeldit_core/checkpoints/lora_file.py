@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .folder import in_folder
 from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file, is_embedding_name
-from .lora_pixeldit2 import alphas
+from .lora_pixeldit2 import alphas, is_alpha_unknown
 from .lora_refused import check_origin
 from .lora_text import is_bundled_embedding, is_text_encoder
 from .peft_config import has_alpha, is_of_peft, read_peft_config
@@ -50,6 +50,10 @@ class LoraFile:
             notes.append(explain_learned(f"{learned[0]} in this file"))
         if peft and is_of_peft(self.path, self.tensors) and not has_alpha(self.config):
             notes.append("without adapter_config.json beside the file its alpha is unknown: it is taken as the rank")
+        if is_alpha_unknown(self.tensors):
+            notes.append(
+                "without the header that PixelDiT2's trainer writes its alpha is unknown: it is taken as the rank"
+            )
         return tuple(notes)
 
 

@@ -77,6 +77,13 @@ def check_network(
         )
 
 
+def is_alpha_unknown(tensors: Iterable[str]) -> bool:
+    """Whether a pair of the trainer has no alpha, after `alphas` were added."""
+    tensors = set(tensors)
+    down = _BARE[0]
+    return any(key.endswith(down) and f"{key.removesuffix(down)}.alpha" not in tensors for key in tensors)
+
+
 def alphas(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> dict[str, Tensor]:
     """Alpha of each module, under the name that other writers give it; empty for their files.
 
@@ -97,10 +104,10 @@ def alphas(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: s
         down = tensors.get(f"{name}.lora_A")
         if down is None:
             raise ValueError(f"{source}: {name[:80]} is in its list, and not in it. It is incomplete: get it again.")
-        if not is_number(alpha) or (rank is not None and rank != len(down)):
+        if not is_number(alpha) or (rank is not None and down.shape[:1] != (rank,)):
             raise ValueError(
                 f"{source}: its list says rank {short_repr(rank)} and alpha {short_repr(alpha)} for {name[:80]}, whose "
-                f"matrices have the rank {len(down)}. The file is damaged: get it again."
+                f"first matrix is {list(down.shape)}. The file is damaged: get it again."
             )
         found[f"{name}.alpha"] = torch.tensor(float(alpha))
     return found

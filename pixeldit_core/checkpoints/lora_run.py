@@ -82,7 +82,8 @@ def _merge(tensors: Mapping[str, Tensor], layer: str, alpha: float | None, name:
     if down is None or up is None:
         half = "lora_A" if down is None else "lora_B"
         raise ValueError(f"{name}: {layer} has no {half}. The file is incomplete: get it again.")
-    if base.ndim != 2 or not down.numel() or (len(up), *down.shape[1:], *up.shape[1:]) != (*base.shape, len(down)):
+    fits = base.ndim == up.ndim == down.ndim == 2 and down.numel() > 0 and up.shape[1] == down.shape[0]
+    if not fits or (up.shape[0], down.shape[1]) != tuple(base.shape):
         raise ValueError(
             f"{name}: the LoRA of {layer}, {list(up.shape)} x {list(down.shape)}, does not fit its weight "
             f"{list(base.shape)}. The file is damaged: get it again."

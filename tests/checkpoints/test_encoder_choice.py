@@ -64,7 +64,9 @@ def test_one_that_is_not_wanted(released, tmp_path):
     assert same(load(whole, encoder="inside"), STATE)
 
 
-@pytest.mark.parametrize("name", ["encoder/model.safetensors", "encoder/dinov3.pth", "dinov3.safetensors", "dinov3.pth"])
+@pytest.mark.parametrize(
+    "name", ["encoder/model.safetensors", "encoder/dinov3.pth", "dinov3.safetensors", "dinov3.pth"]
+)
 def test_one_that_lies_beside(released, caplog, name):
     saved(released.parent / name, meta(timm(MODEL)) if name.endswith(".pth") else timm(MODEL))
     saved(released.parent / "other.safetensors", {"decoder.conv_in.weight": torch.ones(2)})
