@@ -13,10 +13,13 @@ from .checkpoints.lora import apply_lora
 from .checkpoints.read import read_checkpoint
 from .checkpoints.save import save_checkpoint
 from .conditions import class_condition, null_condition, text_condition
+from .editing import edit
 from .families import FAMILIES, VARIANTS, Family
 from .families.pixeldit.class_to_image import PixelDiT
 from .families.pixeldit.params import PixelDiTParams, PixelDiTT2IParams
 from .families.pixeldit.text_to_image import PixelDiTT2I
+from .families.pixeldit2.network import PixelDiT2
+from .families.pixeldit2.params import PixelDiT2Params
 from .families.pixelhdm.network import PixelHDM
 from .families.pixelhdm.params import PixelHDMParams
 from .families.xpred.params import XPredParams
@@ -41,6 +44,8 @@ __all__ = [
     "Model",
     "ModelSpec",
     "PixelDiT",
+    "PixelDiT2",
+    "PixelDiT2Params",
     "PixelDiTParams",
     "PixelDiTT2I",
     "PixelDiTT2IParams",
@@ -54,6 +59,7 @@ __all__ = [
     "cfg_schedule",
     "class_condition",
     "contact_sheet",
+    "edit",
     "from_image",
     "inspect_checkpoint",
     "is_guided",

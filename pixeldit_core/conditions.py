@@ -134,8 +134,11 @@ Parts = tuple[Tensor | None, ...]
 
 
 def _padded(first: Parts, second: Parts) -> tuple[Parts, Parts]:
-    """Two texts (states [B, T, D], mask [B, T], ...) at the longer one's length; as they are if there is no mask."""
-    if len(first) < 2 or first[0] is None or second[0] is None or first[1] is None:
+    """Two texts (states [B, T, D], mask [B, T], ...) at the longer one's length; as they are if there is no mask.
+
+    Other conditions, such as (classes [B], skip [B]), have nothing to pad.
+    """
+    if len(first) < 2 or first[0] is None or second[0] is None or first[1] is None or first[0].ndim < 3:
         return first, second
     length = max(first[0].shape[1], second[0].shape[1])
     return _pad_text(first, length), _pad_text(second, length)

@@ -218,12 +218,15 @@ def check_times(times: Tensor | Sequence[float]) -> Tensor:
 def _conditions(
     model: Model, cond: Condition, null: Condition | None, count: int
 ) -> tuple[Condition, Condition | None]:
-    """Both conditions with a row for each image; the family's own null condition where it has one."""
+    """Both conditions with a row for each image."""
+    return expand_rows(cond, count), null_for(model, null, count)
+
+
+def null_for(model: Model, null: Condition | None, count: int) -> Condition | None:
+    """The given null condition with a row for each image; else the family's own, where it has one."""
     if null is not None:
-        null = expand_rows(null, count)
-    elif model.family.null:
-        null = model.family.null(model.params, count)
-    return expand_rows(cond, count), null
+        return expand_rows(null, count)
+    return model.family.null(model.params, count) if model.family.null else None
 
 
 def condition_velocities(

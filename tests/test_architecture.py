@@ -27,6 +27,7 @@ _LEAVES = {"settings", "labels", "sizes", "atomic", "dtypes", "text", "extras", 
 _MODEL = {"families", "flow", "spec", "model"}
 ROOMS = {
     "layers": set(),
+    "encoders": {"layers"},
     "flow": set(),
     "settings": set(),
     "labels": set(),
@@ -37,14 +38,15 @@ ROOMS = {
     "extras": set(),
     "resize": set(),
     "lazy": set(),
-    "families": {"layers", "flow", "labels", "settings", "sizes"},
+    "families": {"layers", "encoders", "flow", "labels", "settings", "sizes"},
     "spec": {"families", "settings", "labels", "sizes"},
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
     "sampling": {*_MODEL, "conditions", "sizes"},
+    "editing": {*_MODEL, "conditions", "sampling"},
     "images": {*_MODEL, "atomic"},
     "text_states": {*_MODEL, "atomic"},
-    "checkpoints": {*_MODEL, "labels", "settings", "atomic", "dtypes", "text"},
+    "checkpoints": {*_MODEL, "encoders", "labels", "settings", "atomic", "dtypes", "text"},
     "training": {"", *_MODEL, *_LEAVES, "layers", "conditions", "sampling", "images", "checkpoints", "text_states"},
     "evaluation": {"", *_MODEL, *_LEAVES, "conditions", "sampling", "images", "checkpoints", "text_states"},
     "cli": {
@@ -161,13 +163,17 @@ def test_the_public_names_are_there():
     assert all(hasattr(pc, name) for name in pc.__all__)
     assert set(pc.SOLVERS) == {"euler", "heun", "heun_exact", "ab2", "flow_dpmpp_2m"}
     assert set(pc.VARIANTS) == {
-        "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelHDM", "PixelHDM-small", "PixelHDM-large",
+        "PixelDiT-B", "PixelDiT-L", "PixelDiT-XL", "PixelDiT-T2I", "PixelDiT2-B/16", "PixelDiT2-L/16",
+        "PixelDiT2-H/16", "PixelDiT2-H/16-512", "PixelDiT2-H/32", "PixelDiT2-G/32",
+        "PixelHDM", "PixelHDM-small", "PixelHDM-large",
         *(f"{kind}-tiny/4-{data}" for kind in XPRED for data in ("mnist", "cifar10")),
     }  # fmt: skip
-    assert set(pc.FAMILIES) == {"pixeldit", "pixeldit_t2i", "pixelhdm", *(f"xpred_{kind}" for kind in XPRED)}
+    assert set(pc.FAMILIES) == {
+        "pixeldit", "pixeldit_t2i", "pixeldit2", "pixelhdm", *(f"xpred_{kind}" for kind in XPRED),
+    }  # fmt: skip
     assert set(pc.SETTINGS) == {
         "imagenet256-epoch80", "imagenet256-epoch160", "imagenet256-epoch320", "imagenet512",
-        "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm",
+        "t2i-1024", "t2i-1024-fast", "t2i-512", "xpred", "pixelhdm", "pixeldit2-256", "pixeldit2-512",
     }  # fmt: skip
 
 
@@ -182,7 +188,8 @@ def test_signatures_are_the_promised_ones():
     import torch
 
     assert parameters(pc.load_checkpoint) == {
-        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "factory_kwargs": "",
+        "path": "", "device": "cpu", "dtype": torch.float32, "weights": "auto", "params": None, "encoder": None,
+        "factory_kwargs": "",
     }  # fmt: skip
     assert list(parameters(pc.save_checkpoint))[:4] == ["model_or_path", "path", "layout", "dtype"]
     assert parameters(pc.save_checkpoint)["layout"] == "canonical"

@@ -222,6 +222,8 @@ def test_settings_are_the_published_ones():
         "t2i-512": (50, 2.75, 3.0, (0.0, 1.0), "flow_dpmpp_2m", (512, 512)),
         "xpred": (100, 3.0, 1.0, (0.1, 1.0), "euler", None),
         "pixelhdm": (50, 7.5, 1.0, (0.0, 1.0), "heun_exact", (512, 512)),
+        "pixeldit2-256": (50, 2.4, 1.0, (0.125, 0.9), "heun_exact", (256, 256)),
+        "pixeldit2-512": (50, 2.1, 1.0, (0.1, 0.925), "heun_exact", (512, 512)),
     }
     for settings in pc.SETTINGS.values():
         assert pc.SamplingSettings.from_dict(settings.to_dict()) == settings

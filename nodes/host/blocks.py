@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...pixeldit_core.layers.blocks import PatchBlocks, Streams, as_streams
+from ...pixeldit_core.layers.blocks import ALL, PatchBlocks, Streams, as_streams
 from ...pixeldit_core.layers.rope import Rope
 from .no_effect import maker_name, report_once
 
@@ -37,6 +37,7 @@ class HookedBlocks(PatchBlocks):
         condition: Tensor,
         ropes: tuple[Rope | None, ...],
         image: slice,
+        part: slice = ALL,
         **options: Any,
     ) -> Streams:
         blocks = list(blocks)
@@ -49,7 +50,7 @@ class HookedBlocks(PatchBlocks):
         patches = hooks.get("patches", {}).get("double_block", ())
         if replacements:
             _report_missing(hooks, replacements, len(blocks))
-        for index, block in enumerate(blocks):
+        for index, block in list(enumerate(blocks))[part]:
             hooks["block_index"] = index
             replace = replacements.get(("double_block", index))
             if replace is None:

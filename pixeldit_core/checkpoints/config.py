@@ -26,6 +26,9 @@ _ARCHITECTURES = (
     "PixelDiTModel",
     "PixDiT_T2I",
     "PixDiT",
+    "PixelDiT2Transformer2DModel",
+    "PixelDiT2",
+    "pixeldit2",
     "pixeldit",
     "pixelhdm",
 )

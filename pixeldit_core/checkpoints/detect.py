@@ -15,7 +15,7 @@ from ..text import shorten_list
 from .config import Config, embedded_config
 from .header import Header
 from .layouts import find_stored
-from .metadata import read_metadata
+from .metadata import DEPTH, read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
 from .refused_kinds import find_refused
 from .strict import build_on_meta, check_strict, explain_incomplete
@@ -32,6 +32,7 @@ class Detected:
     spec: ModelSpec
     network: nn.Module  #         on "meta"
     stored: Mapping[str, str]  #  the file's names of its tensors, by canonical name
+    guessed: Mapping[str, Any]  # params that nothing declares, as published
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -46,17 +47,19 @@ def detect(
     name: str,
     weights: str = "auto",
     params: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
     **factory_kwargs: Any,
 ) -> Detected:
     """The network to load: complete, of the right shapes, and with everything that the file declares about it.
 
-    Params are taken in this order: the caller's, the file's own metadata, the config inside of it, the config beside
-    it, defaults.
+    Params are taken in this order: the caller's, what another file declares about a part of the network, the file's own
+    metadata, the config inside of it, the config beside it, defaults.
 
     Args:
         config: what lies beside the file.
         name: of the file, for messages.
         weights: as of `choose_group`.
+        beside: params that the files of parts of the network declare, by file.
         factory_kwargs: of the network: operations, attention, dtype.
 
     Raises:
@@ -86,10 +89,15 @@ def detect(
     sources = {
         f"{config.source} beside it": config.params(family, from_shapes, name),
         embedded.source: embedded.params(family, from_shapes, name),
-        "its metadata": declared.params,
+        "its metadata": {key: value for key, value in declared.params.items() if key != DEPTH},  # the tensors decide
+        **(beside or {}),
         "params": params or {},
     }
     merged = merge_params(family, from_shapes, defaults, sources, name)
+    declared_names = {key for values in sources.values() for key in values}
+    guessed = {key: getattr(merged, key) for key in defaults if key not in declared_names and key not in from_shapes}
+    if getattr(merged, DEPTH, None) == 0:
+        guessed = {key: value for key, value in guessed.items() if not key.startswith("encoder_")}
     network = build_on_meta(group, merged, name, **factory_kwargs)
     check_strict(header, group, stored, network, name)
     classes = getattr(merged, "num_classes", 0)
@@ -101,7 +109,7 @@ def detect(
     assumed = config.class_names(classes) or family.class_names(embedded.values)
     names = declared.class_names or _of_length(assumed, classes) or default_class_names(family, merged)
     settings = declared.settings or config.settings(family, merged, name)
-    return Detected(group, ModelSpec(family, merged, names, settings, name, group.weights), network, stored)
+    return Detected(group, ModelSpec(family, merged, names, settings, name, group.weights), network, stored, guessed)
 
 
 def _choose(header: Header, weights: str, name: str) -> Group:

@@ -34,7 +34,7 @@ DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_.*\.pt|mp_rank_\d+.*_(
 DEEPSPEED_MODEL = "mp_rank_00_model_states.pt"
 # Folders in a folder that hold other things than the network
 _OTHER_PARTS = re.compile(
-    r"vae.*|text_encoder.*|tokenizer.*|image_encoder.*|feature_extractor|scheduler|safety_checker|controlnet.*|lora.*"
+    r"vae.*|text_encoder.*|tokenizer.*|image_encoder.*|encoder|feature_extractor|scheduler|safety_checker|controlnet.*|lora.*"
     r"|optim.*|samples?|logs?|blobs|refs|wandb|tensorboard|runs|.*ema.*|critic|discriminator|teacher",
     re.IGNORECASE,
 )

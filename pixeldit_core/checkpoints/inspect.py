@@ -14,8 +14,10 @@ from ..settings import SamplingSettings
 from ..spec import ModelSpec
 from .config import read_config
 from .detect import detect
+from .encoder_inside import has_encoder, needed_width, with_plain_names
 from .header import parse_header
 from .locate import find_source
+from .lora_run import merge_lora_run
 from .metadata import declared_weights
 from .read import read_source, read_source_shapes
 from .refused_kinds import find_refused
@@ -38,6 +40,7 @@ class CheckpointInfo:
     dtype: torch.dtype | None = None
     quantization: str | None = None  #  "fp8", "mxfp8", "int8": of most of the large matrices
     count: int = 0  #                   parameters of the network
+    encoder: bool | None = None  #      whether the network's encoder is inside; None = it has none
     refused: str | None = None  #       why it cannot be loaded
 
     @property
@@ -71,8 +74,13 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     stored = plain_names(shapes, source.name)
     shapes = {key: shapes[name] for key, name in stored.items()}
     dtypes = {key: dtypes[name] for key, name in stored.items()}
-    groups = find_groups(shapes, declared_weights(metadata, source.name, source.folder.name))
+    groups = find_groups(shapes, declared := declared_weights(metadata, source.name, source.folder.name))
     try:
+        meta = {key: torch.empty(shape, dtype=dtypes[key], device="meta") for key, shape in shapes.items()}
+        meta = merge_lora_run(meta, "auto", declared, source.name, {})
+        groups = find_groups(meta, declared)
+        meta = with_plain_names(meta, groups, source.name)
+        shapes, dtypes = {key: tuple(value.shape) for key, value in meta.items()}, {k: v.dtype for k, v in meta.items()}
         texts = None
         if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors
             tensors, _ = read_source(source)
@@ -84,6 +92,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         title = kind.title if kind else groups[0].family.title if groups else "unknown"
         return CheckpointInfo(path, title, refused=str(error))
     group = detected.group
+    has_place = needed_width(shapes, group) is not None
     return CheckpointInfo(
         path=path,
         title=group.family.title,
@@ -93,5 +102,6 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         spec=detected.spec,
         dtype=dtypes[group.prefix + group.family.markers[0]],
         quantization=header.quantization(group),
+        encoder=has_encoder(shapes, group) if has_place else None,
         count=sum(value.numel() for value in detected.network.state_dict().values()),
     )

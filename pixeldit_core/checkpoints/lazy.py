@@ -11,6 +11,7 @@ from torch import Tensor
 from .comfy_adaln import halves_of, is_half, join_halves
 from .dequantize import dequantize, scaled_fp8
 from .detect import Detected
+from .encoder_inside import is_of_encoder
 from .header import Header
 from .quantized import is_plain
 
@@ -67,7 +68,7 @@ class LazyTensors(Mapping[str, Tensor]):
         """Float8 weights that have a scale, as stored, with that scale []."""
         pairs = {}
         for key, kind in self._quantized.items():
-            if kind != "fp8" or not key.startswith(self._group.prefix) or is_half(key):
+            if kind != "fp8" or not key.startswith(self._group.prefix) or is_half(key) or is_of_encoder(key):
                 continue
             try:
                 pair = scaled_fp8(key, self._file.tensors, self._file.metadata)
@@ -86,7 +87,10 @@ class LazyTensors(Mapping[str, Tensor]):
         return dequantize(key, self._file.tensors, self._file.metadata, shape, self._dtype)
 
     def _is_as_stored(self, key: str) -> bool:
-        return key not in self._quantized or is_plain(key, self._file.tensors, self._file.metadata)
+        """Of quantized weights, those without a scale; but an encoder never stays quantized."""
+        if key not in self._quantized:
+            return True
+        return not is_of_encoder(key) and is_plain(key, self._file.tensors, self._file.metadata)
 
     def _dtype_of(self, key: str) -> torch.dtype:
         key = key if key in self._file.tensors else halves_of(key)[0]

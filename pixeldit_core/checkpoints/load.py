@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from ..spec import ModelSpec
 from ..text import shorten_list
 from .config import Config, read_config
 from .detect import detect
+from .encoder_choice import AS_STORED, EncoderChoice, place_encoder
+from .encoder_inside import with_plain_names
 from .header import parse_header
 from .lazy import LazyTensors, StoredFile
 from .locate import find_source
-from .metadata import declared_weights
+from .lora_run import merge_lora_run
+from .metadata import DEPTH, declared_weights
 from .read import read_source
 from .weight_sets import Group, find_groups
 from .wrappers import plain_names
@@ -48,6 +51,7 @@ def load_checkpoint(
     dtype: torch.dtype = torch.float32,
     weights: str = "auto",
     params: Mapping[str, Any] | None = None,
+    encoder: str | Path | None = None,
     **factory_kwargs: Any,
 ) -> Model:
     """A model from a file, ready to sample.
@@ -57,15 +61,22 @@ def load_checkpoint(
             folder. A config beside it is read for what shapes cannot provide.
         weights: "ema", "raw", "auto" (what the authors' own inference takes, where the file has both), or the name of
             one of several sets of weights, as in `CheckpointInfo.sets`.
-        params: what neither the file nor its shapes determine, by name, such as {"use_pixel_abs_pos": False}.
+        params: what neither the file nor its shapes determine, by name, such as {"use_pixel_abs_pos": False}. Of a
+            PixelDiT2: single_silu_cond, in_context_start, encoder_num_heads, noise_scale; and lora_alpha, of a
+            checkpoint of its LoRA training, instead of the rank.
+        encoder: of a PixelDiT2, the file or folder of its frozen DINOv3 (of timm, transformers or Meta, or a checkpoint
+            that has it inside), which replaces one inside of the file. None = the one inside, else the only one that
+            fits in a folder "encoder" beside the checkpoint, or in the checkpoint's own folder; "inside" = that of the
+            file or none; "none" = without: only calls without grounding work then.
         factory_kwargs: operations and attention function of the network.
 
     Raises:
         ValueError: not a readable checkpoint; another kind of file; weights asked for and not there; a missing,
             unexpected or misshapen tensor; params or a config that are unknown or contradict the shapes; a quantized
-            tensor of a format that is not supported, or whose scale or description is missing or damaged.
+            tensor of a format that is not supported, or whose scale or description is missing or damaged; an encoder
+            that is needed and not there, that does not fit, or that was given for a network without one.
     """
-    loaded = read_weights(path, weights, params, dtype, dtype=dtype, **factory_kwargs)
+    loaded = read_weights(path, weights, params, dtype, encoder, dtype=dtype, **factory_kwargs)
     state = {key: value.to(device, dtype) for key, value in loaded.tensors.items()}
     loaded.network.load_state_dict(state, strict=True, assign=True)
     return Model(loaded.spec, loaded.network)
@@ -76,6 +87,8 @@ def read_weights(
     weights: str = "auto",
     params: Mapping[str, Any] | None = None,
     compute_dtype: torch.dtype | None = None,
+    encoder: str | Path | None = None,
+    more_encoders: Iterable[str | Path] = (),
     **factory_kwargs: Any,
 ) -> Weights:
     """The tensors of a network under canonical names, all present and of the right shape.
@@ -84,6 +97,8 @@ def read_weights(
 
     Args:
         compute_dtype: of dequantized weights; None = what the file has for those that it does not quantize.
+        encoder: as of `load_checkpoint`.
+        more_encoders: files among which to look for an encoder where none is inside or beside the checkpoint.
         factory_kwargs: of the network: operations, attention, dtype.
 
     Raises:
@@ -93,8 +108,9 @@ def read_weights(
     tensors, metadata = read_source(source)
     config = read_config(source)
     declared = declared_weights(metadata, source.name, source.folder.name)
+    choice = EncoderChoice(encoder, source, tuple(map(Path, more_encoders)))
     return take_weights(
-        tensors, metadata, config, source.name, weights, params, compute_dtype, declared, **factory_kwargs
+        tensors, metadata, config, source.name, weights, params, compute_dtype, declared, choice, **factory_kwargs
     )
 
 
@@ -107,15 +123,25 @@ def take_weights(
     params: Mapping[str, Any] | None = None,
     compute_dtype: torch.dtype | None = None,
     declared: str = "",
+    encoder: EncoderChoice = AS_STORED,
     **factory_kwargs: Any,
 ) -> Weights:
     """`read_weights` of tensors that are in memory already; `name` is for messages, `declared` as of `find_groups`."""
-    tensors = {key: tensors[stored] for key, stored in plain_names(tensors, name).items()}
+    tensors, params = {key: tensors[stored] for key, stored in plain_names(tensors, name).items()}, dict(params or {})
+    tensors = merge_lora_run(tensors, weights, declared, name, params)
+    groups = find_groups(tensors, declared)
+    placed = place_encoder(with_plain_names(tensors, groups, name), groups, weights, encoder, name)
+    if encoder.changes:
+        params.pop(DEPTH, None)
+    tensors = placed.tensors
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     dtypes = {key: value.dtype for key, value in tensors.items()}
-    header = parse_header(shapes, dtypes, metadata, find_groups(shapes, declared), name, tensors)
-    detected = detect(header, metadata, config, name, weights, params, **factory_kwargs)
+    header = parse_header(shapes, dtypes, metadata, groups, name, tensors)
+    detected = detect(header, metadata, config, name, weights, params, {placed.source: placed.params}, **factory_kwargs)
     group = detected.group
+    if detected.guessed:
+        guesses = ", ".join(f"{key} = {value}" for key, value in detected.guessed.items())
+        log.info("%s: not in the file, taken as published: %s.", name, guesses)
     if compute_dtype is None:
         stored_dtype = dtypes[group.prefix + group.family.markers[0]]
         compute_dtype = stored_dtype if stored_dtype in group.family.dtypes else torch.float32

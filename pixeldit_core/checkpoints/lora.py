@@ -20,6 +20,7 @@ from .lora_file import LoraFile, read_lora_file
 from .lora_folder import find_lora_file
 from .lora_match import Matched, find_sizes, find_whole, match_modules, match_paths
 from .lora_names import Module, check_adapters, group_parts
+from .lora_pixeldit2 import check_network
 from .lora_refused import SHOWN, check_adapter, explain_no_lora, explain_no_match
 from .peft_config import read_alpha
 
@@ -38,9 +39,9 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
         path: a `.safetensors` or pickled file, or a folder of PEFT, diffusers or a trainer.
 
     Raises:
-        ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr, OFT or a LoRA of PixelDiT2;
-            learned embeddings or a text encoder's half of a training; two adapters; nothing in it is for this network;
-            another size of network; half a pair; a scale that is no finite number.
+        ValueError: not a readable file; no LoRA, a whole checkpoint, DoRA, LoHa, LoKr or OFT; a LoRA of PixelDiT2 for
+            another network, or the reverse; learned embeddings or a text encoder's half of a training; two adapters;
+            nothing in it is for this network; another size of network; half a pair; a scale that is no finite number.
     """
     file = read_lora_file(path)
     source = file.source
@@ -48,6 +49,7 @@ def read_lora(path: str | Path, shapes: Shapes) -> Lora:
     if not modules:
         check_adapter(file.tensors, source)
         raise ValueError(explain_no_lora(file.tensors, file.path, source))
+    check_network(modules, file.tensors, file.metadata, shapes, source)
     matched = match_paths(modules, shapes, source)
     if not matched.modules:
         raise ValueError(explain_no_match(matched.unknown, file.path, source))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .folder import in_folder
 from .lora_folder import explain_learned, explain_text_half, find_companions, find_lora_file, is_embedding_name
+from .lora_pixeldit2 import alphas, is_alpha_unknown
 from .lora_refused import check_origin
 from .lora_text import is_bundled_embedding, is_text_encoder
 from .peft_config import has_alpha, is_of_peft, read_peft_config
@@ -49,6 +50,10 @@ class LoraFile:
             notes.append(explain_learned(f"{learned[0]} in this file"))
         if peft and is_of_peft(self.path, self.tensors) and not has_alpha(self.config):
             notes.append("without adapter_config.json beside the file its alpha is unknown: it is taken as the rank")
+        if is_alpha_unknown(self.tensors):
+            notes.append(
+                "without the header that PixelDiT2's trainer writes its alpha is unknown: it is taken as the rank"
+            )
         return tuple(notes)
 
 
@@ -59,7 +64,7 @@ def read_lora_file(path: str | Path) -> LoraFile:
         path: a file, or a folder as `find_lora_file` takes it.
 
     Raises:
-        ValueError: what `find_lora_file` and `read_checkpoint` raise; a LoRA of PixelDiT2, a network that PEFT has
+        ValueError: what `find_lora_file` and `read_checkpoint` raise; an adapter for editing, a network that PEFT has
             wrapped, an adapter that cannot be added; two tensors of one name.
     """
     file, source = find_lora_file(Path(path))
@@ -75,4 +80,5 @@ def read_lora_file(path: str | Path) -> LoraFile:
         ) from error
     check_origin(tensors, metadata, source)
     stored = plain_names(tensors, source)
-    return LoraFile(file, source, {name: tensors[key] for name, key in stored.items()}, metadata)
+    named = {name: tensors[key] for name, key in stored.items()}
+    return LoraFile(file, source, {**alphas(named, metadata, source), **named}, metadata)

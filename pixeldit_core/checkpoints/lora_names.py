@@ -22,10 +22,10 @@ _PART = re.compile(
     r"|[wb]_norm$|diff$|diff_b$|alpha$|dora_scale$|rescale$|set_weight$|reshape_weight$)"
 )
 # Parts that are read here: PEFT's names (A = down, B = up), and those of ComfyUI, kohya and diffusers. All of them call
-# alpha the same. The name of the adapter may follow. A difference: ComfyUI's names.
+# alpha the same. The name of the adapter may follow. A difference: ComfyUI's names. Without "weight": PixelDiT2's.
 _READ = re.compile(
     r"(?:lora_(?P<peft>[AB])|lora(?:_linear_layer)?[._](?P<role>up|down))(?:\.(?P<adapter>.+))?\.weight"
-    r"|lora_(?P<bias>B)(?:\.(?P<named>.+))?\.bias|(?P<same>alpha|diff|diff_b)",
+    r"|lora_(?P<bare>[AB])|lora_(?P<bias>B)(?:\.(?P<named>.+))?\.bias|(?P<same>alpha|diff|diff_b)",
     re.DOTALL,
 )
 _SHOWN = 5  # names of adapters in a message
@@ -78,6 +78,8 @@ def read_part(part: str) -> Part | None:
         return Part("bias", True, found["named"])
     if found["same"]:
         return Part(found["same"])
+    if found["bare"]:
+        return Part({"A": "down", "B": "up"}[found["bare"]])
     return Part(found["role"] or {"A": "down", "B": "up"}[found["peft"]], bool(found["peft"]), found["adapter"])
 
 

@@ -12,6 +12,7 @@ from ..families import Shapes
 from ..text import shorten_list
 from .comfy_adaln import join_shapes
 from .lora_folder import is_state_name, is_text_name, other_half
+from .lora_pixeldit2 import check_editing
 from .lora_text import are_embeddings, is_text_half
 from .refused_kinds import find_refused
 from .weight_sets import find_groups
@@ -48,6 +49,7 @@ _MADE_FOR = {
     r"patch_blocks_\d+_(norm|mlp|attn_(qkv|proj)|adaLN_modulation)_(x|y|img|txt)": "PixelDiT, text-to-image",
     r"patch_blocks_\d+_(mlp_w|attn_(qkv|proj)|adaLN_modulation_0)": "PixelDiT, class-conditional",
     r"patch_blocks_\d+_attention_": "PixelHDM",
+    r"dino_conditioner_|(patch_blocks_\d+|final_layer)_adaLN_modulation_1": "PixelDiT2",
     r"pixel_blocks_\d+_": "another size or variant of PixelDiT",
     r"double_blocks|single_transformer_blocks": "Flux",
     r"joint_blocks": "Stable Diffusion 3",
@@ -61,7 +63,7 @@ def check_origin(tensors: Iterable[str], metadata: Mapping[str, str], source: st
     """Make sure that a file is not of another network's format, nor a whole network with a LoRA in it.
 
     Raises:
-        ValueError: a LoRA of PixelDiT2, a network that PEFT has wrapped, an adapter that no program here can add.
+        ValueError: an adapter for editing, a network that PEFT has wrapped, an adapter that no program here can add.
     """
     tensors = list(tensors)
     for key in tensors:
@@ -70,9 +72,7 @@ def check_origin(tensors: Iterable[str], metadata: Mapping[str, str], source: st
                 f"{source} is {kind}, not a LoRA (it has {key[:200]}). It cannot be added here: merge it into its "
                 "model with the program that trained it."
             )
-    bare = any(key.endswith((".lora_A", ".lora_B")) for key in tensors)  # all others end in ".weight"
-    if bare or metadata.get("format", "").startswith("pixeldit2"):
-        raise ValueError(f"{source} is a LoRA of PixelDiT2, another network of that name. Choose one for PixelDiT.")
+    check_editing(tensors, metadata, source)
     if base := next((key for key in tensors if key.endswith(_BASE)), None):
         raise ValueError(
             f"{source} is a whole model with a LoRA in it that is not merged (it has {base[:200]}), not a LoRA file. "

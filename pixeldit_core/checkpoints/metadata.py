@@ -14,6 +14,7 @@ from .json_values import short_text
 from .weight_sets import role_of, said_by_file_name
 
 KEY = "pixeldit"
+DEPTH = "encoder_depth"  # the param that says whether a network has its encoder
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,14 @@ class Declared:
 
 
 def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The metadata of a file: family, params, class names and settings; `origin`: what it was made from."""
-    values: dict[str, Any] = {"family": spec.family.name, "params": asdict(spec.params)}
+    """The metadata of a file: family, params, class names and settings; `origin`: what it was made from.
+
+    Of a network with a place for an encoder, also whether the file has it.
+    """
+    params = asdict(spec.params)
+    values: dict[str, Any] = {"family": spec.family.name, "params": params}
+    if (depth := params.pop(DEPTH, None)) is not None:  # the tensors decide: the file may be loaded with another one
+        values["encoder"] = depth > 0
     if spec.class_names is not None:
         values["class_names"] = [list(entry) for entry in spec.class_names]
     if spec.settings is not None:

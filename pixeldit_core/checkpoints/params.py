@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..families import Family, Shapes
+from ..text import shorten_list
 from .config import Config
 from .json_values import convert_like, short_repr, short_text
 
@@ -82,10 +83,28 @@ def merge_params(
     try:
         return family.params(**values)
     except (ValueError, TypeError, OverflowError) as error:  # the values of a file may be of any type
-        raise ValueError(
-            f"{name}: its tensor shapes fit no {family.title.split(',')[0]}: {short_text(error)} "
-            "The file is damaged or of another network: get it again, or choose another."
-        ) from error
+        reason = _explain_values(family, {**defaults, **from_shapes}, sources, short_text(error), name)
+        raise ValueError(reason) from error
+
+
+def _explain_values(
+    family: Family,
+    values: Mapping[str, Any],
+    sources: Mapping[str, Mapping[str, Any]],
+    error: str,
+    name: str,
+) -> str:
+    """The message for params that no network can have: a source is to blame if they are right without its values."""
+    title = family.title.split(",")[0]
+    try:
+        family.params(**values)
+    except (ValueError, TypeError, OverflowError):
+        return (
+            f"{name}: its tensor shapes fit no {title}: {error} The file is damaged or of another network: get it "
+            "again, or choose another."
+        )
+    said = shorten_list((source for source, declared in sources.items() if declared), 3)
+    return f"{name}: no {title} can have the values of {said}: {error} Correct them."
 
 
 def _check_agreement(key: str, value: Any, from_shapes: Any, source: str, name: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..dtypes import dtype_name
 from ..families import Shapes
 from .descriptions import ADVICE, damaged, declared_by, kind_of, layer_of, layers_in
+from .encoder_inside import PROJECTION
 
 BLOCK = 32  # of mxfp8: inputs that share a scale, and what both sides of a matrix are padded to
 
@@ -30,6 +31,7 @@ _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _E8M0 = getattr(torch, "float8_e8m0fnu", torch.uint8)  # torch 2.7 has a type for exponents
 _SCALES = ("weight_scale", "scale_weight")
 _PARTS = (*_SCALES, "weight_scale_2", "input_scale", "scale_input", "comfy_quant")
+_ROUNDED_UP = 768  # width of the encoder of that PixelDiT2 whose gates are a multiple of 32 (spec: pixeldit2, 2.3)
 _FLAG = "scaled_fp8"  # a tensor that declares scales for all float8 weights below its prefix
 _SUPPORTED = {
     "fp8": "one number for the matrix, or one for each of its rows",
@@ -131,8 +133,11 @@ def real_shapes(shapes: Shapes, quantized: Mapping[str, str]) -> dict[str, tuple
         if kind != "mxfp8":
             continue
         layer, (rows, columns) = layer_of(name), shapes[name]
-        width = _length(shapes, re.split(r"p(?:atch|ixel)_blocks\.", layer)[0] + "s_embedder.proj.bias")
+        start = re.split(r"p(?:atch|ixel)_blocks\.", layer)[0]
+        width = _length(shapes, f"{start}s_embedder.proj.bias")
         gate = int(2 * int(4 * width) / 3) if layer.endswith((".w1", ".w3")) else 0  # truncated twice, as officially
+        if shapes.get(start + PROJECTION, ())[-1:] == (_ROUNDED_UP,):
+            gate = 0
         for size in (_length(shapes, f"{layer}.bias"), gate):
             rows = size if padded(size) == rows else rows
         if ".adaLN_modulation" in layer and padded(width) == columns:

@@ -24,6 +24,8 @@ _OTHER = "The file is sound, but this pack has no such network. Choose a PixelDi
 _ADD = "Load the model it was made for, then add it with PixelDiT LoRA."
 _MERGE = "Where it was trained, merge the LoRA and save again; or save the LoRA alone, and load it with PixelDiT LoRA."
 _GATHER = "Where it was trained, gather the full state dict and save that. Getting this file again does not help."
+_ENCODER = "Choose the checkpoint of PixelDiT2, and this file as its encoder."
+_EDITING = "No weights of this kind are published, and it is not supported. Choose a checkpoint of PixelDiT2."
 _NO_VAE = "PixelDiT needs none: it generates pixels. Choose a PixelDiT checkpoint."
 _UNPACKED = "Such weights are not supported. Get the bf16 file and choose fp8_e4m3fn in the loader."
 # What the tensors beside a weight show of the program that packed it; the first counts.
@@ -60,25 +62,31 @@ REFUSED: tuple[Kind, ...] = (
         ("lq_proj.latent_proj.0.weight",),
         "Use ComfyUI's own PiD nodes for it (Load Diffusion Model, PiD Conditioning).",
     ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("in_context_posemb",),
-        "Only the first PixelDiT loads here.",
+    *(
+        Kind("an adapter for editing of PixelDiT2 (pixeldit2-edit-adapter-v1)", (part,), _EDITING)
+        for part in ("source_final_gate", "source_gates", ".source_dino_proj.")
     ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("dino_proj.input_proj.weight",),
-        "Only the first PixelDiT loads here.",
+    *(
+        Kind("a PixelDiT2 with an adapter for editing in it", (part,), _EDITING, True)
+        for part in ("source_final_gate", "source_gates", ".source_dino_proj.")
     ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"),
-        "Only the first PixelDiT loads here.",
+    Kind("a LoRA of PixelDiT2", ("dino_conditioner.dino_proj.output_proj.lora_A",), _ADD),
+    *(
+        Kind("a part of a PixelDiT2", keys, _PART)
+        for keys in (
+            ("in_context_posemb",),
+            ("dino_proj.input_proj.weight",),
+            ("s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"),
+            ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
+        )
     ),
-    Kind(
-        "PixelDiT2, another network of that name",
-        ("s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"),
-        "Only the first PixelDiT loads here.",
+    *(
+        Kind("a DINOv3 ViT, an encoder that PixelDiT2 looks through, and no model by itself", keys, _ENCODER)
+        for keys in (
+            ("reg_token", "blocks.0.gamma_1"),
+            ("storage_tokens",),
+            ("embeddings.register_tokens", "layer.0.layer_scale1.lambda1"),
+        )
     ),
     Kind(
         "a mixture of experts (as of PixelDiT-ProMoE), another network than PixelDiT",
@@ -99,7 +107,7 @@ REFUSED: tuple[Kind, ...] = (
     ),
     Kind("a LoRA, not a whole model", ("lora_A.weight",), _ADD),
     Kind("a LoRA, not a whole model", ("lora_down.weight",), _ADD),
-    Kind("a LoRA of PixelDiT2", (".lora_A",), "PixelDiT2 is another network; its files do not fit here."),
+    Kind("a LoRA of PixelDiT2", (".lora_A",), _ADD),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_patch_embedding.0.weight"), _PART),
     Kind("a part of an x-prediction PixelDiT", ("time_mlp.1.weight", "to_semantic_patch.0.weight"), _PART),
     Kind("a part of a PixelHDM", ("pixel_blocks.0.compaction.compress.weight",), _PART),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +18,16 @@ from ..atomic import atomic_path, check_target, explain_write_error, printable
 from ..model import Model
 from ..spec import ModelSpec
 from .comfy_adaln import split_tensors
+from .encoder_choice import INSIDE, NONE, EncoderChoice, place_encoder
+from .encoder_inside import is_of_encoder
 from .layouts import LAYOUTS
 from .load import read_weights
 from .locate import find_source
 from .lora import find_lora_file, read_lora
 from .lora_delta import WHOLE, Lora
-from .metadata import write_metadata
+from .metadata import DEPTH, write_metadata
 from .quantized import quantized_parts
+from .weight_sets import Group
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     weights: str = "auto",
     loras: Iterable[tuple[str | Path, float]] = (),
+    encoder: str | Path | None = None,
 ) -> Path:
     """Write a model, or the network of another file, as `.safetensors` with its params, class names and settings.
 
@@ -46,28 +51,35 @@ def save_checkpoint(
     Args:
         layout: "canonical" keys, or "comfyui": text-to-image as ComfyUI's own loader takes it, other families as its
             save nodes write them.
-        dtype: None = as stored. float8 is for the matrices of the blocks; the rest is bfloat16 then.
+        dtype: None = as stored. float8 is for the matrices of the blocks; the rest is bfloat16 then. A frozen encoder
+            keeps its own in place of float8 and float16.
         weights: of another file: "ema", "raw", or "auto", as in `load_checkpoint`.
         loras: files and strengths, merged into the weights in float32.
+        encoder: of a PixelDiT2: None = as it is, with its encoder if that is in the model or file; "none" = without
+            it; the path of an encoder as of `load_checkpoint` = with that one. The metadata says whether it is inside.
 
     Raises:
-        ValueError: unknown layout, a target that is not `.safetensors` or is the source itself, an unreadable source or
-            LoRA, a target that cannot be written.
+        ValueError: an encoder that does not fit, or that was given for a network without one; unknown layout, a target
+            that is not `.safetensors` or is the source itself, an unreadable source or LoRA, a target that cannot be
+            written.
     """
     path = Path(path)
     loras = [(find_lora_file(Path(lora))[0], strength) for lora, strength in loras]
     files = () if isinstance(model_or_path, Model) else find_source(model_or_path).files
-    _check_target(path, layout, *files, *(lora for lora, _ in loras))
+    encoders = () if encoder in (None, NONE, INSIDE) else find_source(encoder).files
+    _check_target(path, layout, *files, *encoders, *(lora for lora, _ in loras))
     origin: dict[str, Any] = {}
     if isinstance(model_or_path, Model):
-        tensors = meta = model_or_path.network.state_dict()
-        scaled = {}
-        spec = model_or_path.spec
+        spec, tensors = with_chosen_encoder(model_or_path.spec, model_or_path.network.state_dict(), encoder)
+        meta, scaled = tensors, {}
     else:
         exact = dtype if dtype is not None and dtype.itemsize > 1 else None
-        source = read_weights(model_or_path, weights, compute_dtype=exact)
+        chosen = INSIDE if encoder is None else encoder
+        source = read_weights(model_or_path, weights, compute_dtype=exact, encoder=chosen)
         spec, tensors, meta, scaled = source.spec, source.tensors, source.meta, source.scaled
         origin["files"] = hashes(*files)
+    if encoders:
+        origin["encoder"] = hashes(*encoders)
     read = []
     if loras:
         shapes = {key: tuple(value.shape) for key, value in meta.items()}
@@ -77,6 +89,21 @@ def save_checkpoint(
                 log.warning("%s: %s.", lora.source, note)
         origin["loras"] = [{**hashes(lora), "strength": strength} for lora, strength in loras]
     return write(spec, tensors, path, layout, dtype, origin, read, scaled if dtype is None else {})
+
+
+def with_chosen_encoder(
+    spec: ModelSpec, tensors: Mapping[str, Tensor], encoder: str | Path | None
+) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Spec and weights of a network, without its encoder, with it or with another, as `save_checkpoint` takes it."""
+    group = Group(spec.family, "")
+    placed = place_encoder(dict(tensors), [group], "auto", EncoderChoice(encoder or INSIDE), spec.source or "the model")
+    if placed.tensors.keys() == tensors.keys() and encoder in (None, NONE, INSIDE):
+        return spec, placed.tensors
+    shapes = {key: tuple(value.shape) for key, value in placed.tensors.items()}
+    depth = spec.family.params_from(shapes)[DEPTH]
+    return dataclasses.replace(spec, params=dataclasses.replace(spec.params, **{DEPTH: depth}, **placed.params)), (
+        placed.tensors
+    )
 
 
 def write(
@@ -175,6 +202,8 @@ def _check_target(path: Path, layout: str, *sources: Path) -> None:
 def _finish(key: str, value: Tensor, dtype: torch.dtype | None, loras: Iterable[tuple[Lora, float]]) -> Tensor:
     """A weight with the LoRAs merged, in the dtype that the file has for it."""
     dtype = dtype or value.dtype
+    if is_of_encoder(key) and dtype.itemsize < 4 and dtype != torch.bfloat16 and value.dtype.itemsize > 1:
+        dtype = value.dtype  # large values run through it, which float16 cannot hold
     if dtype.itemsize == 1 and (value.ndim < 2 or "blocks." not in key):
         dtype = value.dtype if value.dtype.itemsize == 1 else torch.bfloat16
     for lora, strength in loras:

@@ -77,6 +77,7 @@ class Family:
     # condition
     condition: Literal["class", "text"]
     null: Callable[[Any, int], Tensor] | None  # (params, n) -> n null rows; None = encode ""
+    unknown: Callable[[Any, int], tuple[Tensor, ...]] | None = None  # rows of images of any class; None = null
     text_parts: tuple[str, ...] = ()  # of "embeds", "mask", "pooled": its arguments
     text_encoder: str = ""  # which one, and how to load it in ComfyUI
     max_tokens: Callable[[Any], int | None] = lambda params: None  # of a text; None = any, or the network cuts it

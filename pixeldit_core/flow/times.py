@@ -48,6 +48,23 @@ def linear_grid(
     return shift_time(torch.cat([times, torch.ones(1)]), timeshift)
 
 
+def unit_grid(
+    steps: int, timeshift: float = 1.0, last_step: float | None = None, time_range: TimeRange = _ALL
+) -> Tensor:
+    """Even steps, float32 [steps + 1] from 0 to 1, in the last bit as torch.linspace rounds them.
+
+    Of a reference convention: where a guidance limit lies on a time, the last bit decides. Shifted with a timeshift.
+
+    Raises:
+        ValueError: steps below 1, timeshift not above 0, a last_step.
+    """
+    _check(steps, timeshift)
+    if last_step is not None:
+        raise ValueError("this convention has no last_step of its own; leave it out.")
+    times = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float32)
+    return times if timeshift == 1 else shift_time(times, timeshift)
+
+
 def sigma_grid(
     steps: int, timeshift: float = 1.0, last_step: float | None = None, time_range: TimeRange = _ALL
 ) -> Tensor:

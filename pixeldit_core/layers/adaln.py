@@ -5,6 +5,8 @@ The maps broadcast over x: per batch row [B, 1, D], per token [B, L, D] or per p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +24,16 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def norm_modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """modulate(norm(x), shift, scale) of tokens [B, L, D] with maps per batch row [B, 1, D]."""
-    return map_tokens(lambda part: modulate(norm(part), shift, scale), x)
+    """modulate(norm(x), shift, scale) of tokens [B, L, D] with maps per batch row [B, 1, D] or token [B, L, D]."""
+    return _map_norm(modulate, norm, x, shift, scale)
 
 
 def norm_scale_shift(norm: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale_shift(norm(x), scale, shift) of tokens [B, L, D] with maps per batch row [B, 1, D]."""
-    return map_tokens(lambda part: scale_shift(norm(part), scale, shift), x)
+    """scale_shift(norm(x), scale, shift) of tokens [B, L, D] with maps per batch row [B, 1, D] or token [B, L, D]."""
+    return _map_norm(scale_shift, norm, x, scale, shift)
+
+
+def _map_norm(formula: Callable[..., Tensor], norm: nn.Module, x: Tensor, *maps: Tensor) -> Tensor:
+    if maps[0].shape[-2] == 1:
+        return map_tokens(lambda part: formula(norm(part), *maps), x)
+    return map_tokens(lambda part, *of_part: formula(norm(part), *of_part), x, *maps)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from .rope import Rope
 
+ALL = slice(None)
+
 Streams = tuple[Tensor, ...]  # sequences of tokens [B, L, D] that the blocks of a network update together
 
 
@@ -22,18 +24,20 @@ class PatchBlocks:
         condition: Tensor,
         ropes: tuple[Rope | None, ...],
         image: slice,
+        part: slice = ALL,
         **options: Any,
     ) -> Streams:
-        """The streams after all blocks.
+        """The streams after the blocks.
 
         Args:
             streams: what each block takes and returns; the first has the patches.
-            condition: of all blocks, [B, 1, D] or [B, D].
+            condition: of all blocks, [B, 1, D] or [B, D]; or, over one stream, of each token, [B, L, D].
             ropes: a rotary table for each stream; None = not rotated.
             image: which tokens of the first stream are patches.
+            part: which of the blocks to run, where the tokens change on the way; it is called once for each part.
             options: passed to the attention function.
         """
-        for block in blocks:
+        for block in list(blocks)[part]:
             streams = as_streams(block(*streams, condition, *ropes, **options))
         return streams
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from .operations import Operations
 
 
-def swiglu_size(width: int, ratio: float = 4.0) -> int:
-    """Hidden size of a SwiGLU: 2/3 of width * ratio, truncated twice and not rounded to a multiple (32 -> 85)."""
-    return int(2 * int(width * ratio) / 3)
+def swiglu_size(width: int, ratio: float = 4.0, multiple: int = 0) -> int:
+    """Hidden size of a SwiGLU: 2/3 of width * ratio, truncated twice (32 -> 85); rounded up to a multiple, if any."""
+    size = int(2 * int(width * ratio) / 3)
+    return -(-size // multiple) * multiple if multiple else size
 
 
 class SwiGLU(nn.Module):

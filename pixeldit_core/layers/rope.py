@@ -104,10 +104,10 @@ def rope_grid(
     return join(torch.cos), join(torch.sin)
 
 
-def pad_identity(rope: Rope, count: int) -> Rope:
-    """A table [L + count, e/2] whose last tokens are not rotated."""
+def pad_identity(rope: Rope, after: int = 0, *, before: int = 0) -> Rope:
+    """A table [before + L + after, e/2] whose first and last tokens are not rotated."""
     cos, sin = rope
-    return F.pad(cos, (0, 0, 0, count), value=1.0), F.pad(sin, (0, 0, 0, count))
+    return F.pad(cos, (0, 0, before, after), value=1.0), F.pad(sin, (0, 0, before, after))
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

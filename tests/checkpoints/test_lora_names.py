@@ -206,7 +206,8 @@ def test_names_are_taken_apart_at_the_first_piece_of_an_adapter():
     assert split_name("text_encoder.lora_te_a.alpha") == ("text_encoder.lora_te_a", "alpha")
     assert split_name("a.b.weight") == ("a.b.weight", None)
     assert (part := read_part("lora_A.lora_B.weight")) and (part.role, part.adapter) == ("down", "lora_B")
-    assert read_part("lora_A") is None and read_part("lora_A.bias") is None and read_part("hada_w1_a") is None
+    assert (part := read_part("lora_A")) and (part.role, part.peft) == ("down", False)  # PixelDiT2's
+    assert read_part("lora_A.default") is None and read_part("lora_A.bias") is None and read_part("hada_w1_a") is None
     assert plain_module("a__orig_mod__checkpoint_wrapped_module_b") == plain_module("a_b") == "a_b"
 
 

@@ -26,10 +26,11 @@ from pixeldit_core.checkpoints.comfy_adaln import split_tensors
 
 def test_pixeldit2_is_refused_by_name(tiny, golden, tmp_path):
     source = golden("pixeldit2-c2i", "peers").folder / "lora_adapter.safetensors"
-    fails(tiny(), source, source.name, "is a LoRA of PixelDiT2", "Choose one for PixelDiT")
+    fails(tiny(), source, source.name, "is a LoRA of PixelDiT2", "Choose one for this model")
     fails(tiny(), saved(tmp_path / "bare.safetensors", load_file(source)), "is a LoRA of PixelDiT2")
     edit = {"format": "pixeldit2-edit-adapter-v1"}
     fails(tiny(), saved(tmp_path / "edit.safetensors", {"source_gates": torch.zeros(2)}, edit), "of PixelDiT2")
+    fails(tiny(), saved(tmp_path / "new.safetensors", load_file(source), {"format": "pixeldit2-lora-v9"}), "not known")
 
 
 @pytest.mark.parametrize("end, reason", [

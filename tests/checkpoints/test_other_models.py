@@ -16,10 +16,10 @@ def file_of(path, *keys):
 
 @pytest.mark.parametrize("keys, reason", [
     (["core.pixel_embedder.proj.weight", "core.lq_proj.latent_proj.0.weight", "core.y_pos_embedding"], "is PiD"),
-    (["ema_denoiser.in_context_posemb", "ema_denoiser.s_embedder.proj.weight"], "is PixelDiT2"),
-    (["s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"], "is PixelDiT2"),
-    (["s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"], "is PixelDiT2"),
-    (["dino_conditioner.dino_proj.input_proj.weight"], "is PixelDiT2"),
+    (["ema_denoiser.in_context_posemb", "ema_denoiser.s_embedder.proj.weight"], "is a part of a PixelDiT2"),
+    (["s_embedder.proj.weight", "patch_blocks.0.adaLN_modulation.1.weight"], "is a part of a PixelDiT2"),
+    (["s_embedder.proj.weight", "final_layer.adaLN_modulation.1.weight"], "is a part of a PixelDiT2"),
+    (["dino_conditioner.dino_proj.input_proj.weight"], "is a part of a PixelDiT2"),
     (["time_mlp.1.weight", "to_patch_embedding.0.weight"], "is a part of an x-prediction PixelDiT"),
     (["module.time_mlp.1.weight", "module.to_semantic_patch.0.weight"], "is a part of an x-prediction PixelDiT"),
     (["patch_blocks.0.attention.qkv_proj.q_proj.weight", "pixel_blocks.0.compaction.compress.weight"],
@@ -33,8 +33,14 @@ def file_of(path, *keys):
     (["base_model.model.patch_blocks.0.attn.qkv.lora_A.weight"], "is a LoRA"),
     (["patch_blocks.0.attn.qkv.lora_A", "patch_blocks.0.attn.qkv.lora_B"], "is a LoRA of PixelDiT2"),
     (["ema_denoiser.in_context_posemb", "ema_denoiser.patch_blocks.0.attn.qkv.base_layer.weight",
-      "ema_denoiser.patch_blocks.0.attn.qkv.lora_A"], "is PixelDiT2"),  # a training of its LoRA
-    (["transformer.in_context_posemb", "transformer.dino_conditioner.encoder.layer.0.norm1.weight"], "is PixelDiT2"),
+      "ema_denoiser.patch_blocks.0.attn.qkv.lora_A"], "is a part of a PixelDiT2"),  # a training of its LoRA
+    (["transformer.in_context_posemb", "transformer.dino_conditioner.encoder.layer.0.norm1.weight"],
+     "is a part of a PixelDiT2"),
+    (["reg_token", "blocks.0.gamma_1", "norm.weight"], "is a DINOv3 ViT, an encoder"),
+    (["storage_tokens", "blocks.0.ls1.gamma"], "is a DINOv3 ViT, an encoder"),
+    (["embeddings.register_tokens", "layer.0.layer_scale1.lambda1"], "is a DINOv3 ViT, an encoder"),
+    (["source_gates", "source_final_gate", "source_dino_proj.input_proj.weight"], "is an adapter for editing"),
+    (["patch_blocks.0.attn.qkv.lora_A", "source_gates"], "is an adapter for editing"),
     (["ip_proj.weight", "ip_k.0.weight", "ip_v.0.weight", "ip_scale"], "is an image-prompt adapter"),
     (["model.embed_tokens.weight"], "is a text encoder"),
     (["decoder.conv_in.weight", "encoder.conv_in.weight"], "is a VAE"),

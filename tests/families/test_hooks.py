@@ -1,14 +1,16 @@
 """What a program around a network can act on: the way through the patch blocks, and positions."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 from factories import fill
 from families.test_network_inputs import HDM, PIXELS, XPRED
+from pixeldit2_cases import TINY as PIXELDIT2
 
 import pixeldit_core as pc
-from pixeldit_core.layers.blocks import as_streams
+from pixeldit_core.layers.blocks import ALL, as_streams
 
 OFFICIAL = {"hidden_size": 24, "num_groups": 2, "patch_depth": 2, "pixel_depth": 1, "patch_size": 4}
 NARROW = {"pixel_hidden_size": 4, "pixel_attn_hidden_size": 24, "pixel_num_groups": 2}
@@ -18,6 +20,7 @@ CASES = {
     "xpred_dit": (XPRED, slice(0, 9), 1),
     "xpred_mmdit": (dataclasses.replace(XPRED, num_registers=2), slice(0, 9), 1),
     "xpred_pixeldit": (PIXELS, slice(0, 9), 1),
+    "pixeldit2": (PIXELDIT2, (slice(None), slice(3, None)), 1),  # before and after its context tokens enter
     "pixelhdm": (dataclasses.replace(HDM, patch_layers=2), slice(5, None), 1),
 }
 
@@ -38,20 +41,22 @@ def case(family):
 @pytest.mark.parametrize("family", CASES)
 def test_a_network_around_sees_and_replaces_what_the_patch_blocks_do(family):
     model, x, condition, image, count = case(family)
-    plain, seen, factors = model.velocity(x, 0.5, condition), [], iter((1, 3))
+    places = image if isinstance(image, tuple) else (image,)
+    plain, seen, calls = model.velocity(x, 0.5, condition), [], itertools.product((1, 3), places)
 
-    def run_blocks(blocks, streams, vector, ropes, place, **options):
-        assert place == image and len(streams) == len(ropes) == count
+    def run_blocks(blocks, streams, vector, ropes, place, part=ALL, **options):
+        factor, expected = next(calls)
+        assert place == expected and len(streams) == len(ropes) == count
         assert streams[0][:, place].shape[:2] == (2, 9) and options["note"] == 7
-        for block in blocks:
+        for block in blocks[part]:
             streams = as_streams(block(*streams, vector, *ropes, **options))
             seen.append(streams)
-        factor = next(factors)
         return tuple(stream * factor for stream in streams)
 
     model.network.run_blocks = run_blocks
     for same in (True, False):
         assert torch.equal(model.velocity(x, 0.5, condition, note=7), plain) == same
+    assert next(calls, None) is None
     assert len(seen) == 2 * sum(1 for name, _ in model.network.named_modules() if is_patch_block(name))
 
 

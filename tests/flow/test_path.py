@@ -38,6 +38,7 @@ def test_an_image_prediction_at_the_end_is_finite():
         ("pixeldit_t2i", 0.3, 700.0),
         ("pixeldit_t2i", 1.0, 0.0),
         ("xpred_pixeldit", 0.3, 0.3),
+        ("pixeldit2", 0.3, 0.3),
         ("pixelhdm", 0.3, 0.3),
         ("pixelhdm", 0.0, 0.05),
         ("pixelhdm", 1.0, 0.95),
@@ -51,4 +52,5 @@ def test_times_of_the_families(name, t, expected):
 def test_predictions_of_the_families():
     predicts = {name: family.path(None).predicts for name, family in pc.FAMILIES.items()}
     images = {name: "image" for name in predicts if name.startswith("xpred_")}
+    images["pixeldit2"] = "image"
     assert predicts == {"pixeldit": "velocity", "pixeldit_t2i": "negative_velocity", "pixelhdm": "velocity"} | images

@@ -1,0 +1,1 @@
+"""Frozen image encoders that networks look at their input through."""

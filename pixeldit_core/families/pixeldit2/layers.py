@@ -1,0 +1,62 @@
+"""Layers of PixelDiT2: the block and the final layer (spec: pixeldit2, sections 1 and 2.2).
+
+Legend: B batch, S tokens (context tokens, then patches), D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layers.adaln import norm_modulate
+from ...layers.attention import Attention, SelfAttention
+from ...layers.mlp import SwiGLU
+from ...layers.operations import RMS_NORM_EPS, Operations
+from ...layers.rope import Rope
+
+
+def modulation(width: int, maps: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Sequential:
+    """A condition [..., D] -> shifts, scales and gates, side by side [..., maps*D]."""
+    return nn.Sequential(nn.SiLU(), operations.Linear(width, maps * width, **factory_kwargs))
+
+
+class Block(nn.Module):
+    """A block over tokens [B, S, D] with a condition for each token, [B, S, D], or one for all, [B, 1, D]."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        hidden: int,
+        *,
+        attention: Attention,
+        operations: Operations = nn,
+        **factory_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.norm1 = operations.RMSNorm(width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.attn = SelfAttention(width, num_heads, attention=attention, operations=operations, **factory_kwargs)
+        self.norm2 = operations.RMSNorm(width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.mlp = SwiGLU(width, hidden, operations=operations, **factory_kwargs)
+        self.adaLN_modulation = modulation(width, 6, operations=operations, **factory_kwargs)
+
+    def forward(self, s: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
+        s = torch.addcmul(s, gate1, self.attn(norm_modulate(self.norm1, s, shift1, scale1), rope, **options))
+        return torch.addcmul(s, gate2, self.mlp(norm_modulate(self.norm2, s, shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Patches [B, L, D] and a condition [B, L or 1, D] -> [B, L, outputs]."""
+
+    def __init__(self, width: int, outputs: int, *, operations: Operations = nn, **factory_kwargs: Any) -> None:
+        super().__init__()
+        self.norm = operations.RMSNorm(width, eps=RMS_NORM_EPS, **factory_kwargs)
+        self.linear = operations.Linear(width, outputs, **factory_kwargs)
+        self.adaLN_modulation = modulation(width, 2, operations=operations, **factory_kwargs)
+
+    def forward(self, s: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
+        return self.linear(norm_modulate(self.norm, s, shift, scale))
