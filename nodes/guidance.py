@@ -25,7 +25,7 @@ class PixelDiTCFGInterval(io.ComfyNode):
                     default=0.1,
                     min=0.0,
                     max=1.0,
-                    step=0.01,
+                    step=0.005,
                     tooltip="0 = pure noise. 0.1 keeps compositions varied. The limit itself is outside.",
                 ),
                 io.Float.Input(
@@ -33,7 +33,7 @@ class PixelDiTCFGInterval(io.ComfyNode):
                     default=0.9,
                     min=0.0,
                     max=1.0,
-                    step=0.01,
+                    step=0.005,
                     tooltip="1 = final image. 0.9 avoids over-sharp texture. The limit itself is outside.",
                 ),
             ],

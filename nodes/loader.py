@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..pixeldit_core.spec import ModelSpec
 from .host.choices import choose
 from .host.compat import advanced, resending, searchable, show_text
+from .host.encoders import AUTO, find_encoder, fingerprint_encoder, list_encoders
 from .host.folders import find_checkpoint, fingerprint, list_checkpoints, missing
 from .host.load import WEIGHT_DTYPES, load_model
 from .host.spec import find_spec
@@ -20,7 +21,7 @@ class PixelDiTLoader(io.ComfyNode):
             display_name="PixelDiT Loader",
             category="PixelDiT",
             description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of the other families "
-            "(x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
+            "(PixelDiT2, x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
             "files are rejected with their actual type. Works with KSampler, LoRA and all other model nodes.",
             inputs=[
                 io.Combo.Input(
@@ -47,6 +48,17 @@ class PixelDiTLoader(io.ComfyNode):
                         "fp16: for GPUs without bf16. fp8: half the memory of bf16, slightly different images.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "encoder",
+                        options=list_encoders(),
+                        default=AUTO,
+                        optional=True,
+                        tooltip="PixelDiT2 only: the frozen DINOv3 that it looks through. auto = the one inside of the "
+                        "checkpoint, else the only one that fits beside it or in models/clip_vision, diffusion_models "
+                        "or pixeldit. none = no grounding: lower quality.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="A model that samples pixels directly: no VAE.")],
         )
@@ -55,20 +67,25 @@ class PixelDiTLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        return missing(find_checkpoint, checkpoint)
+    def validate_inputs(cls, checkpoint: str | None = None, encoder: str | None = None) -> bool | str:
+        found = missing(find_checkpoint, checkpoint)
+        return missing(find_encoder, encoder) if found is True else found
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, **others) -> tuple:
+    def fingerprint_inputs(cls, checkpoint: str, encoder: str = AUTO, **others) -> tuple:
+        changing: list[tuple] = [(checkpoint, encoder, *others.values())]
         try:
-            return (checkpoint, fingerprint(find_checkpoint(checkpoint)), *others.values())
-        except ValueError:
-            return (checkpoint, *others.values())
+            path = find_checkpoint(checkpoint)
+            changing.append(fingerprint(path))
+            changing.append(fingerprint_encoder(path, encoder))
+        except ValueError:  # executing the node explains it
+            pass
+        return tuple(changing)
 
     @classmethod
-    def execute(cls, checkpoint: str, weights: str, weight_dtype: str) -> io.NodeOutput:
-        weight_dtype = choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
-        model = load_model(find_checkpoint(checkpoint), choose("weights", weights, WEIGHTS), weight_dtype)
+    def execute(cls, checkpoint: str, weights: str, weight_dtype: str, encoder: str = AUTO) -> io.NodeOutput:
+        weight_dtype, weights = choose("weight_dtype", weight_dtype, WEIGHT_DTYPES), choose("weights", weights, WEIGHTS)
+        model = load_model(find_checkpoint(checkpoint), weights, weight_dtype, find_encoder(encoder))
         return io.NodeOutput(model, ui=show_text(cls, describe(find_spec(model), model.model.loaded)))
 
 

@@ -74,7 +74,7 @@ class PixelDiTSampler(io.ComfyNode):
                     default=0.1,
                     min=0.0,
                     max=1.0,
-                    step=0.01,
+                    step=0.005,
                     tooltip="Time at which guidance begins (0 = noise, 1 = image). 0.1 keeps compositions varied. "
                     "Steps outside the interval take half the time.",
                 ),
@@ -83,7 +83,7 @@ class PixelDiTSampler(io.ComfyNode):
                     default=0.9,
                     min=0.0,
                     max=1.0,
-                    step=0.01,
+                    step=0.005,
                     tooltip="Time at which guidance ends. Try 0.9 to 1; lower softens contrast and saves time.",
                 ),
                 io.Int.Input(

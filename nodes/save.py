@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..pixeldit_core.checkpoints.layouts import LAYOUTS
 from ..pixeldit_core.dtypes import DTYPES
 from .host.choices import choose
-from .host.compat import resending, searchable, show_text
+from .host.compat import advanced, resending, searchable, show_text
 from .host.save import save_model
 
 UNCHANGED = "unchanged"
@@ -49,13 +49,30 @@ class PixelDiTSaveModel(io.ComfyNode):
                     default=True,
                     tooltip="on: LoRAs are merged into the saved weights. off: the weights are saved without them.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "with_encoder",
+                        default=True,
+                        optional=True,
+                        tooltip="PixelDiT2 only. on: the file contains the frozen encoder and loads without another "
+                        "(DINOv3 License, if you share it). off: smaller; the encoder must be a file of its own.",
+                    )
+                ),
             ],
         )
         return searchable(resending(schema), "save checkpoint", "export", "convert", "merge lora")
 
     @classmethod
-    def execute(cls, model, filename_prefix: str, layout: str, weight_dtype: str, merge_loras: bool) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        filename_prefix: str,
+        layout: str,
+        weight_dtype: str,
+        merge_loras: bool,
+        with_encoder: bool = True,
+    ) -> io.NodeOutput:
         layout, weight_dtype = choose("layout", layout, LAYOUTS), choose("weight_dtype", weight_dtype, CHOICES)
-        path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras)
+        path = save_model(model, filename_prefix, layout, CHOICES[weight_dtype], merge_loras, with_encoder)
         text = f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB, in {path.parent}"
         return io.NodeOutput(ui=show_text(cls, text))

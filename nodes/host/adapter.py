@@ -62,7 +62,7 @@ class Adapter(HookedBlocks):
             )
         padded = pad(x, padded_size(self.family, self.params, height, width))
         network = functools.partial(self.family.network.forward, self)
-        arguments = CONDITIONS[self.family.condition].arguments(self.family, context, conds)
+        arguments = CONDITIONS[self.family.condition].arguments(self.family, self.params, context, conds)
         report_options(transformer_options or {})
         options = dict(transformer_options or {}, **{INPUT: padded})
         velocity = self.family.velocity(

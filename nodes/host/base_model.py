@@ -15,6 +15,7 @@ from .adapter import make_network
 from .conditions import CONDITIONS
 from .inputs import check_given
 from .latent_format import PixelFormat
+from .noise_scale import SETTING, keep_scale
 from .padding import padded_size
 
 
@@ -32,7 +33,8 @@ class PixelDiTConfig(comfy.supported_models_base.BASE):
         )
         self.latent_format = PixelFormat(spec.params)
         self.memory_usage_factor = type(self).memory_usage_factor * spec.family.memory(spec.params)
-        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1.0}
+        scale = spec.family.path(spec.params).noise_scale
+        self.sampling_settings = {"shift": spec.settings_for(None).timeshift, "multiplier": 1.0, SETTING: scale}
         self.supported_inference_dtypes = list(spec.family.dtypes)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> PixelDiTModel:
@@ -46,6 +48,12 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
         self.pixeldit: ModelSpec = config.spec
         self.loaded = ""  # layout, weights, precision, size in memory
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """ComfyUI puts the sampling object of a ModelSampling node in the place of ours while it samples."""
+        if name == "model_sampling":
+            keep_scale(value, self.model_config.sampling_settings[SETTING])
+        super().__setattr__(name, value)
 
     def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
         """The one place where the network's sigma becomes t, whatever multiplier the sampling object in use has."""

@@ -24,13 +24,13 @@ _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 class Condition:
     """`carry`: (spec, what `extra_conds` gets of a CONDITIONING) -> its entries for a batch, checked.
 
-    `arguments`: (family, `context` as ComfyUI calls the network, those entries) -> the network's arguments after x and
-    time.
+    `arguments`: (family, params, `context` as ComfyUI calls the network, those entries) -> the network's arguments after
+    x and time.
     `remark`: (spec, a CONDITIONING) -> a note for the user; None if there is nothing to note.
     """
 
     carry: Callable[[ModelSpec, dict[str, Any]], dict[str, Any]]
-    arguments: Callable[[Family, Tensor | None, dict[str, Any]], tuple[Tensor | None, ...]]
+    arguments: Callable[[Family, Any, Tensor | None, dict[str, Any]], tuple[Tensor | None, ...]]
     remark: Callable[[ModelSpec, list], str | None]
 
 
@@ -165,7 +165,15 @@ def _mask(spec: ModelSpec, given: Tensor | None, text: Tensor) -> Tensor:
     return (given.reshape(-1, given.shape[-1]) != 0).to(text.device, torch.int64).expand(len(text), -1)
 
 
-def _text_arguments(family: Family, context: Tensor | None, entries: dict[str, Any]) -> tuple[Tensor | None, ...]:
+def _class_arguments(
+    family: Family, params: Any, context: Tensor | None, entries: dict[str, Any]
+) -> tuple[Tensor | None, ...]:
+    return family.class_arguments(params, entries[CLASS])
+
+
+def _text_arguments(
+    family: Family, params: Any, context: Tensor | None, entries: dict[str, Any]
+) -> tuple[Tensor | None, ...]:
     parts = {"embeds": context, "mask": entries.get(_MASK), "pooled": entries.get(_POOLED)}
     return tuple(parts[name] for name in family.text_parts)
 
@@ -180,6 +188,6 @@ def _no_remark(spec: ModelSpec, conditioning: list) -> None:
 
 
 CONDITIONS: dict[str, Condition] = {
-    "class": Condition(_carry_class, lambda family, context, entries: (entries[CLASS],), _no_remark),
+    "class": Condition(_carry_class, _class_arguments, _no_remark),
     "text": Condition(_carry_text, _text_arguments, _remark_text),
 }

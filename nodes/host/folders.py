@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import folder_paths
@@ -48,13 +48,8 @@ def find_checkpoint(name: str) -> str:
     Raises:
         ValueError: no such file in any of the folders.
     """
-    for spelling in _spellings(name):
-        for folder in (PACK_FOLDER, SHARED):
-            if path := folder_paths.get_full_path(folder, spelling) or _find_folder(folder, spelling):
-                return path
-        for folder in (PACK_FOLDER, SHARED):
-            if path := _find_inside(folder, spelling, lambda path: is_broken_link(Path(path))):
-                return path
+    if path := find_in((PACK_FOLDER, SHARED), name):
+        return path
     raise ValueError(
         f'checkpoint "{name}" is not in models/{SHARED} nor models/{PACK_FOLDER}. Put it there, press R in the browser '
         "to refresh the list, and choose it again."
@@ -70,15 +65,25 @@ def find_lora(name: str) -> str:
     Raises:
         ValueError: no such file.
     """
-    for spelling in _spellings(name):
-        if path := folder_paths.get_full_path(LORAS, spelling):
-            return path
-        if path := _find_inside(LORAS, spelling, lambda path: is_broken_link(Path(path))):
-            return path
+    if path := find_in((LORAS,), name):
+        return path
     raise ValueError(
         f'LoRA "{name}" is not in models/{LORAS}. Put it there, press R in the browser to refresh the list, and choose '
         "it again."
     )
+
+
+def find_in(folders: Iterable[str], name: str) -> str | None:
+    """The full path of a name in some of ComfyUI's model folders, of a broken link last; None = it is in none."""
+    folders = tuple(folders)
+    for spelling in _spellings(name):
+        for folder in folders:
+            if path := folder_paths.get_full_path(folder, spelling) or _find_folder(folder, spelling):
+                return path
+        for folder in folders:
+            if path := _find_inside(folder, spelling, lambda path: is_broken_link(Path(path))):
+                return path
+    return None
 
 
 def missing(find: Callable[[str], str], name: str | None) -> bool | str:

@@ -15,7 +15,9 @@ from ...pixeldit_core.dtypes import DTYPES, dtype_name
 from ...pixeldit_core.text import shorten_list
 from .base_model import PixelDiTConfig
 from .compat import Patcher
+from .encoders import AUTO, candidates, describe_encoder
 from .no_effect import with_report
+from .noise_scale import with_scaled_steps
 from .weights import load_weights, scaled_tensors
 
 log = logging.getLogger(__name__)
@@ -25,8 +27,14 @@ _NOT_EVERYWHERE = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 _COMPUTED = (torch.bfloat16, torch.float16, torch.float32)  # what a quantized file can be dequantized to
 
 
-def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", disable_dynamic: bool = False) -> Any:
+def load_model(
+    path: str, weights: str = "auto", weight_dtype: str = "default", encoder: str = AUTO, disable_dynamic: bool = False
+) -> Any:
     """A checkpoint as a MODEL (a ModelPatcher).
+
+    Args:
+        encoder: of a PixelDiT2: "auto" (inside of the checkpoint, else beside it, else the only one that fits in
+            ComfyUI's folders), "none", or the path of a file.
 
     Raises:
         ValueError: what `pixeldit_core.load_checkpoint` raises.
@@ -34,7 +42,13 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     wanted = WEIGHT_DTYPES[weight_dtype]
     if wanted is not None:
         _check_device(weight_dtype, wanted)
-    read = read_weights(path, weights, compute_dtype=wanted if wanted in _COMPUTED else None)
+    read = read_weights(
+        path,
+        weights,
+        compute_dtype=wanted if wanted in _COMPUTED else None,
+        encoder=None if encoder == AUTO else encoder,
+        more_encoders=candidates(),
+    )
     config = PixelDiTConfig(read.spec)
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
     dtype = wanted or _default_dtype(read, config)
@@ -47,10 +61,13 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     load_weights(model, compact or read.tensors, dtype, patcher)
     with_report(patcher)
+    with_scaled_steps(patcher)
     # newer versions of ComfyUI make a second, plain patcher from this when a node asks for one
-    patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
-    model.loaded = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))
-    log.info("%s: %s, %s", read.spec.source, read.spec.family.title, model.loaded)
+    same_encoder = encoder if read.encoder is None else str(read.encoder)
+    patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype, same_encoder))
+    described = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))
+    model.loaded = "\n".join(filter(None, (described, describe_encoder(read.spec, read.encoder))))
+    log.info("%s: %s, %s", read.spec.source, read.spec.family.title, model.loaded.replace("\n", "; "))
     return patcher
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...pixeldit_core.flow.convention import Convention
 from ...pixeldit_core.settings import SamplingSettings
 from .guidance import INTERVAL, with_scale
+from .noise_scale import scale_of
 from .solver import make_planned_solver
 
 OnStep = Callable[[int, Tensor, Tensor], None]  # step, estimate of the image at its start, state at its end
@@ -41,7 +42,7 @@ class Start:
 
     def state(self, model: Any, plan: Plan) -> Tensor:
         """The state at the first time, in the model's range."""
-        return torch.lerp(self.noise, model.model.process_latent_in(self.latent), plan.times[0].to(self.noise))
+        return torch.lerp(scale_of(model) * self.noise, model.model.process_latent_in(self.latent), plan.times[0].to(self.noise))
 
 
 def draw_noise(latent: Tensor, seed: int) -> Tensor:

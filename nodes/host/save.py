@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...pixeldit_core.checkpoints.config import Config
+from ...pixeldit_core.checkpoints.encoder_choice import INSIDE, NONE, EncoderChoice
 from ...pixeldit_core.checkpoints.load import take_weights
 from ...pixeldit_core.checkpoints.save import write
 from .compat import plain_weights
@@ -19,11 +20,14 @@ from .spec import find_spec
 _PREFIX = "model.diffusion_model."
 
 
-def save_model(model: Any, prefix: str, layout: str, dtype: torch.dtype | None, patches: bool) -> Path:
+def save_model(
+    model: Any, prefix: str, layout: str, dtype: torch.dtype | None, patches: bool, encoder: bool = True
+) -> Path:
     """Write a MODEL, ours or ComfyUI's own PixelDiT, into the output folder; never over another file.
 
     Args:
         prefix: of the file's name, as `next_path` takes it; a number is added.
+        encoder: write the frozen encoder of a PixelDiT2, too, if it was loaded.
         patches: write the weights as LoRAs and merges have changed them, or as they were loaded.
 
     Raises:
@@ -35,7 +39,9 @@ def save_model(model: Any, prefix: str, layout: str, dtype: torch.dtype | None, 
     path = next_path(prefix)
     stored = {key: value for key, value in plain_weights(model, patches).items() if key.startswith(_PREFIX)}
     stored = unpack(stored, model.model.diffusion_model, _PREFIX)
-    weights = take_weights(stored, {}, Config(), spec.source, params=dataclasses.asdict(spec.params))
+    params = dataclasses.asdict(spec.params)
+    choice = EncoderChoice(INSIDE if encoder else NONE)
+    weights = take_weights(stored, {}, Config(), spec.source, params=params, encoder=choice)
     written = dataclasses.replace(
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
     )

@@ -10,7 +10,9 @@ import comfy.ops
 import torch
 from torch import Tensor
 
+from ...pixeldit_core.checkpoints.encoder_inside import is_of_encoder
 from ...pixeldit_core.checkpoints.load import Weights
+from ...pixeldit_core.encoders.dinov3 import exact_dtype
 
 
 def scaled_tensors(config: Any, read: Weights) -> dict[str, Tensor] | None:
@@ -42,7 +44,8 @@ def load_weights(model: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, 
     elif patcher.is_dynamic():  # streams the tensors that it is given, so they must have the right type
         scaled = {key.removesuffix(".comfy_quant") for key in tensors if key.endswith(".comfy_quant")}
         kept = {key for key in tensors if key.rpartition(".")[0] in scaled and not key.endswith(".bias")}
-        cast = {key: value if key in kept else value.to(dtype) for key, value in tensors.items()}
+        dtypes = {key: exact_dtype(dtype) if is_of_encoder(key) else dtype for key in tensors}
+        cast = {key: value if key in kept else value.to(dtypes[key]) for key, value in tensors.items()}
         model.load_model_weights(cast, "", assign=True)
     else:
         model.load_model_weights(tensors, "", assign=False)  # copied into place, converted on the way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..text import shorten_list
-from .encoder_file import Encoder, NoEncoder, read_encoder, read_encoder_header
+from .encoder_file import NoEncoder, read_encoder, read_encoder_header
 from .encoder_inside import has_encoder, needed_width, with_encoder, without_encoder
 from .encoder_needed import explain_missing, title_of
 from .folder import candidates, list_names
@@ -35,7 +35,7 @@ class EncoderChoice:
 
     wanted: str | Path | None = INSIDE
     source: Source | None = None  #      of the checkpoint
-    more: tuple[Path, ...] = ()  #       other files to look at where none is beside the checkpoint
+    more: Iterable[str | Path] = ()  #   other files to look at, and only then, where none is beside the checkpoint
 
     @property
     def changes(self) -> bool:
@@ -57,6 +57,7 @@ class Placed:
     tensors: dict[str, Tensor]
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what the encoder's own file declares
     source: str = ""  #              name of that file, for messages
+    file: Path | None = None  #      the file or folder itself
 
 
 def place_encoder(
@@ -90,23 +91,24 @@ def place_encoder(
         return Placed(without_encoder(tensors))
     if choice.wanted == INSIDE or (choice.wanted is None and inside):
         return Placed(tensors)
-    encoder = read_encoder(choice.wanted) if choice.wanted is not None else find_encoder(choice, width, name)
+    file = find_encoder(choice, width, name) if choice.wanted is None else Path(choice.wanted)
+    encoder = read_encoder(file)
     encoder.header.check_width(width, name)
     replaced = ", in place of the one inside of the file" if inside else ""
     log.info("%s: its encoder is %s%s.", name, encoder.header.source, replaced)
     heads = encoder.header.heads
     params = {} if heads is None else {"encoder_num_heads": heads}
-    return Placed(with_encoder(tensors, group, encoder), params, encoder.header.source)
+    return Placed(with_encoder(tensors, group, encoder), params, encoder.header.source, file)
 
 
-def find_encoder(choice: EncoderChoice, width: int, name: str) -> Encoder:
-    """The only encoder of a width beside a checkpoint, else the only one among other files.
+def find_encoder(choice: EncoderChoice, width: int, name: str) -> Path:
+    """The file or folder of the only encoder of a width beside a checkpoint, else the only one among other files.
 
     Raises:
         ValueError: there is none, or several.
     """
     refused = ""
-    for place in _places(choice):
+    for place in places(choice):
         found, reason = fitting(place, width)
         refused = refused or reason
         if len(found) > 1:
@@ -115,7 +117,7 @@ def find_encoder(choice: EncoderChoice, width: int, name: str) -> Encoder:
                 f"{name}: {len(found)} encoders fit it, {listed}. Choose one of them as the encoder, or keep one alone."
             )
         if found:
-            return read_encoder(found[0])
+            return found[0]
     raise ValueError(explain_missing(name, width, f"{refused} " if refused else ""))
 
 
@@ -139,18 +141,17 @@ def fitting(files: Iterable[Path], width: int) -> tuple[list[Path], str]:
     return found, refused
 
 
-def _places(choice: EncoderChoice) -> list[list[Path]]:
+def places(choice: EncoderChoice) -> Iterator[list[Path]]:
     """Files and folders to look at, those of each place together."""
-    places: list[list[Path]] = []
     if source := choice.source:
         own = {file.resolve() for file in source.files}
         around = dict.fromkeys((*((source.pipeline,) if source.pipeline else ()), source.folder))
         for folder in (place / BESIDE for place in around):
             if folder.is_dir():
                 inside = _files(folder)
-                places.append([folder] if len(inside) == 1 else inside)
-        places.append([file for file in _files(source.folder) if file.resolve() not in own])
-    return [*places, list({file.resolve(): file for file in choice.more}.values())]
+                yield [folder] if len(inside) == 1 else inside
+        yield [file for file in _files(source.folder) if file.resolve() not in own]
+    yield list({file.resolve(): file for file in map(Path, choice.more)}.values())
 
 
 def _files(folder: Path) -> list[Path]:

@@ -43,6 +43,7 @@ class Weights:
     others: tuple[str, ...] = ()  #     names of the file's other sets of weights, which were not taken
     scaled: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor]])
     #                                   float8 as stored, and its scale
+    encoder: Path | None = None  #      its file, where it is not the one inside of the checkpoint
 
 
 def load_checkpoint(
@@ -77,7 +78,8 @@ def load_checkpoint(
             that is needed and not there, that does not fit, or that was given for a network without one.
     """
     loaded = read_weights(path, weights, params, dtype, encoder, dtype=dtype, **factory_kwargs)
-    state = {key: value.to(device, dtype) for key, value in loaded.tensors.items()}
+    dtypes = {key: value.dtype for key, value in loaded.network.state_dict().items()}
+    state = {key: value.to(device, dtypes[key]) for key, value in loaded.tensors.items()}
     loaded.network.load_state_dict(state, strict=True, assign=True)
     return Model(loaded.spec, loaded.network)
 
@@ -98,7 +100,8 @@ def read_weights(
     Args:
         compute_dtype: of dequantized weights; None = what the file has for those that it does not quantize.
         encoder: as of `load_checkpoint`.
-        more_encoders: files among which to look for an encoder where none is inside or beside the checkpoint.
+        more_encoders: files among which to look for an encoder where none is inside or beside the checkpoint; taken
+            only then.
         factory_kwargs: of the network: operations, attention, dtype.
 
     Raises:
@@ -108,7 +111,7 @@ def read_weights(
     tensors, metadata = read_source(source)
     config = read_config(source)
     declared = declared_weights(metadata, source.name, source.folder.name)
-    choice = EncoderChoice(encoder, source, tuple(map(Path, more_encoders)))
+    choice = EncoderChoice(encoder, source, more_encoders)
     return take_weights(
         tensors, metadata, config, source.name, weights, params, compute_dtype, declared, choice, **factory_kwargs
     )
@@ -158,4 +161,5 @@ def take_weights(
         storage=header.quantization(group),
         meta=lazy.meta(),
         scaled=lazy.scaled(),
+        encoder=placed.file,
     )

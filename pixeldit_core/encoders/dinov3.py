@@ -46,6 +46,16 @@ def guess_heads(width: int) -> int:
     return max(1, width // HEAD_DIM)
 
 
+def exact_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """What an encoder is kept and computed in beside a network of this dtype.
+
+    Values beyond what float16 holds run through it, and float8 is too coarse for it.
+    """
+    if dtype is None or dtype in (torch.bfloat16, torch.float32, torch.float64):
+        return dtype
+    return torch.float32 if dtype == torch.float16 else torch.bfloat16
+
+
 def rope_periods(head_dim: int, device: Device = None) -> Tensor:
     """float32 [e/4], from 1 up to almost 100. Meta's files have them rounded to bfloat16: those are not used."""
     index = torch.arange(head_dim // 4, dtype=torch.float32, device=device)

@@ -42,6 +42,10 @@ def _patch_size(params: Any) -> int:
     return params.patch_size
 
 
+def _labels_alone(params: Any, labels: Tensor) -> tuple[Tensor, ...]:
+    return (labels,)
+
+
 def _one_patch(params: Any) -> tuple[Size, None]:
     return (params.patch_size, params.patch_size), None
 
@@ -78,6 +82,7 @@ class Family:
     condition: Literal["class", "text"]
     null: Callable[[Any, int], Tensor] | None  # (params, n) -> n null rows; None = encode ""
     unknown: Callable[[Any, int], tuple[Tensor, ...]] | None = None  # rows of images of any class; None = null
+    class_arguments: Callable[[Any, Tensor], tuple[Tensor, ...]] = _labels_alone  # of params and classes: the network's
     text_parts: tuple[str, ...] = ()  # of "embeds", "mask", "pooled": its arguments
     text_encoder: str = ""  # which one, and how to load it in ComfyUI
     max_tokens: Callable[[Any], int | None] = lambda params: None  # of a text; None = any, or the network cuts it

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...encoders.dinov3 import IMAGE_MEAN, IMAGE_STD, PATCH_SIZE, PUBLISHED, DINOv3
+from ...encoders.dinov3 import IMAGE_MEAN, IMAGE_STD, PATCH_SIZE, PUBLISHED, DINOv3, exact_dtype
 from ...layers.attention import Attention
 from ...layers.embeddings import TimestepEmbedder
 from ...layers.mlp import swiglu_size
@@ -64,7 +64,7 @@ class Conditioner(nn.Module):
         self.encoder: DINOv3 | None = None
         if params.encoder_depth:
             sizes = (params.encoder_dim, params.encoder_depth, params.encoder_num_heads)
-            self.encoder = DINOv3(*sizes, **factory_kwargs)
+            self.encoder = DINOv3(*sizes, **factory_kwargs | {"dtype": exact_dtype(factory_kwargs.get("dtype"))})
         self.dino_proj = Projection(params, **factory_kwargs)
 
     def forward(self, x: Tensor, time: Tensor, rope: Rope, **options: Any) -> Tensor:

@@ -56,6 +56,13 @@ def _unknown(params: PixelDiT2Params, n: int) -> tuple[Tensor, Tensor]:
     return _null(params, n), torch.zeros(n, dtype=torch.bool)
 
 
+def _class_arguments(params: PixelDiT2Params, labels: Tensor) -> tuple[Tensor, ...]:
+    """Of a network without its encoder, no row is grounded."""
+    if params.encoder_depth:
+        return (labels,)
+    return labels, torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+
+
 def _summary(params: PixelDiT2Params) -> str:
     return f"{params.depth} blocks of {params.hidden_size}, patch {params.patch_size}"
 
@@ -76,6 +83,7 @@ PIXELDIT2 = Family(
     condition="class",
     null=_null,
     unknown=_unknown,
+    class_arguments=_class_arguments,
     grid=linear_grid,
     reference=Convention(unit_grid, guided=_guided, min_noise_level=0.05),
     settings={name: SETTINGS[name] for name in ("pixeldit2-256", "pixeldit2-512")},
