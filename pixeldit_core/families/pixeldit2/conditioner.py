@@ -85,7 +85,9 @@ class Conditioner(nn.Module):
         if self.encoder is None:
             raise ValueError(describe_missing(self.params.encoder_dim))
         image = encoder_input(x, self.params).to(self.encoder.cls_token.dtype)
-        return self.dino_proj(self.encoder(image, **options).to(x.dtype), time, rope, **options)
+        with torch.no_grad():  # it is frozen, also for those who train adapters of all layers
+            features = self.encoder(image, **options)
+        return self.dino_proj(features.to(x.dtype), time, rope, **options)
 
 
 def encoder_input(x: Tensor, params: PixelDiT2Params) -> Tensor:

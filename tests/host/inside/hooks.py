@@ -9,8 +9,10 @@ import tiny_t2i
 import torch
 from kit import empty, golden, labels, module, run, texts
 from other_families import HDM, pixelhdm, text, xpred
+from pixeldit2 import pixeldit2
 
-FAMILIES = ("class", "text", "dit-r1", "mmdit-r1", "pixeldit-r1", "mmpixeldit-r1", "pixelhdm")
+LARGE = ("pixeldit_t2i", "pixelhdm", "pixeldit2")  # whose own size is too large for a test
+FAMILIES = ("class", "text", "dit-r1", "mmdit-r1", "pixeldit-r1", "mmpixeldit-r1", "pixelhdm", "pixeldit2")
 
 
 def load_nodes(*names):
@@ -40,7 +42,8 @@ def model_of(family):
         return drawings()
     if family == "text":
         return tiny_t2i.ours(patch_depth=4)
-    return pixelhdm() if family == "pixelhdm" else xpred(family)
+    others = {"pixelhdm": pixelhdm, "pixeldit2": pixeldit2}
+    return others[family]() if family in others else xpred(family)
 
 
 def sample(model, **options):
@@ -54,7 +57,7 @@ def sample(model, **options):
         conditions = [text(inputs, prefix, slice(1)) for prefix in ("", "null_")]
     else:
         conditions = [texts(seed=1), texts(seed=2)]
-    size = (32, 48) if spec.family.condition == "text" else spec.default_size
+    size = (32, 48) if spec.family.name in LARGE else spec.default_size
     inputs = {
         "model": model,
         "seed": 5,
@@ -97,13 +100,17 @@ def call_original(arguments, extra):
 @contextlib.contextmanager
 def without_block(model, index):
     """The network without one of its blocks, inside of this context."""
-    blocks = patch_blocks(model)
-    removed = blocks[index]
+    blocks, params = patch_blocks(model), model.model.diffusion_model.params
+    removed, moved = blocks[index], int(hasattr(params, "in_context_start"))
     del blocks[index]
+    if moved:  # PixelDiT2 counts the blocks before its context tokens
+        params.in_context_start -= 1
     try:
         yield
     finally:
         blocks.insert(index, removed)
+        if moved:
+            params.in_context_start += 1
 
 
 @contextlib.contextmanager

@@ -8,10 +8,17 @@ import torch
 from kit import close, core, load_tiny, out_of, run
 from loras import put
 from other_families import GRAY, pixelhdm, xpred
+from pixeldit2 import pixeldit2
 from safetensors.torch import load_file
 
 ALPHA, RANK = 3.0, 2
-MODELS = {"class": load_tiny, "text": tiny_t2i.ours, "xpred": lambda: xpred(GRAY), "pixelhdm": pixelhdm}
+MODELS = {
+    "class": load_tiny,
+    "text": tiny_t2i.ours,
+    "xpred": lambda: xpred(GRAY),
+    "pixelhdm": pixelhdm,
+    "pixeldit2": pixeldit2,
+}
 
 
 def weights(model):

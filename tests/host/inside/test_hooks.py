@@ -39,13 +39,18 @@ def test_a_replacement_sees_the_streams_of_every_family_and_can_call_the_block()
         for call in seen:
             options = call["transformer_options"]
             assert options["total_blocks"] == count and options["block_type"] == "double"
-            assert (call["txt"] is None) == (family in ("class", "dit-r1", "pixeldit-r1")), family
+            assert (call["txt"] is None) == is_image_alone(family, options["block_index"]), family
             assert ("img_slice" in options) == (call["txt"] is not None), family
             if call["txt"] is not None:
                 start, stop = options["img_slice"]
                 assert stop - start == call["img"].shape[1], family
                 assert start in (0, call["txt"].shape[1]), family
             assert call["vec"].shape[0] == call["img"].shape[0] and call["pe"], family
+
+
+def is_image_alone(family, index):
+    """Whether a patch block has no other tokens; PixelDiT2 adds those of its class before the third."""
+    return family in ("class", "dit-r1", "pixeldit-r1") or (family == "pixeldit2" and index < 2)
 
 
 def test_a_skipped_block_is_as_if_it_were_not_there():
@@ -85,7 +90,7 @@ def test_a_patch_after_each_block():
 
 def test_skip_layer_guidance_acts_and_costs_a_pass():
     load_nodes("slg", "sd3")
-    for family in ("class", "text", "mmdit-r1", "pixelhdm"):
+    for family in ("class", "text", "mmdit-r1", "pixelhdm", "pixeldit2"):
         model = model_of(family)
         plain, last = sample(model), str(len(patch_blocks(model)) - 1)
         window = {"start_percent": 0.0, "end_percent": 1.0}
@@ -140,7 +145,7 @@ def test_normalized_attention_guidance():
     load_nodes("nag")
     if not has("NAGuidance"):
         pytest.skip("this ComfyUI has no NAGuidance")
-    for family in ("text", "pixelhdm", "class", "mmdit-r1"):
+    for family in ("text", "pixelhdm", "class", "mmdit-r1", "pixeldit2"):
         model = model_of(family)
         plain = sample(model, cfg=1.0)
         none = run("NAGuidance", model=model, nag_scale=1.0, nag_alpha=1.0, nag_tau=1.5)[0]

@@ -28,7 +28,7 @@ def load_all():
 
 def test_patches_of_u_nets_are_named_and_change_nothing():
     load_all()
-    for family in ("class", "text", "mmdit-r1", "pixelhdm"):
+    for family in ("class", "text", "mmdit-r1", "pixelhdm", "pixeldit2"):
         model = model_of(family)
         plain = sample(model)
         for node, options in NODES.items():
@@ -44,7 +44,7 @@ def test_params_take_attributes_of_other_nodes():
     import comfy.utils
 
     added = {"default_ref_method": "offset"} if hasattr(comfy.utils, "ATTR_UNSET") else {}  # else only replaced
-    for family in ("class", "text", "mmdit-r1", "pixelhdm"):
+    for family in ("class", "text", "mmdit-r1", "pixelhdm", "pixeldit2"):
         model = model_of(family)
         params = model.model.diffusion_model.params
         plain, patched = sample(model), model.clone()

@@ -27,7 +27,7 @@ def test_every_family_learns():
 
 
 def test_gradient_checkpointing_changes_no_gradient():
-    for name in ("class", "text", "pixelhdm", "gray"):
+    for name in ("class", "text", "pixelhdm", "gray", "pixeldit2"):
         subject = subjects()[name]()
         train(subject, steps=1)  # the first call of a process may choose other kernels
         plain, checkpointed = (train(subject, steps=4, gradient_checkpointing=on) for on in (False, True))
@@ -37,13 +37,13 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 def test_every_part_of_a_network_learns():
     """All weights, norms and biases; but for the end of text-to-image's text stream, which leads nowhere."""
-    for name in ("class", "text", "pixelhdm", "mmdit-r2", "gray"):
+    for name in ("class", "text", "pixelhdm", "mmdit-r2", "gray", "pixeldit2"):
         still = {key for key, value in train(subjects()[name](), steps=4).lora.items() if not value.any()}
         assert all(name == "text" and re.search(r"patch_blocks\.1\..*_y", key) for key in still), (name, still)
 
 
 def test_the_lora_changes_the_image_towards_the_images_it_saw():
-    for name in ("class", "text", "pixelhdm", "gray"):
+    for name in ("class", "text", "pixelhdm", "gray", "pixeldit2"):
         subject = subjects()[name]()
         before = sampled(subject)
         trained = train(subject, steps=20)

@@ -9,6 +9,7 @@ from class_model import SHAPE, ksampler, pixeldit
 from foreign import foreign_model
 from kit import close, empty, has_native, labels, load_tiny, record_calls, run, texts
 from other_families import xpred
+from pixeldit2 import pixeldit2
 
 BROKEN = "is not finite: 1 of its [0-9,]+ values are NaN or infinity. Look at what made it"
 
@@ -88,7 +89,7 @@ def test_images_smaller_than_a_patch():
 
 
 def test_latents_and_areas_smaller_than_a_patch():
-    for model, classes in ((load_tiny(), 10), (xpred("pixeldit-r1"), 5)):
+    for model, classes in ((load_tiny(), 10), (xpred("pixeldit-r1"), 5), (pixeldit2(), 5)):
         options = {"positive": labels([3], classes), "negative": labels([classes], classes), "steps": 2}
         for height, width in ((1, 1), (1, 3), (3, 9)):
             made = ksampler(model, latent_image=empty((2, 3, height, width)), **options)

@@ -7,6 +7,7 @@ import tiny_t2i
 import torch
 from kit import core, empty, golden, labels, load, load_tiny, node, out_of, run, texts
 from loras import put
+from pixeldit2 import pixeldit2
 
 SETTINGS = {
     "batch_size": 1,
@@ -114,7 +115,7 @@ def as_file(name, lora):
 def subjects():
     """Constructors by name. As in ComfyUI, a loader runs in inference mode, too."""
     xpred = {name: _xpred(name) for name in ("dit-r1-layernorm-noape", "mmdit-r2", "mmpixeldit-r2")}
-    return {"class": _class, "text": _text, "pixelhdm": _pixelhdm, "gray": _gray, **xpred}
+    return {"class": _class, "text": _text, "pixelhdm": _pixelhdm, "gray": _gray, "pixeldit2": _pixeldit2, **xpred}
 
 
 @torch.inference_mode()
@@ -131,6 +132,11 @@ def _text():
 def _pixelhdm():
     _, inputs, _ = golden(other_families.HDM, "pixelhdm")
     return Subject(other_families.pixelhdm(), (3, 16, 16), other_families.text(inputs, rows=slice(0, 1)))
+
+
+@torch.inference_mode()
+def _pixeldit2():
+    return Subject(pixeldit2(noise_scale=2.0), (3, 16, 16), labels([3], 5))
 
 
 def _gray():
