@@ -42,7 +42,9 @@ class Start:
 
     def state(self, model: Any, plan: Plan) -> Tensor:
         """The state at the first time, in the model's range."""
-        return torch.lerp(scale_of(model) * self.noise, model.model.process_latent_in(self.latent), plan.times[0].to(self.noise))
+        return torch.lerp(
+            scale_of(model) * self.noise, model.model.process_latent_in(self.latent), plan.times[0].to(self.noise)
+        )
 
 
 def draw_noise(latent: Tensor, seed: int) -> Tensor:

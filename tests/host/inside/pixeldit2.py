@@ -1,10 +1,9 @@
 """PixelDiT2 as a MODEL: tiny networks with random weights, the golden ones, and files of their encoders."""
 
-import dataclasses
 import shutil
 
 import torch
-from kit import OUT, core, golden, load, module, out_of
+from kit import core, golden, golden_folder, load, out_of
 from safetensors.torch import load_file, save_file
 
 PLACE = "dino_conditioner.encoder."
@@ -80,8 +79,6 @@ def of_case(name):
     """A golden case: its JSON, inputs, outputs, the core's model and a file of it."""
     case, inputs, outputs = golden(name, "pixeldit2")
     config, encoder = case["config"], case["encoder_config"]
-    from kit import golden_folder
-
     stored = load_file(golden_folder(name, "pixeldit2") / case.get("checkpoint", "checkpoint.safetensors"))
     family = core().FAMILIES["pixeldit2"]
     shapes = {key: tuple(value.shape) for key, value in stored.items()}
@@ -107,7 +104,3 @@ def count_rows(model):
     encoder = network.dino_conditioner.encoder
     encoder.register_forward_pre_hook(lambda _, arguments: seen["encoder"].append(len(arguments[0])))
     return seen
-
-
-def changed(spec, **values):
-    return dataclasses.replace(spec, params=dataclasses.replace(spec.params, **values))

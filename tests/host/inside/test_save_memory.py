@@ -7,6 +7,7 @@ import pytest
 import tiny_t2i
 import torch
 from kit import close, core, golden_folder, has_native, load_tiny, put, run
+from pixeldit2 import pixeldit2
 from safetensors.torch import load_file
 from test_save import save
 
@@ -38,6 +39,7 @@ def with_lora(model, paths, name="memory.safetensors"):
 MODELS = {
     "class": (load_tiny, ("patch_blocks.0.attn.proj", "pixel_blocks.0.mlp.fc1")),
     "text": (tiny_t2i.ours, ("patch_blocks.0.attn.qkv_x", "patch_blocks.1.attn.proj_y")),
+    "pixeldit2": (pixeldit2, ("patch_blocks.0.attn.qkv", "dino_conditioner.dino_proj.input_proj")),
     "native": (tiny_t2i.native, ("patch_blocks.0.attn.qkv_x", "patch_blocks.1.attn.proj_y")),
 }
 
