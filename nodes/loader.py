@@ -21,7 +21,7 @@ class PixelDiTLoader(io.ComfyNode):
             display_name="PixelDiT Loader",
             category="PixelDiT",
             description="Loads a PixelDiT checkpoint, class-conditional or text-to-image, or one of the other families "
-            "(PixelDiT2, x-prediction networks, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
+            "(PixelDiT2, x-prediction, PixelHDM), as a MODEL. Family and sizes are detected from content; unsupported "
             "files are rejected with their actual type. Works with KSampler, LoRA and all other model nodes.",
             inputs=[
                 io.Combo.Input(

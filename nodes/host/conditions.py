@@ -24,8 +24,8 @@ _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 class Condition:
     """`carry`: (spec, what `extra_conds` gets of a CONDITIONING) -> its entries for a batch, checked.
 
-    `arguments`: (family, params, `context` as ComfyUI calls the network, those entries) -> the network's arguments after
-    x and time.
+    `arguments`: (family, params, `context` as ComfyUI calls the network, those entries) -> the network's arguments
+    after x and time.
     `remark`: (spec, a CONDITIONING) -> a note for the user; None if there is nothing to note.
     """
 

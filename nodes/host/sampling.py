@@ -42,9 +42,8 @@ class Start:
 
     def state(self, model: Any, plan: Plan) -> Tensor:
         """The state at the first time, in the model's range."""
-        return torch.lerp(
-            scale_of(model) * self.noise, model.model.process_latent_in(self.latent), plan.times[0].to(self.noise)
-        )
+        noise, latent = scale_of(model) * self.noise, model.model.process_latent_in(self.latent)
+        return torch.lerp(noise, latent, plan.times[0].to(noise))
 
 
 def draw_noise(latent: Tensor, seed: int) -> Tensor:

@@ -78,11 +78,8 @@ def test_ksampler_keeps_every_pixel_too():
 def test_a_soft_mask_blends_as_documented():
     """Where the mask is between black and white, each estimate of the picture is mixed with the photograph."""
     image, mask = photograph(), torch.full((1, 32, 48), 0.5)
-    networks = (
-        core().load_checkpoint(sampler_net()),
-        tiny_t2i.core_model(),
-        core_model(num_classes=10, noise_scale=2.0),
-    )
+    second = core_model(num_classes=10, noise_scale=2.0)
+    networks = (core().load_checkpoint(sampler_net()), tiny_t2i.core_model(), second)
     for model, network in zip(models(), networks, strict=True):
         result = edit(model, image=image, mask=mask, width=0, height=0, solver="euler", timeshift=2.0)
         text = network.family.condition == "text"

@@ -164,7 +164,7 @@ def test_other_families_have_none():
         text = shown(name, encoder=encoder)
         assert "encoder" not in text and "grounding" not in text, text
     with pytest.raises(
-        ValueError, match=r"sampler-net\.ckpt is .*, which has no encoder, and .*x\.safetensors was given"
+        ValueError, match=r"sampler-net\.ckpt is .*which has no encoder, and .*x\.safetensors was given"
     ):
         run("PixelDiTLoader", checkpoint=name, encoder="x.safetensors")
 
@@ -336,9 +336,12 @@ def test_the_recorded_lora_files():
             network, x, t = patched.model.diffusion_model, inputs["x"], inputs["t"]
             forward = model.model.pixeldit.family.network.forward
             classes = inputs["labels"]
-            close(forward(network, x, t, classes), outputs[f"x_pred_{name.split('.')[0]}"], 2e-5)
+            close(
+                forward(network, x, t, classes, transformer_options={}), outputs[f"x_pred_{name.split('.')[0]}"], 2e-5
+            )
             null = torch.full_like(classes, 7)
-            close(forward(network, x, t, null), outputs[f"x_pred_null_skip_{name.split('.')[0]}"], 2e-5)
+            skipped = forward(network, x, t, null, transformer_options={})
+            close(skipped, outputs[f"x_pred_null_skip_{name.split('.')[0]}"], 2e-5)
         finally:
             patched.unpatch_model(torch.device("cpu"))
 

@@ -25,6 +25,7 @@ NODES = (
 )
 FROM_FILES = {  # options that differ by machine
     ("PixelDiTLoader", "checkpoint"),
+    ("PixelDiTLoader", "encoder"),
     ("PixelDiTLoRA", "lora_name"),
     ("PixelDiTClassLabel", "class_name"),
 }

@@ -36,8 +36,8 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 
 def test_every_part_of_a_network_learns():
-    """All weights, norms and biases; but for the end of text-to-image's text stream, which leads nowhere, and the frozen
-    encoder of PixelDiT2.
+    """All weights, norms and biases; but for the end of text-to-image's text stream, which leads nowhere, and for
+    PixelDiT2's frozen encoder.
     """
     unused = {"text": r"patch_blocks\.1\..*_y", "pixeldit2": r"dino_conditioner\.encoder\."}
     for name in ("class", "text", "pixelhdm", "mmdit-r2", "gray", "pixeldit2"):
