@@ -92,19 +92,19 @@ class Graph:
         (OUT / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
 
 
-def needs(name: str, url: str, directory: str) -> dict[str, Any]:
+def needs(name: str, url: str, directory: str, *more: dict[str, str]) -> dict[str, Any]:
     """The property that ComfyUI's dialog for missing models reads."""
-    return {"models": [{"name": name, "url": url, "directory": directory}]} if url else {}
+    return {"models": [{"name": name, "url": url, "directory": directory}, *more]} if url else {}
 
 
-def loader(checkpoint: str = DRAWINGS, url: str = "", pos: tuple[int, int] = (0, 0)) -> Node:
+def loader(checkpoint: str = DRAWINGS, url: str = "", pos: tuple[int, int] = (0, 0), *more: dict[str, str]) -> Node:
     return Node(
         "PixelDiTLoader",
         pos,
         (340, 160),
         outputs=[("MODEL", "MODEL")],
-        widgets=[checkpoint, "auto", "default"],
-        properties=needs(checkpoint, url, "diffusion_models"),
+        widgets=[checkpoint, "auto", "default", "auto"],
+        properties=needs(checkpoint, url, "diffusion_models", *more),
     )
 
 

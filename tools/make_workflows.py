@@ -14,6 +14,7 @@ if __name__ == "__main__":
     templates_text.text_to_image()
     templates_text.image_to_image()
     templates_text.inpaint()
+    templates_families.pixeldit2()
     templates_families.digits()
     templates_families.pixelhdm()
     templates_training.train_loras()

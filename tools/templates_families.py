@@ -1,9 +1,10 @@
-"""Templates of other families: x-prediction networks and PixelHDM."""
+"""Templates of other families: PixelDiT2, x-prediction networks and PixelHDM."""
 
 from __future__ import annotations
 
 from graph import (
     DIGITS,
+    HUB,
     UNDER_LABEL,
     UNDER_LOADER,
     Graph,
@@ -21,6 +22,49 @@ from graph import (
 QWEN = "qwen3_0.6b.safetensors"
 QWEN_URL = "https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/model.safetensors"
 HDM = "checkpoint_completed.pt"
+
+
+SECOND = f"{HUB}/PixelDiT2-ImageNet/resolve/main"
+
+
+def pixeldit2() -> None:
+    checkpoint, encoder = "pixeldit2_h16_in256_ep600.ckpt", "dinov3_vits16.safetensors"
+    small, base = ("timm/vit_{}_patch16_dinov3_qkvb.lvd1689m".format(size) for size in ("small", "base"))
+    address = f"https://huggingface.co/{small}/resolve/main/model.safetensors"
+    graph = Graph()
+    frozen = {"name": encoder, "url": address, "directory": "clip_vision"}
+    model = graph.add(loader(checkpoint, f"{SECOND}/{checkpoint}", (0, 0), frozen))
+    classes = graph.add(label("207: golden retriever", "", (0, UNDER_LOADER)), model=(model, 0))
+    settings = [50, "heun_exact", 2.4, 1.0, 0.125, 0.9, 256, 256, 1]
+    sample = graph.add(
+        sampler(7, "pixeldit2-256", settings, (400, 0)), model=(model, 0), positive=(classes, 0), negative=(classes, 1)
+    )
+    graph.add(save_image("PixelDiT/pixeldit2", (800, 0), (560, 620)), images=(sample, 0))
+    graph.add(
+        note(
+            f"## Model Links\n\n* [{checkpoint}]({SECOND}/{checkpoint}) (nvidia/PixelDiT2-ImageNet)\n* its frozen encoder: "
+            f"[model.safetensors]({address}) of {small}, under any name\n\nPut them here:\n\n```\nComfyUI/models/\n"
+            f"  diffusion_models/{checkpoint}\n  clip_vision/{encoder}\n```\n\nthen press **R** to refresh the lists. "
+            "The loader finds the encoder by itself. These nodes do not download anything.\n\nLicenses: the weights come "
+            "from NVIDIA, whose PixelDiT weights are under NSCLv1: **research and evaluation only, no commercial use**; "
+            "the encoder is under Meta's **DINOv3 License**.",
+            (0, UNDER_LABEL),
+            (340, 440),
+            "Model Links",
+        )
+    )
+    graph.add(
+        note(
+            "## Settings\n\nThese are the published settings (FID 1.46): 50 steps of Heun (two calls each), cfg 2.4, "
+            "guidance from 0.125 to 0.9. For a preview choose *custom* with 25 steps.\n\n**512 x 512**: choose "
+            "`pixeldit2_h16_in512_ep680.ckpt`, settings *pixeldit2-512*, width and height 512. It needs the larger encoder, "
+            f"`model.safetensors` of {base}. Both encoders may be in clip_vision: their widths differ.",
+            (800, 690),
+            (560, 230),
+            "Settings",
+        )
+    )
+    graph.save("PixelDiT2 ImageNet 256")
 
 
 def digits() -> None:

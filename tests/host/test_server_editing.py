@@ -140,6 +140,9 @@ def test_every_template_names_what_it_needs(server: Server) -> None:
             if node["type"] in ("PixelDiTLoader", "CLIPLoader") and node["widgets_values"][0] not in BUNDLED_MODELS:
                 if node["widgets_values"][0] == "checkpoint_completed.pt":
                     continue  # of PixelHDM nothing is published
-                (model,) = node["properties"]["models"]
-                assert model["name"] == node["widgets_values"][0] and model["url"].startswith("https://huggingface.co/")
+                model, *encoders = node["properties"]["models"]
+                assert model["name"] == node["widgets_values"][0]
                 assert model["directory"] in ("diffusion_models", "text_encoders")
+                assert len(encoders) == ("PixelDiT2" in path.stem)
+                assert all(encoder["directory"] == "clip_vision" for encoder in encoders)
+                assert all(entry["url"].startswith("https://huggingface.co/") for entry in (model, *encoders))
