@@ -29,7 +29,7 @@ SECOND = f"{HUB}/PixelDiT2-ImageNet/resolve/main"
 
 def pixeldit2() -> None:
     checkpoint, encoder = "pixeldit2_h16_in256_ep600.ckpt", "dinov3_vits16.safetensors"
-    small, base = ("timm/vit_{}_patch16_dinov3_qkvb.lvd1689m".format(size) for size in ("small", "base"))
+    small, base = (f"timm/vit_{size}_patch16_dinov3_qkvb.lvd1689m" for size in ("small", "base"))
     address = f"https://huggingface.co/{small}/resolve/main/model.safetensors"
     graph = Graph()
     frozen = {"name": encoder, "url": address, "directory": "clip_vision"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hooks import differ, drawings, has, load_nodes, sample, warnings
 from kit import run
+from pixeldit2 import pixeldit2
 
 WINDOW = {"start_percent": 0.0, "end_percent": 1.0}
 FILES = (
@@ -63,7 +64,11 @@ SILENT = {  # no effect; nothing of them reaches the sampling
 
 def test_nodes_act_or_are_named():
     load_nodes(*FILES)
-    model = drawings()
+    for model in (drawings(), pixeldit2(noise_scale=2.0)):
+        check(model)
+
+
+def check(model):
     plain = sample(model, steps=4)
     for node, options in {**ACTS, **NAMED, **SILENT}.items():
         if not has(node):
