@@ -67,7 +67,6 @@ def edit(
     """
     for name, value in (("image", image), ("noise", noise)):
         check_input(value, name)
-    _check_numbers(steps, averages, interval, terminal_steps)
     x_s = image.to(model.device, torch.float32)
     noise, count = _scaled_noise(model, x_s, noise, seeds), len(x_s)
     velocity, null = model.family.convention(convention).velocity(model.velocity, 1.0), null_for(model, null, count)
@@ -75,13 +74,54 @@ def edit(
     of_source = _branches(*condition_velocities(velocity, source, null), source_cfg)
     of_target = _branches(*condition_velocities(velocity, expand_rows(target, count), null), target_cfg)
 
-    prior, z = _Prior(), x_s
+    z = flow_edit(
+        of_target,
+        of_source,
+        x_s,
+        noise,
+        steps=steps,
+        averages=averages,
+        interval=interval,
+        strength=strength,
+        localized=localized,
+        terminal_steps=terminal_steps,
+        on_step=on_step,
+    )
+    check_finite(z, model.spec.source)
+    return z
+
+
+def flow_edit(
+    of_target: Branches,
+    of_source: Branches,
+    image: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    averages: int,
+    interval: tuple[float, float],
+    strength: float,
+    localized: bool,
+    terminal_steps: int,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The edit along two velocity fields; arguments as of `edit`, the noise in the family's scale.
+
+    Args:
+        of_target, of_source: (x, t) -> velocity with guidance, and without; of the source without only where
+            `localized`.
+
+    Raises:
+        ValueError: an interval or count that does not fit.
+    """
+    _check_numbers(steps, averages, interval, terminal_steps)
+    prior, z = _Prior(), image
     times = torch.linspace(*interval, steps + 1, dtype=torch.float32).tolist()
     for i, (t, t_next) in enumerate(pairwise(times)):
         deltas: list[Tensor] = []
         for k in range(averages):
-            x_src = torch.lerp(_noise_of(noise, i, k), x_s, t)
-            v_tar, v_tar_cond = of_target(z + x_src - x_s, t)
+            x_src = torch.lerp(_noise_of(noise, i, k), image, t)
+            v_tar, v_tar_cond = of_target(z + x_src - image, t)
             v_src, v_src_cond = of_source(x_src, t)
             delta = v_tar - v_src
             deltas.append(delta * prior.mask(v_tar_cond - v_src_cond) if localized else delta)
@@ -90,11 +130,10 @@ def edit(
         if on_step:
             on_step(i, t_next, z, v)
     if terminal_steps:
-        z = z + torch.lerp(_noise_of(noise, steps, 0), x_s, interval[1]) - x_s
+        z = z + torch.lerp(_noise_of(noise, steps, 0), image, interval[1]) - image
         ends = torch.linspace(interval[1], 1.0, terminal_steps + 1, dtype=torch.float32)
         report = (lambda i, t, x, v: on_step(steps + i, t, x, v)) if on_step else None
         z = euler(lambda x, t: of_target(x, t)[0], z, ends, report)
-    check_finite(z, model.spec.source)
     return z
 
 

@@ -63,6 +63,11 @@ def _class_arguments(params: PixelDiT2Params, labels: Tensor) -> tuple[Tensor, .
     return labels, torch.ones(len(labels), dtype=torch.bool, device=labels.device)
 
 
+def _memory(params: PixelDiT2Params) -> float:
+    """Of a grounded call, that of the encoder included: the patches and what modulates each of them; measured."""
+    return 0.083 * params.hidden_size / params.patch_size**2
+
+
 def _summary(params: PixelDiT2Params) -> str:
     return f"{params.depth} blocks of {params.hidden_size}, patch {params.patch_size}"
 
@@ -91,6 +96,7 @@ PIXELDIT2 = Family(
     prefers_ema=True,
     trained_sizes=_trained_sizes,
     summary=_summary,
+    memory=_memory,
     to_uint8=lambda x: ((x.float() + 1) * 127.5 + 0.5).clamp(0, 255).floor().byte(),
     dtypes=(torch.bfloat16, torch.float32),
 )
