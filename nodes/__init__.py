@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import PixelDiTClassLabel, PixelDiTTextPrompt
 from .custom_sampling import PixelDiTScheduler, PixelDiTSolver
+from .editing import PixelDiTEdit
 from .guidance import PixelDiTCFGInterval, PixelDiTCFGRescale, PixelDiTCFGSchedule
 from .host import folders, owners, routes
 from .loader import PixelDiTLoader
@@ -18,6 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     PixelDiTClassLabel,
     PixelDiTTextPrompt,
     PixelDiTSampler,
+    PixelDiTEdit,
     PixelDiTCFGInterval,
     PixelDiTCFGRescale,
     PixelDiTCFGSchedule,

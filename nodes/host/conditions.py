@@ -17,6 +17,7 @@ from .compat import in_training
 
 _ROUNDING = 1e-5  # of weights that shall sum to 1
 CLASS = "pixeldit_class"  # key in a CONDITIONING's dictionary: specific, so that other models ignore it
+_SKIP = "pixeldit_skip"  # beside it: rows that are not grounded, where that does not follow from the class
 _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 
 
@@ -44,6 +45,18 @@ def class_conditioning(labels: Sequence[int], num_classes: int) -> list:
     return [[rows[:, None], {CLASS: num_classes}]]
 
 
+def unknown_conditioning(spec: ModelSpec) -> list | None:
+    """CONDITIONING of an image of any class; None for a family of text."""
+    family, count = spec.family, 1
+    if family.null is None:
+        return None
+    if family.unknown is None:
+        return class_conditioning(family.null(spec.params, count).tolist(), spec.params.num_classes)
+    labels, skip = family.unknown(spec.params, count)
+    ((rows, entries),) = class_conditioning(labels.tolist(), spec.params.num_classes)
+    return [[rows, {**entries, _SKIP: skip.long()}]]
+
+
 def num_rows(conditioning: list) -> int:
     """How many images a CONDITIONING of classes is for; 0 for any other."""
     return max((len(entry[0]) for entry in conditioning if CLASS in entry[1]), default=0)
@@ -66,7 +79,8 @@ def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
             f"the conditioning is for a model with {weights.shape[-1] - 1} classes; {spec.source} has {count}. Connect "
             "PixelDiT Class Label to this same model."
         )
-    return {CLASS: ClassLabels(_labels_or_weights(weights[:, 0]))}
+    entries: dict[str, Any] = {CLASS: ClassLabels(_labels_or_weights(weights[:, 0]))}
+    return entries | ({_SKIP: comfy.conds.CONDRegular(given[_SKIP])} if _SKIP in given else {})
 
 
 def _labels_or_weights(weights: Tensor) -> Tensor:
@@ -168,7 +182,8 @@ def _mask(spec: ModelSpec, given: Tensor | None, text: Tensor) -> Tensor:
 def _class_arguments(
     family: Family, params: Any, context: Tensor | None, entries: dict[str, Any]
 ) -> tuple[Tensor | None, ...]:
-    return family.class_arguments(params, entries[CLASS])
+    arguments = family.class_arguments(params, entries[CLASS])
+    return (*arguments, entries[_SKIP] != 0) if _SKIP in entries and len(arguments) == 1 else arguments
 
 
 def _text_arguments(

@@ -95,7 +95,7 @@ def resolve_size(spec: ModelSpec | None, request: Request, image: Tensor | None)
     height, width = request.height, request.width
     if image is not None and not (height and width):
         height, width = height or image.shape[1], width or image.shape[2]
-        _check_patch(spec, height, width)
+        check_patch(spec, height, width)
         return height, width
     if spec is None:
         if not height or not width:
@@ -106,7 +106,7 @@ def resolve_size(spec: ModelSpec | None, request: Request, image: Tensor | None)
     return height, width
 
 
-def _check_patch(spec: ModelSpec | None, height: int, width: int) -> None:
+def check_patch(spec: ModelSpec | None, height: int, width: int) -> None:
     """Raises ValueError for an image of less than half a patch, of which padding makes most of what is sampled."""
     patch = spec.family.size_multiple(spec.params) if spec else 1
     if 2 * min(height, width) < patch:

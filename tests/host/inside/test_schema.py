@@ -13,6 +13,7 @@ NODES = (
     "PixelDiTClassLabel",
     "PixelDiTTextPrompt",
     "PixelDiTSampler",
+    "PixelDiTEdit",
     "PixelDiTCFGInterval",
     "PixelDiTCFGRescale",
     "PixelDiTCFGSchedule",
