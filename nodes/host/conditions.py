@@ -69,10 +69,12 @@ def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels_or_weights(weights: Tensor) -> Tensor:
-    """Classes, int64 [n], where each row is a single one or none at all; else the weights [n, num_classes + 1]."""
-    weights = weights.float()
-    null = F.one_hot(torch.tensor(weights.shape[1] - 1), weights.shape[1]).to(weights)
-    weights = torch.where((weights == 0).all(dim=1, keepdim=True), null, weights)
+    """Classes, int64 [n], where each row is a single one; else the weights [n, num_classes + 1], with a sum of 1.
+
+    What a row lacks is no class: all of it after Zero Out, a half after an Average with that, or Multiply by 0.5.
+    """
+    weights = weights.float().clone()
+    weights[:, -1] += 1 - weights.sum(dim=1)
     is_single = ((weights == 1).sum(dim=1) == 1) & ((weights != 0).sum(dim=1) == 1)
     return weights.argmax(dim=1) if bool(is_single.all()) else weights
 
