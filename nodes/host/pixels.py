@@ -59,7 +59,7 @@ def to_rgb(image: Tensor) -> Tensor:
 
 
 def to_channels(image: Tensor, channels: int) -> Tensor:
-    """IMAGE with the channels that a model has: RGB, or for one channel its luma (ITU-R 601-2), rounded as by Pillow.
+    """IMAGE with the channels that a model has: RGB, or for one channel its luma (ITU-R 601-2, as Pillow).
 
     Gray pixels keep their value: a sum of weighted channels may lie a little below it, and a saved PNG would have a
     level less.
@@ -69,7 +69,7 @@ def to_channels(image: Tensor, channels: int) -> Tensor:
         return image
     gray = image[..., :1]
     luma = (image * image.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
-    return torch.where((image == gray).all(dim=-1, keepdim=True), gray, (luma * 255).round() / 255)
+    return torch.where((image == gray).all(dim=-1, keepdim=True), gray, luma)
 
 
 _LUMA = (0.299, 0.587, 0.114)

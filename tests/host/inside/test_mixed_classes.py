@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from class_model import CLASSES, ksampler, pixeldit
+from hooks import has, load_nodes
 from kit import close, core, labels, load_tiny, run, sampler_net
 from other_families import xpred
 
@@ -46,6 +47,8 @@ def test_zero_out_is_no_class():
         expected = sampler(model, positive=labels(CLASSES), negative=labels([10]))
         zeroed = node("ConditioningZeroOut", conditioning=labels([3]))
         assert torch.equal(sampler(model, positive=labels(CLASSES), negative=zeroed), expected)
+        zeroed = node("ConditioningZeroOut", conditioning=labels(CLASSES))
+        assert torch.equal(sampler(model, positive=labels(CLASSES), negative=zeroed), expected), "a list"
 
 
 def test_average_mixes_the_rows_of_the_table():
@@ -88,12 +91,19 @@ def test_a_mix_is_sampled_alone_and_in_batches():
     close(made, ksampler(model, positive=mixed, negative=labels([10])), 1e-5)
 
 
-def test_scaled_embeddings():
-    if not hasattr(__import__("nodes"), "ConditioningMultiply"):
-        pytest.skip("no such node")
-    model = load_tiny()
-    half = node("ConditioningMultiply", conditioning=labels([3]), multiplier=0.5)
-    assert not torch.equal(velocity(model, half), velocity(model, labels([3])))
+def test_what_a_class_lacks_is_no_class():
+    """Half a class is its mix with the null class, however it came to be; of less and less, the null class is left."""
+    load_nodes("cond")
+    for model, null in models():
+        one, none = labels([3], null), labels([null], null)
+        half = velocity(model, average(one, none, 0.5))
+        zeroed = node("ConditioningZeroOut", conditioning=one)
+        close(velocity(model, average(one, zeroed, 0.5)), half, 1e-6)
+        assert not torch.equal(half, velocity(model, one)) and not torch.equal(half, velocity(model, none))
+        if has("ConditioningMultiply"):  # newer versions of ComfyUI
+            for factor, same in ((0.5, half), (1.0, velocity(model, one)), (0.0, velocity(model, none))):
+                scaled = node("ConditioningMultiply", conditioning=one, multiplier=factor)
+                close(velocity(model, scaled), same, 1e-6)
 
 
 def test_concat_is_refused_with_the_way_out():
