@@ -45,7 +45,7 @@ exit /b %ERRORLEVEL%
 "%VENV_PYTHON%" -m ruff check . || exit /b 1
 "%VENV_PYTHON%" -m ruff format --check . || exit /b 1
 "%VENV_PYTHON%" -m pyright --pythonpath "%VENV_PYTHON%" || exit /b 1
-"%VENV_PYTHON%" -m pytest%REST%
+"%VENV_PYTHON%" -m pytest -n auto --maxprocesses 4 --dist loadfile%REST%
 exit /b %ERRORLEVEL%
 
 :portable

@@ -145,7 +145,8 @@ def sample(
     None stands for the settings of the checkpoint or, without any, of the family for this size.
 
     Args:
-        cond: conditions, one row per image.
+        cond: conditions, one row per image; for a mix of classes, weights [B, num_classes + 1] of the rows of their
+            table.
         null: the same without a condition; None = the null class for families of classes, no guidance for families of
             text.
         noise: start [B, C, H, W]; else drawn from `seeds`, one per image (None = 0, 1, 2 ...).

@@ -10,3 +10,8 @@ def shorten_list(entries: Iterable[str], shown: int, separator: str = ", ") -> s
     entries = list(entries)
     more = f" and {len(entries) - shown} more" if len(entries) > shown else ""
     return separator.join(entries[:shown]) + more
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for each letter that a terminal might act on."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

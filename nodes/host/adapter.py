@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -80,7 +81,14 @@ def make_network(
 ) -> torch.nn.Module:
     """A family's network with ComfyUI's layers and attention, called through the adapter."""
     kind = type(f"Comfy{family.network.__name__}", (Adapter, family.network), {"family": family})
-    network = kind(params, operations=operations, attention=attention, device=device, dtype=dtype)
+    network = kind(_changeable(params), operations=operations, attention=attention, device=device, dtype=dtype)
     network.dtype = dtype
     network.in_channels = params.in_channels  # RenormCFG looks for it
     return network.eval()
+
+
+def _changeable(params: Any) -> Any:
+    """A copy that takes attributes which object patches of other nodes set (FluxKVCache does); ours stay frozen."""
+    kind = type(params)
+    free = type(kind.__name__, (kind,), {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__})
+    return free(**{field.name: getattr(params, field.name) for field in dataclasses.fields(kind)})

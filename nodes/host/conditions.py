@@ -15,6 +15,7 @@ from ...pixeldit_core.families import Family
 from ...pixeldit_core.spec import ModelSpec
 from .compat import in_training
 
+_ROUNDING = 1e-5  # of weights that shall sum to 1
 CLASS = "pixeldit_class"  # key in a CONDITIONING's dictionary: specific, so that other models ignore it
 _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 
@@ -37,7 +38,7 @@ def class_conditioning(labels: Sequence[int], num_classes: int) -> list:
     """CONDITIONING of classes, one row for each: weights [rows, 1, num_classes + 1] over the rows of the class table.
 
     So ComfyUI's own nodes for conditionings act: Zero Out gives no class, Average a mix of two. The last row of the
-    table is the null class.
+    table is the null class; what weights lack to a sum of 1 counts as its weight.
     """
     rows = F.one_hot(torch.tensor(list(labels), dtype=torch.int64), num_classes + 1).float()
     return [[rows[:, None], {CLASS: num_classes}]]
@@ -69,12 +70,14 @@ def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels_or_weights(weights: Tensor) -> Tensor:
-    """Classes, int64 [n], where each row is a single one; else the weights [n, num_classes + 1], with a sum of 1.
+    """Classes, int64 [n], where each row is a single one or none at all; else the weights [n, num_classes + 1].
 
-    What a row lacks is no class: all of it after Zero Out, a half after an Average with that, or Multiply by 0.5.
+    What a row lacks to a sum of 1 goes to the null class, so that less and less of a class ends at none.
     """
-    weights = weights.float().clone()
-    weights[:, -1] += 1 - weights.sum(dim=1)
+    weights = weights.float()
+    rest = 1 - weights.sum(dim=1, keepdim=True)
+    null = weights[:, -1:] + torch.where(rest.abs() > _ROUNDING, rest, 0)
+    weights = torch.cat([weights[:, :-1], null], dim=1)  # a copy: other nodes have the CONDITIONING, too
     is_single = ((weights == 1).sum(dim=1) == 1) & ((weights != 0).sum(dim=1) == 1)
     return weights.argmax(dim=1) if bool(is_single.all()) else weights
 

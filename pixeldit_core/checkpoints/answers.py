@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..text import printable
+
 _LARGEST_JSON = 16 * 2**20
 _SHOWN = 120  #        characters of a text in a message
 _LONGEST_PATH = 500
@@ -113,7 +115,7 @@ def _line(text: str) -> str:
     """The first line of a text that has letters, as a message can show it."""
     lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
     line = next((line for line in lines if line), "")
-    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    shown = printable(line)
     return f'"{shown[:_SHOWN]}{"..." if len(shown) > _SHOWN else ""}"'
 
 

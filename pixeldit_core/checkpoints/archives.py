@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ..text import shorten_list
+from ..text import printable, shorten_list
 from .answers import explain_text
 from .folder import WEIGHTS
 
@@ -96,7 +96,7 @@ def _explain_half_zip(path: Path) -> str | None:
     if len(start) < 30:
         return None
     compressed = int.from_bytes(start[8:10], "little") != zipfile.ZIP_STORED
-    name = _printable(start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace"))
+    name = _member(start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace"))
     if not name or not (compressed or name.lower().endswith(WEIGHTS)) or name.endswith("data.pkl"):
         return None
     return (
@@ -123,9 +123,9 @@ def _is_clutter(name: str) -> bool:
 
 def _unpack(name: str, kind: str, members: list[str]) -> str:
     """The message for an archive, with the weights among the members that are seen."""
-    weights = [member for member in map(_printable, members) if member.lower().endswith(WEIGHTS)]
+    weights = [member for member in map(_member, members) if member.lower().endswith(WEIGHTS)]
     if members and not weights and not any(member.lower().endswith(_NESTED) for member in members):
-        inside = shorten_list(map(_printable, members), _SHOWN)
+        inside = shorten_list(map(_member, members), _SHOWN)
         return f"{name} is an archive ({kind}) without weights: in it are {inside}. Choose another file."
     choose = "choose the file of weights inside, which ends with .safetensors in most cases"
     if weights:
@@ -136,8 +136,8 @@ def _unpack(name: str, kind: str, members: list[str]) -> str:
     return f"{name} is an archive ({kind}): unpack it, with 7-Zip for example, and {choose}.{rename}"
 
 
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[-80:]
+def _member(text: str) -> str:
+    return printable(text)[-80:]
 
 
 def _explain_gzip(path: Path, head: bytes) -> str:

@@ -126,14 +126,16 @@ class Tree:
     def named_lists(self, groups: list[Group]) -> dict[str, Tensor]:
         """Averages that a file keeps as lists, without names, under those of the raw weights."""
         raw = next((group for group in groups if group.role == "raw"), None)
+        if raw is None or not self.lists:
+            return {}
         named: dict[str, Tensor] = {}
+        own = {unwrap(key)[len(raw.prefix) :]: value for key, value in self.tensors.items()
+               if unwrap(key).startswith(raw.prefix)}  # fmt: skip
         for path, tensors in self.lists.items():
             if len(named) > MOST_NETWORKS * len(self.tensors):
                 break
-            if raw is None or not _is_average(path):
+            if not _is_average(path):
                 continue
-            own = {unwrap(key)[len(raw.prefix) :]: value for key, value in self.tensors.items()
-                   if unwrap(key).startswith(raw.prefix)}  # fmt: skip
             if [value.shape for value in own.values()] == [value.shape for value in tensors]:
                 named |= {path + key: value for key, value in zip(own, tensors, strict=True)}
             else:

@@ -40,6 +40,21 @@ def test_patches_of_u_nets_are_named_and_change_nothing():
                 assert line.startswith(f"PixelDiT: {node} (nodes_") and "no effect" in line, line
 
 
+def test_params_take_attributes_of_other_nodes():
+    import comfy.utils
+
+    added = {"default_ref_method": "offset"} if hasattr(comfy.utils, "ATTR_UNSET") else {}  # else only replaced
+    for family in ("class", "text", "mmdit-r1", "pixelhdm"):
+        model = model_of(family)
+        params = model.model.diffusion_model.params
+        plain, patched = sample(model), model.clone()
+        for name, value in {"in_channels": params.in_channels, **added}.items():
+            patched.add_object_patch(f"diffusion_model.params.{name}", value)
+        equal(sample(patched), plain, family)
+        equal(sample(model), plain, family)
+        assert not hasattr(params, "default_ref_method"), family
+
+
 def test_several_at_once_are_all_named_and_others_still_act():
     load_all()
     model = patched = drawings()
