@@ -1,4 +1,4 @@
-"""Float8 weights of a file that this ComfyUI or device cannot keep as such: plain in memory, float8 again when saved."""
+"""Float8 weights that this ComfyUI or device cannot keep: plain in memory, and again what they were when saved."""
 
 from __future__ import annotations
 
