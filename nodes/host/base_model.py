@@ -16,6 +16,7 @@ from .conditions import CONDITIONS
 from .inputs import check_given
 from .latent_format import PixelFormat
 from .padding import padded_size
+from .scales import Scales
 
 
 class PixelDiTConfig(comfy.supported_models_base.BASE):
@@ -46,6 +47,7 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
         self.pixeldit: ModelSpec = config.spec
         self.loaded = ""  # layout, weights, precision, size in memory
+        self.scales: Scales = {}  # of float8 weights of its file that are plain in memory
 
     def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
         """The one place where the network's sigma becomes t, whatever multiplier the sampling object in use has."""

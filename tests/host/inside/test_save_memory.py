@@ -85,7 +85,7 @@ def test_quantized_models(monkeypatch):
 def check_quantized(monkeypatch, path, style):
     model = run("PixelDiTLoader", checkpoint=put(path, f"memory-{style}.safetensors"), weight_dtype="default")[0]
     key = "patch_blocks.0.attn.qkv_x.weight"
-    kept = model.model.diffusion_model.state_dict()[key].dtype.itemsize == 1
+    kept = style.startswith("fp8")
     whole = save(model)
     with loaded_in_part(monkeypatch):
         part = save(model)
@@ -94,7 +94,7 @@ def check_quantized(monkeypatch, path, style):
         torch.equal(first[name].float(), second[name].float()) for name in first
     )
     assert (first[key].dtype == torch.float8_e4m3fn) == kept, "scaled float8 stays what it is"
-    assert whole.stat().st_size < 1.5 * path.stat().st_size or not kept
+    assert whole.stat().st_size < 1.1 * path.stat().st_size or not kept
     exact = core().load_checkpoint(path).network.state_dict()
     saved = core().load_checkpoint(whole).network.state_dict()
     for name, weight in exact.items():
