@@ -26,7 +26,8 @@ def unpack(stored: Mapping[str, Tensor], network: torch.nn.Module, prefix: str) 
     Args:
         prefix: of their names, before those of the network.
     """
-    tensors = dict(stored)
+    # at first (0.4 to 0.8), ComfyUI's layers gave their packed weights as such; its scales they give in all versions
+    tensors = {key: getattr(value, "_qdata", value) for key, value in stored.items()}
     parameters = dict(network.named_parameters())
     for key in [key for key in tensors if key.endswith(_QUANT)]:
         layer = key.removesuffix(_QUANT)
