@@ -107,7 +107,9 @@ def test_quantized_models_are_saved_for_every_reader():
         exact = core().load_checkpoint(path).network.state_dict()
         model = run("PixelDiTLoader", checkpoint=put(path, f"readers-{style}.safetensors"), weight_dtype="default")[0]
         for layout in ("canonical", "comfyui"):
-            check_readers(save(model, layout=layout), exact, 0.0 if style.startswith("fp8") and keeps_scaled() else 1e-6)
+            check_readers(
+                save(model, layout=layout), exact, 0.0 if style.startswith("fp8") and keeps_scaled() else 1e-6
+            )
             check_readers(save(model, layout=layout, weight_dtype="fp32"), exact, 0.01)
 
 
