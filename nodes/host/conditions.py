@@ -20,7 +20,7 @@ _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 
 @dataclass(frozen=True)
 class Condition:
-    """`carry`: (spec, what `extra_conds` gets of a CONDITIONING, whether for training) -> its entries for a batch, checked.
+    """`carry`: (spec, what `extra_conds` gets of a CONDITIONING, is it training) -> its entries for a batch, checked.
 
     `arguments`: (family, `context` as ComfyUI calls the network, those entries) -> the network's arguments after x and
     time.
