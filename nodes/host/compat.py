@@ -52,7 +52,8 @@ def plain_weights(model: Any, patches: bool) -> dict[str, Tensor]:
         stored = model.state_dict_for_saving(None, None, None)
         for key in [key for key, value in stored.items() if hasattr(value, "_qdata")]:
             # older versions (0.12 to 0.21) wanted it to be patched in `to`, but PyTorch dropped their class
-            stored[key] = model.patch_weight_to_device(key.removeprefix("model."), model.load_device, return_weight=True)
+            name = key.removeprefix("model.")
+            stored[key] = model.patch_weight_to_device(name, model.load_device, return_weight=True)
     else:
         comfy.model_management.load_models_gpu([model], force_patch_weights=True)
         stored = model.model.state_dict_for_saving(None, None, None)
