@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import comfy.latent_formats
 import comfy.model_base
 import comfy.supported_models_base
+import torch
 from torch import Tensor
 
 from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.spec import ModelSpec
 from .adapter import make_network
+from .compat import in_training
 from .conditions import CONDITIONS
 from .inputs import check_given
 from .latent_format import PixelFormat
@@ -58,4 +60,6 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         check_given(kwargs)
         if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
             check_size(spec, *padded_size(spec.family, spec.params, *noise.shape[-2:]))
-        return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs)
+        # while it samples, ComfyUI computes no gradients
+        training = torch.is_grad_enabled() and in_training(self.diffusion_model)
+        return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs, training)

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -80,9 +81,13 @@ def _patched(model: Any, key: str) -> dict[str, Tensor]:
     return {name: part.to("cpu") for name, part in parts.items()}
 
 
-def in_training() -> bool:
-    """Whether ComfyUI's Train LoRA runs; older versions do not tell."""
-    return getattr(comfy.model_management, "in_training", False)
+def in_training(network: torch.nn.Module) -> bool:
+    """Whether ComfyUI's Train LoRA runs on a network. Older versions tell by what they attach to its layers."""
+    if hasattr(comfy.model_management, "in_training"):
+        return comfy.model_management.in_training
+    attached = (entry for layer in network.modules() for entry in getattr(layer, "weight_function", ()))
+    adapters = (entry for entry in attached if isinstance(entry, torch.nn.Module))
+    return any(weight.requires_grad for adapter in adapters for weight in adapter.parameters())
 
 
 def show_text(cls: type[io.ComfyNode], text: str) -> dict[str, list[str]]:
