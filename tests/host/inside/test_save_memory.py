@@ -6,7 +6,7 @@ import loras
 import pytest
 import tiny_t2i
 import torch
-from kit import close, core, golden_folder, has_native, in_memory, keeps_scaled, load, load_tiny, put, run
+from kit import close, core, golden_folder, has_native, keeps_scaled, load, load_tiny, put, run
 from safetensors.torch import load_file
 from test_save import save
 

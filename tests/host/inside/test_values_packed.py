@@ -55,7 +55,12 @@ def image(model):
 
 def test_packed_weights_are_saved_when_loaded_in_part(monkeypatch):
     """ComfyUI's own way to save them raises for those that are packed as integers."""
-    for style, name in (*CASES, ("int8_tensorwise", MODULE)):
+    if not has_native():
+        pytest.skip("this ComfyUI has no PixelDiT of its own (0.23 and newer have)")
+    from comfy.quant_ops import QUANT_ALGOS
+
+    later = [("int8_tensorwise", MODULE)] if "int8_tensorwise" in QUANT_ALGOS else []
+    for style, name in (*CASES, *later):
         model, _ = packed(style, name)
         for entry in (model, with_lora(model, name)[0]):
             whole = load_file(save(entry))
