@@ -16,6 +16,7 @@ from ...pixeldit_core.text import shorten_list
 from .base_model import PixelDiTConfig
 from .compat import Patcher
 from .no_effect import with_report
+from .scales import read_scales
 from .weights import load_weights, scaled_tensors
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     dtype = wanted or _default_dtype(read, config)
     keep = wanted is None and all(_is_castable(weight.dtype) for weight, _ in read.scaled.values())
     compact = scaled_tensors(config, read) if keep else None
+    scales = read_scales(read) if wanted is None and compact is None else {}
     cast_from = dtype if compact is None else None
     config.set_inference_dtype(dtype, mm.unet_manual_cast(cast_from, load_device, config.supported_inference_dtypes))
     model = config.get_model(read.tensors, device=offload_device)
@@ -49,6 +51,7 @@ def load_model(path: str, weights: str = "auto", weight_dtype: str = "default", 
     with_report(patcher)
     # newer versions of ComfyUI make a second, plain patcher from this when a node asks for one
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype))
+    model.scales = scales
     model.loaded = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))
     log.info("%s: %s, %s", read.spec.source, read.spec.family.title, model.loaded)
     return patcher
