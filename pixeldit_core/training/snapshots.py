@@ -81,7 +81,7 @@ def reconstruct(
     path: Path,
     step: int | None = None,
     dtype: torch.dtype | None = None,
-    encoder: Path | None = None,
+    encoder: str | Path | None = None,
 ) -> Reconstruction:
     """Write the average of relative width `length` that ends at `step` (None = the last snapshot's).
 
