@@ -97,7 +97,7 @@ def _choose_entries(model: Model, options: argparse.Namespace) -> tuple[int, ...
 
 
 def checkpoint_hashes(options: argparse.Namespace, processes: Processes) -> dict[str, Any]:
-    """SHA-256 of the checkpoint's files, its LoRAs and the encoder that was given; only the main process reads them for it."""
+    """SHA-256 of the checkpoint's files, LoRAs and a given encoder; only the main process reads them for it."""
     if not processes.is_main:
         return {}
     files = hashes(*find_source(options.checkpoint).files)

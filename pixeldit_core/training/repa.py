@@ -70,7 +70,7 @@ class PatchTokens(Captured):
         super().__init__([blocks[block - 1]])
 
     def take_patches(self, size: Size) -> tuple[Tensor, Size]:
-        """Patches [B, L, D] of images of `size`, and their grid; text, context, registers and other tokens are cut off."""
+        """Patches [B, L, D] of images of `size`, and their grid; text, registers and context tokens are cut off."""
         (output,) = self.take()
         tokens = output[0] if isinstance(output, tuple) else output  # of two streams, the patches' is first
         grid = (size[0] // self._patch_size, size[1] // self._patch_size)

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..checkpoints.load import read_weights
 from ..checkpoints.encoder_choice import INSIDE
+from ..checkpoints.load import read_weights
 from ..checkpoints.save import with_chosen_encoder, write
 from ..spec import ModelSpec
 from .power_ema import fit, gamma_of, reachable_lengths

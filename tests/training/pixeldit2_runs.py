@@ -23,4 +23,6 @@ def run_config(images, encoder, **sections):
         "objective": {"time_mean": -0.8, "time_std": 0.8},
         "engine": ENGINE,
     }
-    return config_of(images, **{name: {**recipe.get(name, {}), **section} for name, section in (recipe | sections).items()})
+    return config_of(
+        images, **{name: {**recipe.get(name, {}), **section} for name, section in (recipe | sections).items()}
+    )

@@ -135,7 +135,7 @@ def test_a_lora_spares_the_encoder_and_its_file_is_applied(parts, whole, tmp_pat
     }
     run = train(run_config(*parts, **sections), tmp_path)
     with safe_open(run.lora, "pt") as file:
-        keys = list(file.keys())  # noqa: SIM118
+        keys = list(file.keys())
     assert any("dino_proj" in key for key in keys) and not any(PLACE in key for key in keys)
     model, base = pc.load_checkpoint(whole.model), pc.load_checkpoint(whole.model)
     assert pc.apply_lora(model, run.lora) == 5 * 4 + 5 + 1  # of the patch blocks, the projection's, s_embedder.proj
