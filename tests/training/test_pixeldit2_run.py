@@ -104,12 +104,23 @@ def test_micro_batches_change_nothing_but_rounding(parts, whole, tmp_path, micro
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_checkpointing_and_compilation_change_nothing_but_rounding(parts, tmp_path, monkeypatch):
-    steps = ENGINE | {"steps": 3}
-    plain = load_file(train(run_config(*parts, engine=steps), tmp_path / "plain").model)
-    recomputed = train(run_config(*parts, engine=steps | {"activation_checkpointing": True}), tmp_path / "recomputed")
-    for name, tensor in load_file(recomputed.model).items():
-        torch.testing.assert_close(tensor, plain[name], atol=1e-5, rtol=1e-4, msg=name)
+@pytest.fixture(scope="module")
+def three_steps(parts, tmp_path_factory):
+    return load_file(train(run_config(*parts, engine=ENGINE | {"steps": 3}), tmp_path_factory.mktemp("three")).model)
+
+
+@pytest.mark.parametrize(
+    "way", [{"activation_checkpointing": True}, {"compile": "blocks"}, {"compile": "whole"}], ids=str
+)
+def test_checkpointing_and_compilation_change_nothing_but_rounding(parts, three_steps, tmp_path, monkeypatch, way):
+    """Compiled by nothing but the tracer."""
+    torch._dynamo.reset()
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compile_module(self, backend="eager"))
+    run = train(run_config(*parts, engine=ENGINE | {"steps": 3} | way), tmp_path)
+    for name, tensor in load_file(run.model).items():
+        torch.testing.assert_close(tensor, three_steps[name], atol=1e-5, rtol=1e-4, msg=name)
+    torch._dynamo.reset()
 
 
 def test_snapshots_have_no_encoder_and_what_is_made_of_them_has_it(parts, whole, tmp_path):

@@ -66,17 +66,13 @@ CASES = {
     "grounded": {"engine": _ENGINE | {"micro_batch": 1}, "objective": {"grounding_dropout": 0.6}},
     "short": {"engine": _ENGINE | {"batch_size": 14, "micro_batch": 2}, "data": {"drop_last": False}},
 }
-STEPS = {
-    "plain": 0,
-    "accumulated": 3,
-    "grounded": 2,
-    "short": 4,
-}  # 60 = 4 * 14 + 4; a short batch is the last of an epoch
+# 60 = 4 * 14 + 4; a short batch is the last of an epoch
+STEPS = {"plain": 0, "accumulated": 3, "grounded": 2, "short": 4}
 
 
 def case_config(name, images):
-    """A case; the grounded one is of PixelDiT2, with the encoder beside the images, and no process grounds the rows that
-    another one does."""
+    """A case; the grounded one is of PixelDiT2, with the encoder beside the images. Of its micro-batches of one image
+    most are not grounded, and in most of the calls one process grounds its image and the other does not."""
     if name == "grounded":
         return run_config(images, images.parent / "encoder" / "model.safetensors", **CASES[name])
     return config_of(images, **CASES[name])
