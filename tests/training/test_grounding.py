@@ -122,6 +122,27 @@ def test_the_encoder_is_in_no_optimizer_and_no_average_and_gets_no_gradient():
     assert all(name.startswith(PLACE) for name in loss.frozen_weights())
 
 
+def test_shares_of_an_encoder_become_whole_again(tmp_path):
+    """FSDP's, of blocks and of the rest, with and without gradients."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model, mesh = model_in_training(), dist.init_device_mesh("cpu", (1,))
+        expected = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        loss = Loss(model, ObjectiveConfig(grounding_dropout=1.0))
+        for block in model.network.patch_blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(loss, mesh=mesh)
+        loss(batch(randn(2, 3, *SIZE), torch.tensor([0, 1])), given(randn(2, 3, *SIZE)))["flow"].sum().backward()
+        whole = {name: tensor.full_tensor() for name, tensor in (loss.weights() | loss.frozen_weights()).items()}
+        assert all(torch.equal(whole[name], tensor) for name, tensor in expected.items())
+        assert all((p.grad is None) == (PLACE in name) for name, p in model.network.named_parameters())
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_lora_never_targets_the_encoder():
     model = tiny()
     for targets in ((), ("qkv", "proj")):
