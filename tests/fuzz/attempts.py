@@ -69,7 +69,10 @@ def attempt_whole(path: Path, marker: Path) -> str:
     began = time.monotonic()
     if attempt(path, path.read_bytes(), marker) == "refused":
         target = path.with_name("again.safetensors")
-        if guarded(path, "save", lambda: pc.save_checkpoint(path, target)):
+        saved = guarded(path, "save", lambda: pc.save_checkpoint(path, target))
+        if saved and pc.inspect_checkpoint(path).encoder is False:  # it is whole, and only lacks what it looks through
+            guarded(target, "load again", lambda: pc.load_checkpoint(target, encoder="none"))
+        elif saved:
             raise Wrong("what does not load is saved")
         return "refused"
     model = pc.load_checkpoint(path)
@@ -90,6 +93,17 @@ def attempt_whole(path: Path, marker: Path) -> str:
     if time.monotonic() - began > SLOW:
         raise Wrong(f"it took {time.monotonic() - began:.0f} seconds")
     return "generated" if generated else "loaded"
+
+
+def attempt_encoder(path: Path, network: Path) -> str:
+    """Reads a file as the encoder of a network that has none inside; "applied" or "refused"."""
+    model = guarded(path, "encoder", lambda: pc.load_checkpoint(network, encoder=path))
+    if model is None:
+        return "refused"
+    if model.params.encoder_depth < 1:
+        raise Wrong("an encoder without blocks")
+    pc.save_checkpoint(model, network.with_name("again.safetensors"))
+    return "applied"
 
 
 def generate(model: pc.Model) -> bool:

@@ -1,4 +1,4 @@
-"""Checkpoints of the other families (x-prediction networks, PixelHDM) as their trainers write them."""
+"""Checkpoints of the other families (x-prediction networks, PixelHDM, PixelDiT2) as their trainers write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import pixeldit_core as pc
 
 POOL = 300
 
-KINDS = ("xpred_dit", "xpred_mmdit", "xpred_pixeldit", "xpred_mmpixeldit", "pixelhdm", "pixelhdm")
+KINDS = (
+    "xpred_dit",
+    "xpred_mmdit",
+    "xpred_pixeldit",
+    "xpred_mmpixeldit",
+    "pixelhdm",
+    "pixelhdm",
+    "pixeldit2",
+    "pixeldit2",
+)
 
 ALIASES = pc.FAMILIES["pixelhdm"].aliases
 
@@ -40,6 +49,14 @@ def pixelhdm_params(dice: random.Random) -> Any:
     sizes |= {"gate_bias": dice.random() < 0.3, "mlp_ratio": dice.choice((None, 2.0))}
     channels = dice.choice((3, 3, 3, 1, 4))
     return pc.FAMILIES["pixelhdm"].params(**sizes, in_channels=channels, out_channels=channels)
+
+
+def pixeldit2_params(dice: random.Random) -> Any:
+    sizes = {"hidden_size": 8, "num_heads": dice.choice((1, 2)), "depth": dice.choice((1, 2)), "num_classes": 3}
+    sizes |= {"patch_size": dice.choice((1, 2, 4)), "in_context_len": dice.choice((0, 2)), "in_context_start": 0}
+    sizes |= {"mlp_hidden_size": dice.choice((1, 21, 32)), "encoder_dim": 8, "encoder_depth": 1, "encoder_num_heads": 1}
+    sizes |= {"grounding_proj_blocks": dice.choice((0, 1)), "single_silu_cond": dice.random() < 0.5}
+    return pc.FAMILIES["pixeldit2"].params(**sizes, noise_scale=dice.choice((1.0, 2.0)))
 
 
 def weights_of(kind: str, params: Any, dice: random.Random) -> dict[str, Tensor]:
@@ -73,10 +90,26 @@ def with_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {key.replace(name, alias): state[key] for key, (alias, name) in pairs.items()}
 
 
+def lightning(state: dict[str, Tensor], dice: random.Random) -> dict[str, Any]:
+    """As PixelDiT2's trainers write it: an average, or both; with the encoder in it, mostly; of a LoRA training."""
+    both = {f"{start}{key}": value for start in ("denoiser.", "ema_denoiser.") for key, value in state.items()}
+    if dice.random() < 0.3:
+        both = {key: value for key, value in both.items() if key.startswith("ema") or ".encoder." not in key}
+    if dice.random() < 0.3:
+        for key in [key for key in both if key.endswith(("attn.qkv.weight", "mlp.w1.weight")) and "dino" not in key]:
+            layer, weight = key.removesuffix(".weight"), both.pop(key)
+            both[f"{layer}.base_layer.weight"] = weight
+            both |= {f"{layer}.lora_A": weight[:1].clone(), f"{layer}.lora_B": weight[:, :1].clone()}
+    beside = {"diffusion_trainer.proj.0.weight": torch.zeros(2, 2)}
+    return {"state_dict": both | beside, "global_step": 7, "optimizer_states": [{"state": {}, "param_groups": []}]}
+
+
 def trained(kind: str, params: Any, dice: random.Random) -> dict[str, Any]:
     """What a trainer saves, as one dictionary."""
     state = weights_of(kind, params, dice)
     optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
+    if kind == "pixeldit2":
+        return lightning(state, dice)
     if kind != "pixelhdm":
         stored = {"epoch": 3, "model_state_dict": state, "ema_model_state_dict": dict(state)}
         stored |= {"optimizer_state_dict": optimizer, "model_type": kind, "dataset_name": "mnist", "loss": 0.5}
@@ -92,5 +125,6 @@ def sound(number: int) -> tuple[str, Any, dict[str, Any]]:
     """One of a number of networks: its kind, its sizes, and what its trainer saves."""
     dice = random.Random(number)
     kind = dice.choice(KINDS)
-    params = pixelhdm_params(dice) if kind == "pixelhdm" else xpred_params(dice, kind)
+    makers = {"pixelhdm": pixelhdm_params, "pixeldit2": pixeldit2_params}
+    params = makers[kind](dice) if kind in makers else xpred_params(dice, kind)
     return kind, params, trained(kind, params, dice)

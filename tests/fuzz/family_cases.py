@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from fuzz.families import ALIASES, POOL, sound
+from checkpoints.encoder_files import CONFIG, PLACE, meta, transformers
+from fuzz.families import ALIASES, POOL, sound, weights_of
 from fuzz.family_mutations import (
     NAN,
     change_about,
@@ -58,7 +59,7 @@ def family_case(dice: random.Random, mutate: bool = True) -> dict[str, bytes]:
     about = {"family": kind, "params": asdict(params)}
     settings = pc.SamplingSettings(steps=2, cfg=2.0, solver="euler", size=(8, 8))
     if form == "ours":
-        spec = pc.ModelSpec(pc.FAMILIES[kind], params, (("a",),) * 3 if "xpred" in kind else None, settings)
+        spec = pc.ModelSpec(pc.FAMILIES[kind], params, (("a",),) * 3 if kind != "pixelhdm" else None, settings)
         about = json.loads(write_metadata(spec)["pixeldit"])
     ways: list[Callable] = [change_config] * 3 + [change_tensor, change_names] + [change_parts] * (form == "trainer")
     for _ in range(dice.choice((1, 1, 1, 1, 2, 3)) if mutate else 0):
@@ -129,3 +130,30 @@ def lora_case(dice: random.Random, shapes: dict[str, tuple[int, ...]]) -> dict[s
     if dice.random() < 0.5:
         return {"family.safetensors": safetensors(state, metadata), "adapter_config.json": to_json(settings).encode()}
     return {"family.pt": pickled(dice, state)}
+
+
+def encoder_case(dice: random.Random) -> dict[str, bytes]:
+    """An encoder under the names of any of three programs, whole or not, with a configuration beside it."""
+    params = pc.PixelDiT2Params(hidden_size=8, num_heads=1, depth=1, in_context_start=0, encoder_dim=16,
+                                encoder_depth=dice.choice((1, 2)), encoder_num_heads=2)  # fmt: skip
+    state = weights_of("pixeldit2", params, dice)
+    encoder = {key.removeprefix(PLACE): value for key, value in state.items() if key.startswith(PLACE)}
+    named: dict[str, Any] = dice.choice((dict, transformers, meta))(encoder)
+    start = dice.choice(("", "", "", "model.", "backbone.", f"ema_denoiser.{PLACE}"))
+    named = {start + key: value for key, value in named.items()}
+    config: Any = dict(CONFIG) | {"num_hidden_layers": params.encoder_depth, "pretrained_cfg": {"mean": [0.485] * 3}}
+    for _ in range(dice.choice((0, 1, 1, 2, 3))):
+        kind = dice.randrange(4)
+        if kind == 0:
+            change_tensor(dice, named)
+        elif kind == 1:
+            change_names(dice, named)
+        elif kind == 2:
+            config[dice.choice((*config, "image_mean", "architecture"))] = values(dice)
+        else:
+            del config[dice.choice(list(config))]
+    files = {"family.pt": pickled(dice, named)} if dice.random() < 0.5 else {
+        "family.safetensors": safetensors(named, {"format": dice.choice(("pt", "sat493m", "x" * 9999))})
+    }  # fmt: skip
+    beside = dice.choice(("config.json", "preprocessor_config.json", None))
+    return files | ({beside: to_json(config).encode("utf-8", "replace")} if beside else {})

@@ -46,7 +46,7 @@ def values(dice: random.Random) -> Any:
     return torch.zeros(dice.choice(((), (2,), (0, 3)))) if dice.random() < 0.05 else dice.choice(VALUES)
 
 
-STATES = ("model_state_dict", "ema_model_state_dict", "model", "ema")
+STATES = ("model_state_dict", "ema_model_state_dict", "model", "ema", "state_dict")
 
 
 def states_of(stored: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from checkpoints.encoder_files import meta, timm, transformers
 from fuzz.families import KINDS, POOL, sound
+from safetensors.torch import save_file
 
 import pixeldit_core as pc
 
@@ -77,7 +79,28 @@ def sound_files(folder: Path) -> dict[str, bytes]:
                 path = folder / "torch.ckpt"
                 torch.save(stored, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
                 files[f"{name}-{kind}-{'zip' if zipped else 'legacy'}.ckpt"] = path.read_bytes()
-    return files | sound_families(folder)
+    return files | sound_families(folder) | sound_encoders(folder)
+
+
+def sound_encoders(folder: Path) -> dict[str, bytes]:
+    """Encoders of PixelDiT2 under the names of three programs; `network.safetensors` is left there, which needs one."""
+    sizes = {"hidden_size": 8, "num_heads": 1, "depth": 1, "patch_size": 2, "num_classes": 3, "in_context_start": 0}
+    sizes |= {"encoder_dim": 16, "encoder_depth": 1, "encoder_num_heads": 2, "mlp_hidden_size": 8}
+    model = pc.build_model("pixeldit2", pc.PixelDiT2Params(**sizes), device="cpu")
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.fill_(0.5)
+    pc.save_checkpoint(model, folder / "network.safetensors", encoder="none")
+    encoder, files = timm(model), {}
+    forms = {"timm.safetensors": encoder, "transformers.safetensors": transformers(encoder), "zip.pth": meta(encoder)}
+    for form, tensors in {**forms, "legacy.pth": meta(encoder)}.items():
+        path = folder / f"encoder-{form}"
+        if path.suffix == ".safetensors":
+            save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+        else:
+            torch.save(tensors, path, _use_new_zipfile_serialization=form == "zip.pth")
+        files[path.name] = path.read_bytes()
+    return files
 
 
 def beside() -> dict[str, Any]:

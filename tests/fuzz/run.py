@@ -2,7 +2,8 @@
 
 A case is made from its seed and number alone, so that one that fails is made again by `--first NUMBER --cases 1`.
 `--hostile` runs the named ones instead, of which every one asks for code, memory or time, under a limit of memory;
-`--families` well-formed ones of the x-prediction networks and of PixelHDM with something else inside than should be.
+`--families` well-formed ones of the x-prediction networks, of PixelHDM and of PixelDiT2 with something else inside than
+should be, LoRAs for them, and encoders.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from fuzz.attempts import Wrong, attempt, attempt_lora, attempt_whole
-from fuzz.family_cases import family_case, lora_case
+from fuzz.attempts import Wrong, attempt, attempt_encoder, attempt_lora, attempt_whole
+from fuzz.family_cases import encoder_case, family_case, lora_case
 from fuzz.hostile import hostile_files
 from fuzz.hostile_values import hostile_value_files
 from fuzz.mutations import mutate
-from fuzz.originals import sound_files
+from fuzz.originals import sound_encoders, sound_files
 
 import pixeldit_core as pc
 
@@ -49,6 +50,8 @@ def run_cases(folder: Path, first: int, count: int, seed: int) -> tuple[dict[str
         (folder / "case").write_text(str(number))  # for the one after which there is no process to ask
         try:
             outcomes[attempt(folder / name, content, marker)] += 1
+            if name.startswith("fuzz-encoder"):
+                outcomes["encoder " + attempt_encoder(folder / name, folder / "network.safetensors")] += 1
         except Wrong as error:
             wrong.append(f"case {number} ({name}): {error}")
     return outcomes, wrong
@@ -60,6 +63,7 @@ def run_families(folder: Path, first: int, count: int, seed: int) -> tuple[dict[
     wrong, place = [], folder / "families"
     place.mkdir(exist_ok=True)
     bases = [pc.load_checkpoint(write_case(place, family_case(random.Random(number), False))) for number in range(8)]
+    sound_encoders(folder)
     for number in range(first, first + count):
         dice = random.Random(f"{seed}/{number}")
         (folder / "case").write_text(str(number))
@@ -69,6 +73,9 @@ def run_families(folder: Path, first: int, count: int, seed: int) -> tuple[dict[
                 shapes = {key: tuple(value.shape) for key, value in base.network.state_dict().items()}
                 path = write_case(place, lora_case(dice, shapes))
                 outcomes["lora " + attempt_lora(path, base)] += 1
+            elif dice.random() < 0.15:
+                path = write_case(place, encoder_case(dice))
+                outcomes["encoder " + attempt_encoder(path, folder / "network.safetensors")] += 1
             else:
                 path = write_case(place, family_case(dice))
                 outcomes[attempt_whole(path, folder / "it-ran")] += 1
