@@ -2,9 +2,14 @@
 
     python benchmarks/step.py      the XL network at 256 x 256, float32 and bfloat16, on every device
     python benchmarks/step.py --preset PixelDiT-B --size 128 --dtype bf16 --profile
+    python benchmarks/step.py --preset PixelDiT2-H --dtype bf16 --no-compile      its encoder and projection, too
 
 The fraction is (floating-point operations of the step / its time) over (operations / time of the product): 1.0 would be
 a step that is nothing but matrix products at full speed. Only ratios of one run mean something.
+
+Of a network that looks at its input through a frozen encoder, a second table has the parts of the step, each timed
+alone and by turns: encoder and projection on the one row that is grounded, the patches' way on both; and the step over
+their sum.
 """
 
 from __future__ import annotations
@@ -14,11 +19,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import pixeldit_core as pc
+from pixeldit_core.families.pixeldit2.conditioner import encoder_input
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +51,32 @@ def make_step(model: pc.Model, size: int, device: str) -> Callable[[], torch.Ten
         return lambda: model.velocity(x, 0.5, text)
     condition = torch.cat([pc.null_condition(model, 1), pc.class_condition(model, [7])]).to(device)
     return lambda: model.velocity(x, 0.5, condition)
+
+
+def make_parts(model: pc.Model, size: int, device: str) -> dict[str, Callable[[], torch.Tensor]]:
+    """The parts of a guided step of a network with an encoder, on inputs like those in the step; {} for others."""
+    if not model.family.encoder:
+        return {}
+    network: Any = model.network
+    conditioner, params = network.dino_conditioner, model.params
+    x = torch.randn(2, params.in_channels, size, size, device=device).to(model.dtype)
+    time, labels = torch.full((2,), 0.5, device=device), torch.tensor([params.num_classes, 7], device=device)
+    image = encoder_input(x[1:], params).to(model.dtype)
+    rope = network.grid_rope(x, params.proj_heads, None)
+    features = conditioner.encoder(image)
+    y_emb = network.y_embedder(labels, model.dtype)
+    c = conditioner.dino_proj(features, time[1:], rope).expand(2, -1, -1).contiguous() + y_emb[:, None]
+    return {
+        "encoder": lambda: conditioner.encoder(encoder_input(x[1:], params).to(model.dtype)),
+        "projection": lambda: conditioner.dino_proj(features, time[1:], rope),
+        "patches": lambda: network.final_layer(network.patch_pathway(x, c, y_emb, None), c),
+    }
+
+
+def describe_parts(parts: dict[str, float], step: float, device: str, name: str) -> str:
+    """A row of the table of parts, from medians."""
+    cells = [f"{time:.4f} s, {time / step:.1%}" for time in parts.values()]
+    return f"| {' | '.join([device, name, *cells, f'{step / sum(parts.values()):.3f}'])} |\n"
 
 
 def make_product(device: str, dtype: torch.dtype, side: int) -> Callable[[], torch.Tensor]:
@@ -96,7 +129,8 @@ def compiled_time(model: pc.Model, size: int, device: str, repeat: int) -> float
 
 
 @torch.inference_mode()
-def measure(preset: str, size: int, device: str, name: str, options: argparse.Namespace) -> list[str]:
+def measure(preset: str, size: int, device: str, name: str, options: argparse.Namespace) -> tuple[list[str], str]:
+    """A row of the table, and one of the table of parts, if there are any."""
     dtype = DTYPES[name]
     model = build(preset, device, dtype)
     step = make_step(model, size, device)
@@ -104,10 +138,13 @@ def measure(preset: str, size: int, device: str, name: str, options: argparse.Na
     product = make_product(device, dtype, side)
     operations = count_operations(step)
     memory = peak_memory(step, device)
-    times, products = [], []
-    for _ in range(options.repeat + 1):  # by turns, so that both see the same machine
+    parts = make_parts(model, size, device)
+    times, products, alone = [], [], {part: [] for part in parts}
+    for _ in range(options.repeat + 1):  # by turns, so that all see the same machine
         products.append(seconds(product, device))
         times.append(seconds(step, device))
+        for part, function in parts.items():
+            alone[part].append(seconds(function, device))
     own, plain = statistics.median(times[1:]), statistics.median(products[1:])
     ceiling = 2 * side**3 / plain
 
@@ -118,10 +155,12 @@ def measure(preset: str, size: int, device: str, name: str, options: argparse.Na
     row.append(fraction(own))
     if options.profile:
         profile(step, device)
+    medians = {part: statistics.median(found[1:]) for part, found in alone.items()}
+    second = describe_parts(medians, own, device, name) if parts else ""
     if options.no_compile:
-        return [*row, "", ""]
+        return [*row, "", ""], second
     fast = compiled_time(model, size, device, options.repeat)
-    return [*row, *((fast, "") if isinstance(fast, str) else (f"{fast:.3f} s", fraction(fast)))]
+    return [*row, *((fast, "") if isinstance(fast, str) else (f"{fast:.3f} s", fraction(fast)))], second
 
 
 def profile(step: Callable, device: str) -> None:
@@ -142,6 +181,14 @@ def evaluations() -> int:
     return sum(rows)
 
 
+def find_preset(text: str) -> str:
+    """A variant by its name, or by the name without its patch size: the first of that name."""
+    found = [name for name in pc.VARIANTS if name == text or name.startswith(f"{text}/")]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(pc.VARIANTS)}")
+    return found[0]
+
+
 def build_tiny() -> pc.Model:
     model = pc.build_model("pixeldit", pc.PixelDiTParams(16, 2, 1, 1, patch_size=8, pixel_hidden_size=4), device="cpu")
     for parameter in model.network.parameters():
@@ -151,7 +198,7 @@ def build_tiny() -> pc.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="PixelDiT-XL", choices=list(pc.VARIANTS))
+    parser.add_argument("--preset", default="PixelDiT-XL", type=find_preset, help="such as PixelDiT-B or PixelDiT2-H")
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
     parser.add_argument("--device", nargs="+", default=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
@@ -163,11 +210,16 @@ def main() -> None:
     head = ["device", "dtype", "step", "peak memory", "operations", "product", "fraction", "compiled", "fraction"]
     sys.stdout.write(f"{options.preset}, {options.size} x {options.size}, batch 2, {torch.get_num_threads()} threads, ")
     sys.stdout.write(f"torch {torch.__version__}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n")
+    parts = ""
     for device in options.device:
         for name in options.dtype:
-            row = measure(options.preset, options.size, device, name, options)
+            row, second = measure(options.preset, options.size, device, name, options)
+            parts += second
             sys.stdout.write(f"| {' | '.join(row)} |\n")
             sys.stdout.flush()
+    if parts:
+        head = ["device", "dtype", "encoder", "projection", "patches", "step over their sum"]
+        sys.stdout.write(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n{parts}")
     sys.stdout.write(f"\n100 steps, guidance from 0.1 to 0.9: {evaluations()} single network evaluations (not 200)\n")
 
 

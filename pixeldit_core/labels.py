@@ -11,19 +11,21 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 Names = Sequence[tuple[str, ...]]
 
 _IMAGENET = Path(__file__).parent / "data" / "imagenet.json"
-# What is typed in lists: commas and semicolons also as Chinese, Japanese and Arabic keyboards give them; dashes also as
-# word processors write them, the wave of Chinese and Japanese ranges, and the words for "to" there. Digits
-# of all scripts are in \d, full-width ones too.
-_SEPARATORS = re.compile("[,;\n\r\uff0c\uff1b\u3001\uff64\ufe50\ufe51\ufe54\u060c\u061b]")
-_DASH = "[-~\u2010-\u2015\u2212\ufe58\ufe63\uff0d\u223c\u301c\uff5e\u5230\u81f3]"
+# What is typed in lists: commas, semicolons and full stops also as Chinese, Japanese and Arabic keyboards give them;
+# dashes also as word processors write them, the wave and the long vowel of Chinese and Japanese ranges, the words for
+# "to" there, and dots. Digits of all scripts are in \d, full-width ones too.
+_SEPARATORS = re.compile("[,;\n\r\uff0c\uff1b\u3001\u3002\uff61\uff64\ufe50\ufe51\ufe54\u060c\u061b]")
+_DASH = "(?:[-~\u2010-\u2015\u2212\ufe58\ufe63\uff0d\u223c\u301c\uff5e\u30fc\u5230\u81f3\u2025\u2026]|\\.{2,3})"
 _RANGE = re.compile(rf"(\d+)\s*{_DASH}\s*(\d+)")
-_NUMBERED = re.compile("(\\d+)\\s*(?:[:\uff1a]\\s*(.*))?", re.DOTALL)
+_NUMBERS = re.compile(rf"{_RANGE.pattern}|\d+")
+_NUMBERED = re.compile("(\\d+)(?:\\.0+)?\\s*(?:[:\uff1a]\\s*(.*))?", re.DOTALL)  # 5.0: a number from another program
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u2060\ufeff]")  # copied along with texts
 
 
 @functools.cache
@@ -74,13 +76,14 @@ def find_class(query: int | str, num_classes: int, names: Names | None = None) -
 def parse_classes(text: str, num_classes: int, names: Names | None = None) -> list[int]:
     """Indices from a list such as "1, 207, 250-253, tabby cat".
 
-    Commas, semicolons or new lines are between entries, also those of Chinese and other scripts; ranges have any dash.
+    Commas, semicolons or new lines are between entries, also those of Chinese and other scripts; between numbers,
+    spaces will do. Ranges have any dash.
 
     Raises:
         ValueError: an empty list, a range that runs backwards, or what `find_class` raises.
     """
     indices: list[int] = []
-    for entry in filter(None, (part.strip() for part in _SEPARATORS.split(text))):
+    for entry in _entries(_INVISIBLE.sub("", text)):
         if match := _RANGE.fullmatch(entry):
             first, last = int(match[1]), int(match[2])
             if last < first:
@@ -92,6 +95,15 @@ def parse_classes(text: str, num_classes: int, names: Names | None = None) -> li
     if not indices:
         raise ValueError('the list of classes is empty. Write numbers, ranges or names, such as "1, 207, 250-253".')
     return indices
+
+
+def _entries(text: str) -> Iterator[str]:
+    for entry in filter(None, (part.strip() for part in _SEPARATORS.split(text))):
+        numbers = [match[0] for match in _NUMBERS.finditer(entry)]
+        if "".join("".join(numbers).split()) == "".join(entry.split()):
+            yield from numbers
+        else:
+            yield entry
 
 
 def _check_range(index: int, num_classes: int) -> None:

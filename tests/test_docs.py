@@ -131,6 +131,16 @@ def test_the_readmes_link_to_each_other_and_have_the_same_structure():
     assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
 
 
+@pytest.mark.parametrize("name", READMES)
+def test_the_limits_name_nodes_that_count_in_eighths(name):
+    limits = re.split(
+        r"^## (?:Limitations|\u9650\u5236)$", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE
+    )[1]
+    lines = [line for line in limits.split("\n* ") if "8 x 8" in line or "1/8" in line]
+    for node in ("Conditioning (Set Area)", "Empty Latent Image"):
+        assert any(node in line for line in lines), f"{name} does not say it of {node}"
+
+
 def test_chinese_texts_translate_every_name():
     english, chinese = (texts(language) for language in PAGES)
     for node_id, text in chinese.items():

@@ -103,6 +103,11 @@ def test_lists(text, expected):
         ("2\u52304\u30016\u81f37", [2, 3, 4, 6, 7]),  # "2 to 4, 6 to 7"
         ("207\uff1agolden retriever\u30011: goldfish", [207, 1]),  # full-width colon
         ("2\r\n4\r\n", [2, 4]),
+        ("2 4\t6-7\u30008", [2, 4, 6, 7, 8]),  # spaces between numbers
+        ("2\u3001 4\u3002", [2, 4]),  # ends in a full stop
+        ("2\u30fc4, 6..7, 8\u20269", [2, 3, 4, 6, 7, 8, 9]),  # long vowel, dots
+        ("\ufeff2,\u200b4", [2, 4]),  # invisible ones, copied along
+        ("5.0, 7", [5, 7]),  # numbers of other programs
     ],
 )
 def test_lists_as_keyboards_of_other_scripts_and_word_processors_write_them(text, expected):
@@ -130,6 +135,8 @@ def test_a_name_keeps_its_dashes_and_waves():
         ("zzzzzz", "is not known"),
         ("206: golden retriever", 'in this checkpoint class 206 is "curly-coated retriever"'),
         ("-3", '"-3" is not known'),
+        ("2.5", '"2.5" is not known'),
+        ("1-2-3", '"1-2-3" is not known'),
     ],
 )
 def test_mistakes_are_named(text, message):

@@ -43,7 +43,17 @@ KINDS = {  # what a clone alone compares with recorded data, at least
     "official/t2i": ("t2i_forward_", "t2i_sample_"),
     "official/tables": ("tables_rope", "tables_timesteps", "tables_postprocess", "tables_prompt"),
     "xpred": ("dit-r", "mmdit-r", "mmpixeldit-r", "preset-pixeldit", "flow-loss", "cli-", "grid-table"),
-    "pixeldit2": ("tables",),
+    "pixeldit2": (
+        "tables",
+        "encoder_",
+        "forward_",
+        "sample_heun_256",
+        "sample_heun_512",
+        "checkpoint_",
+        "lora_",
+        "training_loss_",
+        "flowedit_",
+    ),
     "pixelhdm": ("05_forward", "10_sampler_euler", "13_sampler_full_heun", "30_pipeline", "20_cfg", "33_image_io"),
     "peers": ("madtune-t2i", "bili-t2i", "comfy-t2i-fp8"),  # LoRA, a folder, quantized
 }

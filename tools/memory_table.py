@@ -14,6 +14,8 @@ ROWS = (
     ("PixelDiT-T2I", 512),
     ("PixelDiT-T2I", 1024),
     ("PixelHDM", 512),
+    ("PixelDiT2-H/16", 256),
+    ("PixelDiT2-H/16-512", 512),
     ("dit-tiny/4-cifar10", 32),
 )
 

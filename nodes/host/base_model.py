@@ -7,16 +7,19 @@ from typing import Any, ClassVar
 import comfy.latent_formats
 import comfy.model_base
 import comfy.supported_models_base
+import torch
 from torch import Tensor
 
 from ...pixeldit_core.sampling import check_size
 from ...pixeldit_core.spec import ModelSpec
 from .adapter import make_network
+from .compat import in_training
 from .conditions import CONDITIONS
 from .inputs import check_given
 from .latent_format import PixelFormat
 from .noise_scale import SETTING, keep_scale
 from .padding import padded_size
+from .scales import Scales
 
 
 class PixelDiTConfig(comfy.supported_models_base.BASE):
@@ -48,6 +51,7 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=make_network)
         self.pixeldit: ModelSpec = config.spec
         self.loaded = ""  # layout, weights, precision, size in memory
+        self.scales: Scales = {}  # of float8 weights of its file that are plain in memory
 
     def __setattr__(self, name: str, value: Any) -> None:
         """ComfyUI puts the sampling object of a ModelSampling node in the place of ours while it samples."""
@@ -64,4 +68,6 @@ class PixelDiTModel(comfy.model_base.BaseModel):
         check_given(kwargs)
         if (noise := kwargs.get("noise")) is not None:  # once per sampling; the adapter pads up to whole patches
             check_size(spec, *padded_size(spec.family, spec.params, *noise.shape[-2:]))
-        return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs)
+        # while it samples, ComfyUI computes no gradients
+        training = torch.is_grad_enabled() and in_training(self.diffusion_model)
+        return super().extra_conds(**kwargs) | CONDITIONS[spec.family.condition].carry(spec, kwargs, training)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...pixeldit_core.families import Family
 from ...pixeldit_core.spec import ModelSpec
-from .compat import in_training
 
 _ROUNDING = 1e-5  # of weights that shall sum to 1
 CLASS = "pixeldit_class"  # key in a CONDITIONING's dictionary: specific, so that other models ignore it
@@ -23,14 +22,14 @@ _MASK, _POOLED = "pixeldit_text_mask", "pixeldit_text_pooled"  # keys of a batch
 
 @dataclass(frozen=True)
 class Condition:
-    """`carry`: (spec, what `extra_conds` gets of a CONDITIONING) -> its entries for a batch, checked.
+    """`carry`: (spec, what `extra_conds` gets of a CONDITIONING, is it training) -> its entries for a batch, checked.
 
     `arguments`: (family, params, `context` as ComfyUI calls the network, those entries) -> the network's arguments
     after x and time.
     `remark`: (spec, a CONDITIONING) -> a note for the user; None if there is nothing to note.
     """
 
-    carry: Callable[[ModelSpec, dict[str, Any]], dict[str, Any]]
+    carry: Callable[[ModelSpec, dict[str, Any], bool], dict[str, Any]]
     arguments: Callable[[Family, Any, Tensor | None, dict[str, Any]], tuple[Tensor | None, ...]]
     remark: Callable[[ModelSpec, list], str | None]
 
@@ -62,7 +61,7 @@ def num_rows(conditioning: list) -> int:
     return max((len(entry[0]) for entry in conditioning if CLASS in entry[1]), default=0)
 
 
-def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
+def _carry_class(spec: ModelSpec, given: dict[str, Any], training: bool) -> dict[str, Any]:
     weights, count = given.get("cross_attn"), spec.params.num_classes
     if CLASS not in given or weights is None:
         raise ValueError(
@@ -79,7 +78,7 @@ def _carry_class(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
             f"the conditioning is for a model with {weights.shape[-1] - 1} classes; {spec.source} has {count}. Connect "
             "PixelDiT Class Label to this same model."
         )
-    entries: dict[str, Any] = {CLASS: ClassLabels(_labels_or_weights(weights[:, 0]))}
+    entries: dict[str, Any] = {CLASS: ClassLabels(_labels_or_weights(weights[:, 0]), training)}
     return entries | ({_SKIP: comfy.conds.CONDRegular(given[_SKIP])} if _SKIP in given else {})
 
 
@@ -99,10 +98,14 @@ def _labels_or_weights(weights: Tensor) -> Tensor:
 class ClassLabels(comfy.conds.CONDRegular):
     """Classes, int64 [n], or weights of classes [n, num_classes + 1]; one for each image of a batch, or one for all."""
 
+    def __init__(self, cond: Tensor, training: bool = False) -> None:
+        super().__init__(cond)
+        self.training = training
+
     def process_cond(self, batch_size: int, **options: Any) -> comfy.conds.CONDRegular:
         count = len(self.cond)
         # While it samples, ComfyUI computes no gradients. Its training takes any images of the data set for a batch.
-        if torch.is_grad_enabled() and len(self.cond.unique(dim=0)) > 1 and (count > batch_size or in_training()):
+        if torch.is_grad_enabled() and len(self.cond.unique(dim=0)) > 1 and (count > batch_size or self.training):
             raise ValueError(
                 f"this conditioning has {count} classes, and Train LoRA cannot tell which image has which. "
                 "Connect one class for all images; or one PixelDiT Class Label per image, in the order of the images, "
@@ -137,7 +140,7 @@ class PaddedText(comfy.conds.CONDRegular):
         return torch.cat([F.pad(text, (0, 0) * (text.ndim - 2) + (0, longest - text.shape[1])) for text in texts])
 
 
-def _carry_text(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
+def _carry_text(spec: ModelSpec, given: dict[str, Any], training: bool) -> dict[str, Any]:
     text, family = given.get("cross_attn"), spec.family
     if text is None or CLASS in given:
         content = "a class label" if CLASS in given else "no text"

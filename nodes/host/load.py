@@ -18,6 +18,7 @@ from .compat import Patcher
 from .encoders import AUTO, candidates, describe_encoder
 from .no_effect import with_report
 from .noise_scale import with_scaled_steps
+from .scales import read_scales
 from .weights import load_weights, scaled_tensors
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def load_model(
     dtype = wanted or _default_dtype(read, config)
     keep = wanted is None and all(_is_castable(weight.dtype) for weight, _ in read.scaled.values())
     compact = scaled_tensors(config, read) if keep else None
+    scales = read_scales(read) if wanted is None and compact is None else {}
     cast_from = dtype if compact is None else None
     config.set_inference_dtype(dtype, mm.unet_manual_cast(cast_from, load_device, config.supported_inference_dtypes))
     model = config.get_model(read.tensors, device=offload_device)
@@ -65,6 +67,7 @@ def load_model(
     # newer versions of ComfyUI make a second, plain patcher from this when a node asks for one
     same_encoder = encoder if read.encoder is None else str(read.encoder)
     patcher.cached_patcher_init = (load_model, (path, weights, weight_dtype, same_encoder))
+    model.scales = scales
     described = _describe(read, dtype, bool(compact), mm.module_size(model.diffusion_model))
     model.loaded = "\n".join(filter(None, (described, describe_encoder(read.spec, read.encoder))))
     log.info("%s: %s, %s", read.spec.source, read.spec.family.title, model.loaded.replace("\n", "; "))

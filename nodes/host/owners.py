@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 from comfy_api.latest import io
 from server import PromptServer
 
@@ -81,10 +82,20 @@ def _id_of(node: type[io.ComfyNode]) -> str:
 
 
 def _folder_of(owner: Any) -> Path | None:
-    """The folder in custom_nodes that a node's class is from."""
+    """The pack in custom_nodes that a node's class is from: a folder, or a file that is one by itself."""
     try:
         file = Path(os.path.abspath(inspect.getfile(owner)))
-    except (TypeError, OSError):
-        return None
+    except (TypeError, OSError):  # of no class, or of one that was made while running
+        return _loaded_from(owner)
+    if file.parent.name == "custom_nodes":
+        return file
     inside = (folder for folder in file.parents if folder.parent.name == "custom_nodes" or (folder / _OWN).is_file())
-    return next(inside, file.parent)
+    return next(inside, None) or _loaded_from(owner) or file.parent
+
+
+def _loaded_from(owner: Any) -> Path | None:
+    """The same by the name under which ComfyUI loaded the pack; its class may be from a library."""
+    parent, _, name = getattr(owner, "RELATIVE_PYTHON_MODULE", "").partition(".")
+    if parent != "custom_nodes":
+        return None
+    return next((path for root in folder_paths.get_folder_paths(parent) if (path := Path(root, name)).exists()), None)

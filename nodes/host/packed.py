@@ -27,6 +27,8 @@ def unpack(stored: Mapping[str, Tensor], network: torch.nn.Module, prefix: str) 
         prefix: of their names, before those of the network.
     """
     tensors = dict(stored)
+    for key in [key for key, value in stored.items() if hasattr(value, "_qdata")]:
+        tensors |= _stored_parts(key, stored[key])
     parameters = dict(network.named_parameters())
     for key in [key for key in tensors if key.endswith(_QUANT)]:
         layer = key.removesuffix(_QUANT)
@@ -37,6 +39,13 @@ def unpack(stored: Mapping[str, Tensor], network: torch.nn.Module, prefix: str) 
         weight = _dequantize({name.removeprefix(f"{layer}."): part for name, part in parts.items()}, matrix.shape)
         tensors[f"{layer}.weight"] = weight.to(matrix.dtype)
     return tensors
+
+
+def _stored_parts(key: str, value: Tensor) -> dict[str, Tensor]:
+    """A packed weight as ComfyUI's files have it. Older versions (0.4 to 0.8, and to 0.21 of what is away from the
+    device) give it as such, the latter beside the scale that it had before it was patched.
+    """
+    return value.state_dict(key) if hasattr(value, "state_dict") else {key: value._qdata}
 
 
 def _parts(layer: str, tensors: Mapping[str, Tensor]) -> list[str]:

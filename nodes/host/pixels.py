@@ -59,9 +59,17 @@ def to_rgb(image: Tensor) -> Tensor:
 
 
 def to_channels(image: Tensor, channels: int) -> Tensor:
-    """IMAGE with the channels that a model has: RGB, or for one channel its luma (ITU-R 601-2, as Pillow)."""
+    """IMAGE with the channels that a model has: RGB, or for one channel its luma (ITU-R 601-2, as Pillow).
+
+    Gray pixels keep their value: a sum of weighted channels may lie a little below it, and a saved PNG would have a
+    level less.
+    """
     image = to_rgb(image)
-    return (image * image.new_tensor(_LUMA)).sum(dim=-1, keepdim=True) if channels == 1 else image
+    if channels != 1:
+        return image
+    gray = image[..., :1]
+    luma = (image * image.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
+    return torch.where((image == gray).all(dim=-1, keepdim=True), gray, luma)
 
 
 _LUMA = (0.299, 0.587, 0.114)

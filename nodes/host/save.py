@@ -15,6 +15,7 @@ from ...pixeldit_core.checkpoints.save import write
 from .compat import plain_weights
 from .packed import unpack
 from .prefix import next_path
+from .scales import to_float8
 from .spec import find_spec
 
 _PREFIX = "model.diffusion_model."
@@ -45,4 +46,7 @@ def save_model(
     written = dataclasses.replace(
         weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
     )
-    return write(written, weights.tensors, path, layout, dtype, scaled=weights.scaled if dtype is None else {})
+    scaled: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    if dtype is None:
+        scaled = {**weights.scaled, **to_float8(getattr(model.model, "scales", {}), weights.tensors)}
+    return write(written, weights.tensors, path, layout, dtype, scaled=scaled)

@@ -15,13 +15,20 @@ from ...pixeldit_core.checkpoints.load import Weights
 from ...pixeldit_core.encoders.dinov3 import exact_dtype
 
 
+def keeps_scaled(config: Any) -> bool:
+    """Whether ComfyUI has layers for scaled weights that read what is with each of them in the file: the first ones
+    (0.3.73 to 0.3.77) took a table by name instead, and ignore the scales of others.
+    """
+    return hasattr(comfy.ops, "mixed_precision_ops") and hasattr(config, "quant_config")
+
+
 def scaled_tensors(config: Any, read: Weights) -> dict[str, Tensor] | None:
     """What to load so that scaled float8 weights stay compact; None where the file or ComfyUI has no such weights.
 
     Sets the model config to use ComfyUI's layers for them. Those multiply in full precision: activations are not
     rounded, only the weights of this file were.
     """
-    if not read.scaled or not hasattr(comfy.ops, "mixed_precision_ops"):
+    if not read.scaled or not keeps_scaled(config):
         return None
     config.quant_config = {"mixed_ops": True}
     tensors = {}

@@ -12,8 +12,8 @@ from ..checkpoints.inspect import inspect_checkpoint
 from ..checkpoints.layouts import LAYOUTS
 from ..checkpoints.save import save_checkpoint
 from ..dtypes import dtype_name
-from .options import add_weights_option, dtype_option, lora_option
-from .text import table
+from .options import add_encoder_option, add_weights_option, dtype_option, lora_option
+from .text import encoder_row, table
 
 _EXAMPLES = """\
 examples:
@@ -21,6 +21,8 @@ examples:
       only the averaged weights: 1.6 GB
   python -m pixeldit_core convert pixeldit-256.safetensors for-comfyui.safetensors --layout comfyui
   python -m pixeldit_core convert trained.ckpt raw.safetensors --weights raw
+  python -m pixeldit_core convert pixeldit2_h16_in256_ep600.ckpt whole.safetensors --encoder dinov3/model.safetensors
+      a PixelDiT2 with its frozen encoder inside, so that one file is enough
   python -m pixeldit_core convert pixeldit_t2i_v1.pth mine.safetensors --lora style.safetensors=0.8
 
 Params, class names, settings and the SHA-256 of the source are written into the file's metadata.
@@ -54,6 +56,7 @@ def add_command(commands: Any, **options: Any) -> None:
         help="precision; fp8 applies to the large matrices, the rest becomes bf16 (default: unchanged)",
     )
     add_weights_option(parser)
+    add_encoder_option(parser, "; none leaves it out of TARGET, FILE puts it in", default="as SOURCE has it")
     parser.add_argument(
         "--lora",
         action="append",
@@ -70,7 +73,13 @@ def run(options: argparse.Namespace) -> int:
     if os.path.exists(options.target) and not options.force:
         raise ValueError(f"{options.target} exists. Add --force to replace it, or give another name.")
     save_checkpoint(
-        options.source, options.target, options.layout, options.dtype, weights=options.weights, loras=options.lora
+        options.source,
+        options.target,
+        options.layout,
+        options.dtype,
+        weights=options.weights,
+        loras=options.lora,
+        encoder=options.encoder,
     )
     info = inspect_checkpoint(options.target)
     size = options.target.stat().st_size
@@ -81,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
                 "from": options.source,
                 "layout": options.layout,
                 "parameters": f"{info.count:,}",
+                **encoder_row(info.encoder),
                 "dtype": info.quantization or (dtype_name(info.dtype) if info.dtype else "unknown"),
                 "size": f"{size / 1e6:,.1f} MB",
             }

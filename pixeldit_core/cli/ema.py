@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options import dtype_option
+from .options import add_encoder_option, dtype_option
 
 _EXAMPLES = """\
 examples:
@@ -38,6 +38,7 @@ def add_command(commands: Any, **options: Any) -> None:
     parser.add_argument(
         "--dtype", type=dtype_option("fp32", "bf16", "fp16"), metavar="fp32|bf16|fp16", help="precision (default: fp32)"
     )
+    add_encoder_option(parser, default="that of RUN/model.safetensors")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
@@ -50,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or options.folder / f"model-ema-{options.length:.3f}{end}.safetensors"
     if out.exists() and not options.force:
         raise ValueError(f"{out} exists. Add --force to replace it, or give another name.")
-    made = reconstruct(RunFolder(options.folder).snapshots, options.length, out, options.step, options.dtype)
+    folder = RunFolder(options.folder)
+    encoder = options.encoder or folder.encoder
+    made = reconstruct(folder.snapshots, options.length, out, options.step, options.dtype, encoder)
     sys.stdout.write(
         f"{made.path}\nlength {options.length:g} at step {made.step}, from {made.count} snapshots; "
         f"error of the profile {made.error:.1%}\n"

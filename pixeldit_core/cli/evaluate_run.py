@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import explain_write_error
+from ..checkpoints.encoder_choice import NONE
 from ..checkpoints.load import load_checkpoint
 from ..checkpoints.locate import find_source
 from ..checkpoints.lora import apply_lora, find_lora_file
@@ -51,7 +52,9 @@ def make_images(options: argparse.Namespace, processes: Processes, out: Path) ->
 
 def open_model(options: argparse.Namespace, processes: Processes) -> Model:
     """The checkpoint on this process's device, with its LoRAs."""
-    model = load_checkpoint(options.checkpoint, processes.device, options.dtype, options.weights)
+    model = load_checkpoint(
+        options.checkpoint, processes.device, options.dtype, options.weights, encoder=options.encoder
+    )
     for file, strength in options.lora:
         apply_lora(model, find_lora_file(file)[0], strength)
     return model
@@ -94,12 +97,19 @@ def _choose_entries(model: Model, options: argparse.Namespace) -> tuple[int, ...
 
 
 def checkpoint_hashes(options: argparse.Namespace, processes: Processes) -> dict[str, Any]:
-    """SHA-256 of the checkpoint's files and LoRAs; only the main process reads them for it."""
+    """SHA-256 of the checkpoint's files, LoRAs and a given encoder; only the main process reads them for it."""
     if not processes.is_main:
         return {}
     files = hashes(*find_source(options.checkpoint).files)
     loras = [{**hashes(find_lora_file(file)[0]), "strength": strength} for file, strength in options.lora]
-    return {"files": files, **({"loras": loras} if loras else {})}
+    encoder = options.encoder
+    if encoder is not None and encoder != NONE:
+        encoder = hashes(*find_source(encoder).files)
+    return {
+        "files": files,
+        **({"loras": loras} if loras else {}),
+        **({} if encoder is None else {"encoder": encoder}),
+    }
 
 
 def identify(job: Job, options: argparse.Namespace, files: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class Sweep:
         path = self.run / f"model-ema-{length:.3f}.safetensors"
         if self.processes.is_main and not path.exists():
             log.info("making the average of length %g: %s", length, path)
-            reconstruct(RunFolder(self.run).snapshots, length, path)
+            run = RunFolder(self.run)
+            reconstruct(run.snapshots, length, path, encoder=self.options.encoder or run.encoder)
         self.processes.wait()
         return path
 

@@ -13,7 +13,7 @@ from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
 from ..dtypes import dtype_name
 from ..settings import SamplingSettings
 from ..text import shorten_list
-from .text import describe_settings, table
+from .text import describe_settings, encoder_row, table
 
 _EXAMPLES = """\
 examples:
@@ -67,6 +67,7 @@ def _json_values(info: CheckpointInfo) -> dict[str, Any]:
         "parameters": info.count,
         "dtype": dtype_name(info.dtype) if info.dtype else None,
         "quantization": info.quantization,
+        "encoder": info.encoder,
         "params": asdict(info.params) if info.params else None,
         "class_names": [entry[0] for entry in info.class_names] if info.class_names else None,
         "settings": info.settings.to_dict() if info.settings else None,
@@ -91,6 +92,7 @@ def _rows(report: dict[str, Any]) -> dict[str, Any]:
         "quantized": report["quantization"] or "no",
         "sizes": ", ".join(f"{name} {value}" for name, value in params.items() if value is not None),
     }
+    rows |= encoder_row(report["encoder"])
     if "num_classes" in params:
         count = f"{params['num_classes']:,}"
         rows["classes"] = f"{count}: {shorten_list(names, 8)}" if names else f"{count}, without names"

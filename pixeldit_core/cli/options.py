@@ -27,6 +27,17 @@ def add_weights_option(parser: Any) -> None:
     )
 
 
+def add_encoder_option(
+    parser: Any, also: str = "", default: str = "the one in the checkpoint, else the only one that fits beside it"
+) -> None:
+    """Add `--encoder` to a parser or group; `also` goes on with its explanation."""
+    parser.add_argument(
+        "--encoder",
+        metavar="FILE|none",
+        help=f"of a PixelDiT2: the file of its frozen DINOv3 encoder, or none{also} (default: {default})",
+    )
+
+
 def dtype_option(*names: str) -> Callable[[str], torch.dtype]:
     """A converter from one of `names`, or torch's name for it, to a dtype."""
 

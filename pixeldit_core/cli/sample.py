@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     """Generate the images; returns the exit status."""
     path = _find_checkpoint(options.checkpoint)
     _require_classes(path)
-    model = load_checkpoint(path, choose_device(options.device), options.dtype, options.weights)
+    model = load_checkpoint(
+        path, choose_device(options.device), options.dtype, options.weights, encoder=options.encoder
+    )
     settings, size = choose_settings(model, options)
     classes = _choose_classes(model, options.classes)
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes

@@ -15,7 +15,7 @@ from ..model import Model
 from ..sampling import check_size, time_grid
 from ..settings import SETTINGS, SamplingSettings
 from ..sizes import Size
-from .options import add_weights_option, dtype_option, parse_size, positive
+from .options import add_encoder_option, add_weights_option, dtype_option, parse_size, positive
 
 CHECKPOINT_DEFAULT = "checkpoint default"  # the settings in the file's metadata, as in PixelDiT Sampler
 
@@ -81,6 +81,7 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
         help="of the weights and the network; bf16 halves the memory and changes images slightly (default: fp32)",
     )
     add_weights_option(group)
+    add_encoder_option(group)
     group.add_argument(
         "--batch-size", type=positive, metavar="N", help="images at a time; fewer need less memory (default: by size)"
     )

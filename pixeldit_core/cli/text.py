@@ -21,3 +21,8 @@ def table(rows: dict[str, Any]) -> str:
     """Lines of a name and a value."""
     width = max(map(len, rows)) + 2
     return "".join(f"  {name.ljust(width)}{value}\n" for name, value in rows.items())
+
+
+def encoder_row(inside: bool | None) -> dict[str, str]:
+    """A row for a network that has a place for an encoder (None = it has none): whether that is in the file."""
+    return {} if inside is None else {"encoder": "inside" if inside else "not inside: a file of its own"}

@@ -77,6 +77,7 @@ class Family:
     path: Callable[[Any], FlowPath] = lambda params: FlowPath()  # of params or None: its time and prediction
     channels_last: bool = False  # its images are [B, H, W, C]
     memory: Callable[[Any], float] = lambda params: 1.0  # of a call per pixel; 1 = the official networks'
+    encoder: str = ""  # its frozen encoder, a module of it; then skip, bool [B] (see nothing), follows the condition
 
     # condition
     condition: Literal["class", "text"]

@@ -25,6 +25,12 @@ class ModelConfig(Section):
     class_names: tuple[str, ...] | None = None  #    None = those of the data, or of `start`
     start: str | None = None  #                      a checkpoint to fine-tune; None = initial weights as published
     weights: Literal["auto", "ema", "raw"] = "auto"  # of that checkpoint
+    encoder: str | None = None  #                    file of the frozen encoder of a network that has one
+    block_dropout: float = 0.0  #                    in the middle half of the patch blocks, while it trains
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.block_dropout < 1:
+            raise ValueError("block_dropout is a probability, at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,9 @@ class ObjectiveConfig(Section):
     timeshift: float = 1.0
     min_noise_level: float | None = 0.05  #          lower bound of 1 - t in the loss of image predictions; None = none
     dropout: float = 0.1  #                          of labels or captions, for classifier-free guidance
+    grounding_dropout: float | None = None  #        of what a frozen encoder sees; None = 0.1 where there is one
+    joint_dropout: float = 0.0  #                    of both at once, beside each on its own
+    grounding_dropout_start: int = 0  #              optimizer step from which the grounding is dropped
     repa: RepaConfig | None = None
     frequency: FrequencyConfig | None = None
     gamma_penalty: float = 0.0  #                    weight of the squared scales of PixelHDM's pixel blocks

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 UNIFORMS = 4  # of each image: its time, then one for each kind of dropping
-TIME, DROPOUT = 0, 1  # columns of them
+TIME, DROPOUT, GROUNDING, JOINT = range(UNIFORMS)  # columns of them
 _NOISE, _NUMBERS = 1, 2  # streams of a seed
 
 
@@ -22,7 +22,7 @@ class Draws:
 
     noise: Tensor  #   [B, C, H, W], standard normal
     normal: Tensor  #  [B], standard normal
-    uniform: Tensor  # [B, 4], in [0, 1)
+    uniform: Tensor  # [B, 4], in [0, 1), on the CPU: what is dropped can be asked without waiting for the device
 
 
 def draw(seeds: Tensor, shape: Sequence[int], device: torch.device | str) -> Draws:
@@ -38,7 +38,7 @@ def draw(seeds: Tensor, shape: Sequence[int], device: torch.device | str) -> Dra
         on_cpu.manual_seed(mix(seed, _NUMBERS))
         normal[row : row + 1].normal_(generator=on_cpu)
         uniform[row].uniform_(generator=on_cpu)
-    return Draws(noise, normal.to(device, non_blocking=True), uniform.to(device, non_blocking=True))
+    return Draws(noise, normal.to(device, non_blocking=True), uniform)
 
 
 def mix(seed: int, stream: int) -> int:

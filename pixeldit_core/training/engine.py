@@ -110,6 +110,13 @@ class Engine:
         """The raw weights of the network, by canonical name; shares of them if sharded."""
         return self.module.weights()
 
+    def whole_network(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Raw or averaged weights as a file has them: whole, on the CPU, and with those of a frozen encoder.
+
+        Every process must call it.
+        """
+        return self.whole({**tensors, **self.module.frozen_weights()})
+
     # one step
 
     def step(

@@ -6,19 +6,21 @@ import torch
 from torch import nn
 
 from ..model import Model
+from .frozen import is_frozen, trainable
 
 _WITH_DEFAULTS = (nn.Linear, nn.Embedding, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def initialize(model: Model) -> None:
-    """Fills every parameter of a model in place, from torch's global generator."""
+    """Fills every parameter of a model in place but those of a frozen encoder, from torch's global generator."""
     network = model.network
-    for module in network.modules():
-        if isinstance(module, _WITH_DEFAULTS):
+    for name, module in network.named_modules():
+        if isinstance(module, _WITH_DEFAULTS) and not is_frozen(model.family, name):
             module.reset_parameters()
-    for name, parameter in network.named_parameters():
+    named = dict(trainable(model))
+    for name, parameter in named.items():
         INITIALIZERS[model.family.name](name, parameter)
-    missing = [name for name, parameter in network.named_parameters() if not torch.isfinite(parameter).all()]
+    missing = [name for name, parameter in named.items() if not torch.isfinite(parameter).all()]
     assert not missing, f"not initialized: {missing}"
 
 
@@ -62,6 +64,13 @@ def _xpred(name: str, parameter: nn.Parameter) -> None:
         parameter.data.unflatten(0, (6, -1))[[first, first + 3]] = 1.0
 
 
+def _pixeldit2(name: str, parameter: nn.Parameter) -> None:
+    """As published (spec: pixeldit2, 10); the time of the grounding's projection as that of the network."""
+    _pixeldit(name.removeprefix("dino_conditioner.dino_proj."), parameter)
+    if name == "in_context_posemb":
+        nn.init.normal_(parameter, std=0.02)
+
+
 def _pixelhdm(name: str, parameter: nn.Parameter) -> None:
     """As published (spec: pixelhdm, 5): Xavier for all matrices but the modulation of patch blocks; biases 0, except
     that gammas and alphas of patch blocks and alphas of pixel blocks start at 1."""
@@ -83,4 +92,5 @@ INITIALIZERS = {
     "pixeldit_t2i": _pixeldit_t2i,
     **dict.fromkeys(("xpred_dit", "xpred_mmdit", "xpred_pixeldit", "xpred_mmpixeldit"), _xpred),
     "pixelhdm": _pixelhdm,
+    "pixeldit2": _pixeldit2,
 }  # by family

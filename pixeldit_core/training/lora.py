@@ -32,7 +32,7 @@ def add_lora(model: Model, config: LoraConfig, seed: int = 0) -> None:
         ValueError: targets that the network does not have.
     """
     peft = require("peft")
-    names = target_names(model.network, config.targets)
+    names = target_names(model.network, config.targets, model.family.encoder)
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
     )
@@ -43,13 +43,19 @@ def add_lora(model: Model, config: LoraConfig, seed: int = 0) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
-def target_names(network: nn.Module, targets: tuple[str, ...] = ()) -> list[str]:
+def target_names(network: nn.Module, targets: tuple[str, ...] = (), frozen: str = "") -> list[str]:
     """Full names of the matrices that a LoRA changes: those of the blocks, or those whose name ends with a target.
+
+    `frozen` is a module none of whose matrices is meant, such as an encoder.
 
     Raises:
         ValueError: a target that no matrix has.
     """
-    matrices = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    matrices = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and not (frozen and name.startswith(f"{frozen}."))
+    ]
     if not targets:
         blocks = tuple(f"{name}." for name in transformer_blocks(network))
         return [name for name in matrices if name.startswith(blocks)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..families.record import Family
@@ -16,8 +17,9 @@ from ..images import to_signed
 from ..model import Model
 from .capture import Captured
 from .config import ObjectiveConfig
-from .draws import DROPOUT, TIME, Draws
+from .draws import DROPOUT, GROUNDING, JOINT, TIME, Draws
 from .frequency import frequency_loss
+from .frozen import has_encoder, is_frozen
 from .objective import (
     Parts,
     drop_condition,
@@ -30,6 +32,7 @@ from .objective import (
 )
 from .repa import Encoder, PatchTokens, Projector, alignment_loss, build_projector
 
+GROUNDING_DROPOUT = 0.1  # as published (spec: pixeldit2, 10)
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # in names of parameters
 
 
@@ -74,13 +77,13 @@ class Loss(nn.Module):
 
         `step` is the optimizer step, from 0: alignment ends at `config.repa.until`.
         """
-        condition = self._condition(batch, draws)
+        condition = self._condition(batch, draws, step)
         with _float32(batch.image):
             t, network_time = self._times(draws)
             x, target = noisy(self.path, batch.image, draws.noise, t)
 
         def network(x: Tensor, time: Tensor, *rest: Any) -> Tensor:
-            return self.network(x, time if network_time is None else network_time, *rest)
+            return self._call(x, time if network_time is None else network_time, rest)
 
         with self._recording(step):
             predicted = self.family.velocity(network, self.params, x, t, condition).float()
@@ -102,18 +105,41 @@ class Loss(nn.Module):
             return integer_times(draws.normal, config.timeshift, mean=config.time_mean, std=config.time_std)
         within = self.path.time_range
         if config.times == "uniform":
-            return uniform_times(draws.uniform[:, TIME], config.timeshift, time_range=within), None
+            uniform = draws.uniform[:, TIME].to(draws.normal.device, non_blocking=True)
+            return uniform_times(uniform, config.timeshift, time_range=within), None
         mean, std = config.time_mean, config.time_std
         return logit_normal_times(draws.normal, config.timeshift, mean=mean, std=std, time_range=within), None
 
-    def _condition(self, batch: Batch, draws: Draws) -> Parts:
-        if not self.config.dropout:
-            return batch.condition
-        null = batch.null
-        if null is None:
-            assert self.family.null is not None, "a batch of texts has a null condition"
-            null = (self.family.null(self.params, 1),)
-        return drop_condition(batch.condition, null, draws.uniform[:, DROPOUT] < self.config.dropout)
+    def _condition(self, batch: Batch, draws: Draws, step: int) -> Parts:
+        """What the network is given; of one with an encoder the last part is skip, bool [B], on the CPU."""
+        config, uniform = self.config, draws.uniform
+        dropped, ungrounded = uniform[:, DROPOUT] < config.dropout, None
+        if self.family.encoder:
+            starts = step >= config.grounding_dropout_start
+            joint = uniform[:, JOINT] < (config.joint_dropout if starts else 0.0)
+            share = GROUNDING_DROPOUT if config.grounding_dropout is None else config.grounding_dropout
+            ungrounded = (uniform[:, GROUNDING] < (share if starts else 0.0)) | joint
+            dropped = dropped | joint
+        condition = batch.condition
+        if config.dropout or config.joint_dropout:
+            null = batch.null
+            if null is None:
+                assert self.family.null is not None, "a batch of texts has a null condition"
+                null = (self.family.null(self.params, 1),)
+            condition = drop_condition(condition, null, dropped.to(batch.image.device, non_blocking=True))
+        return condition if ungrounded is None else (*condition, ungrounded)
+
+    def _call(self, x: Tensor, time: Tensor, condition: Parts) -> Tensor:
+        """The network's prediction.
+
+        Where no row is grounded, one more is, and counts nothing: each process of a run must call every part of the
+        network, and every weight has a gradient, as it has where the batch is not split.
+        """
+        if not self.family.encoder or not condition[-1].all():
+            return self.network(x, time, *condition)
+        x, time, *parts = (torch.cat([part, part[:1]]) for part in (x, time, *condition[:-1]))
+        predicted = self.network(x, time, *parts, F.pad(condition[-1], (0, 1)))
+        return predicted[:-1] + 0 * predicted[-1:]
 
     def _is_aligned(self, step: int) -> bool:
         repa = self.config.repa
@@ -137,7 +163,7 @@ class Loss(nn.Module):
         tokens, grid = self.patches.take_patches((image.shape[2], image.shape[3]))
         with torch.no_grad():
             features, features_grid = self.teacher((to_signed(self.params, image) + 1) / 2, grid)
-        projected = self.projector(tokens, grid)
+        projected = self.projector(tokens[: len(image)], grid)  # without the row that counts nothing
         with _float32(image):
             return alignment_loss(projected, grid, features, features_grid, config)
 
@@ -145,7 +171,13 @@ class Loss(nn.Module):
         """What is trained, by its name in files: parameters and buffers, or the pairs of a LoRA alone."""
         tensors = {_file_name(name): tensor for name, tensor in _tensors(self.network)}
         pairs = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
-        return pairs or tensors
+        return pairs or {name: tensor for name, tensor in tensors.items() if not is_frozen(self.family, name)}
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """What a file of the whole network has besides: those of a frozen encoder. Of a LoRA, nothing."""
+        tensors = {_file_name(name): tensor for name, tensor in _tensors(self.network)}
+        is_lora = any(".lora_" in name for name in tensors)
+        return {name: tensor for name, tensor in tensors.items() if is_frozen(self.family, name) and not is_lora}
 
     @property
     def may_leave_out_parameters(self) -> bool:
@@ -164,6 +196,16 @@ def _check(model: Model, config: ObjectiveConfig) -> None:
         raise ValueError(
             f'objective.times is "integer", and {model.family.title} takes times from 0 to 1: choose logit_normal or '
             "uniform."
+        )
+    if model.family.encoder and not has_encoder(model):
+        raise ValueError(
+            f"{model.spec.source or 'the network'} is {model.family.title}, which looks at its own input through a "
+            "frozen encoder, and has none: set model.encoder to its file."
+        )
+    if not model.family.encoder and (config.grounding_dropout or config.joint_dropout):
+        raise ValueError(
+            f"objective.grounding_dropout or joint_dropout is set, and {model.family.title} looks through no encoder: "
+            "leave them out; they are for PixelDiT2."
         )
     if config.gamma_penalty and model.family.name != "pixelhdm":
         raise ValueError(

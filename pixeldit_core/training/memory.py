@@ -14,6 +14,7 @@ from ..model import Model, build_model
 from ..sizes import Size
 from ..spec import ModelSpec
 from .config import LoraConfig, TrainConfig
+from .frozen import has_encoder, set_trainable, trainable
 from .optim import Named, split_parameters
 from .saved_tensors import Counts, count_saved, flash_attention
 
@@ -26,6 +27,7 @@ class Estimate:
     """Of one process; bytes, and floating-point operations (a multiply-add counts as two)."""
 
     parameters: int
+    frozen: int  #       parameters of an encoder inside, that never get a gradient
     trained: int  #      parameters that get a gradient
     weights: int  #      float32
     gradients: int  #    float32
@@ -58,27 +60,29 @@ def estimate(spec: ModelSpec, config: TrainConfig, size: Size, *, processes: int
     Not counted: REPA's encoder and projector, and what CUDA itself takes. `engine.compile` needs less than this.
     """
     network = build_network(spec.family, spec.params)
-    named = list(network.named_parameters())
-    count = sum(parameter.numel() for _, parameter in named)
+    named = list(trainable(Model(spec, network)))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    frozen = count - sum(parameter.numel() for _, parameter in named)
     state = count + sum(buffer.numel() for buffer in network.buffers())
     lora = 0 if config.lora is None else _lora_parameters(named, config.lora)
-    trained = lora or count
-    small, large = _counts(spec.family.name, spec.params, size, config.engine.precision == "bf16")
+    trained = lora or count - frozen
+    small, large, seen = _counts(spec.family.name, spec.params, size, config.engine.precision == "bf16")
     first, second = (counts.bytes(config.engine.activation_checkpointing) for counts in (small, large))
     # the second forward is of the blocks, which are nearly all of it
     passes = 4 if config.engine.activation_checkpointing else 3
     return Estimate(
         parameters=count,
+        frozen=frozen,
         trained=trained,
         weights=4 * (state + lora),
         gradients=4 * trained,
         optimizer=8 * lora if lora else _optimizer_bytes(named, config.optim.optimizer),
-        averages=4 * (lora or state) * (len(config.average.decays) + len(config.average.power)),
+        averages=4 * (lora or state - frozen) * (len(config.average.decays) + len(config.average.power)),
         buckets=4 * trained if processes > 1 else 0,
         casts=small.copies,
         tables=max(0, first - _BATCHES[0] * (second - first)),
         activations=second - first,
-        flops=passes * small.flops // _BATCHES[0],
+        flops=(passes * (small.flops - seen) + seen) // _BATCHES[0],
     )
 
 
@@ -86,12 +90,24 @@ _BATCHES = (2, 3)  # sizes whose difference is one image; with one image, some c
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(family: str, params: Params, size: Size, bf16: bool) -> tuple[Counts, Counts]:
-    """Of forward passes of the network and its squared error, on two batches."""
+def _counts(family: str, params: Params, size: Size, bf16: bool) -> tuple[Counts, Counts, int]:
+    """Of forward passes of the network and its squared error, on two batches; and the work of a frozen encoder in the
+    smaller one, which has no backward pass."""
     model = build_model(family, params, device="meta", attention=flash_attention)
-    model.network.requires_grad_(True)
-    small, large = _BATCHES
-    return _count(model, size, small, bf16=bf16, flops=True), _count(model, size, large, bf16=bf16, flops=False)
+    set_trainable(model)
+    counts = [_count(model, size, batch, bf16=bf16, flops=batch == _BATCHES[0]) for batch in _BATCHES]
+    return counts[0], counts[1], _encoder_flops(model, size, _BATCHES[0])
+
+
+def _encoder_flops(model: Model, size: Size, batch: int) -> int:
+    if not has_encoder(model):
+        return 0
+    inputs: list[Tensor] = []
+    encoder = model.network.get_submodule(model.family.encoder)
+    handle = encoder.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    _count(model, size, batch, bf16=False, flops=False)
+    handle.remove()
+    return count_saved(encoder, lambda: encoder(inputs[0]), bf16=False).flops
 
 
 def _count(model: Model, size: Size, batch: int, **options: bool) -> Counts:
@@ -107,10 +123,11 @@ def _count(model: Model, size: Size, batch: int, **options: bool) -> Counts:
 
 
 def _condition(spec: ModelSpec, batch: int) -> tuple[Tensor, ...]:
-    """Labels, or a text of as many tokens as in training."""
+    """Labels, all of them grounded, or a text of as many tokens as in training."""
     parts = spec.family.text_parts
     if not parts:
-        return (torch.empty(batch, dtype=torch.int64),)
+        labels = torch.empty(batch, dtype=torch.int64)
+        return (labels, torch.zeros(batch, dtype=torch.bool, device="cpu")) if spec.family.encoder else (labels,)
     width, length = spec.params.txt_embed_dim, spec.params.txt_max_length
     length = min(length, TEXT_TOKENS) if "mask" in parts else length
     shapes = {"embeds": (batch, length, width), "mask": (batch, length), "pooled": (batch, width)}

@@ -13,6 +13,7 @@ from ..dtypes import DTYPES
 from ..images import write_png
 from ..model import Model, build_model
 from .engine import Engine
+from .frozen import without_encoder
 from .lora import write_lora
 from .run_folder import RunFolder
 from .setup import Setup
@@ -22,8 +23,8 @@ from .snapshots import write_snapshot
 
 def write_models(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
     """The newest average and the raw weights, each in a file of its own."""
-    average = engine.whole(engine.averages.main)
-    raw = engine.whole(engine.weights())
+    average = engine.whole_network(engine.averages.main)
+    raw = engine.whole_network(engine.weights())
     if not engine.is_main:
         return
     write_average(setup, average, run.lora if setup.config.lora else run.model, step)
@@ -49,16 +50,16 @@ def _write(setup: Setup, tensors: Mapping[str, Tensor], path: Path, step: int, a
 
 
 def write_snapshots(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
-    """One file of each power-function average, to reconstruct averages of other lengths from."""
+    """One file of each power-function average, to reconstruct averages of other lengths from; no frozen encoder."""
     for length, tensors in engine.averages.power.items():
         whole = engine.whole(tensors)
         if engine.is_main:
-            write_snapshot(setup.model.spec, whole, run.snapshots, step, length)
+            write_snapshot(without_encoder(setup.model.spec), whole, run.snapshots, step, length)
 
 
 def write_sheet(engine: Engine, setup: Setup, run: RunFolder, step: int) -> None:
     """Samples of the average."""
-    tensors = engine.whole(engine.averages.main)
+    tensors = engine.whole_network(engine.averages.main)
     if not engine.is_main:
         return
     on_device = {name: tensor.to(engine.device) for name, tensor in tensors.items()}

@@ -31,19 +31,27 @@ class PatchStream(NamedTuple):
 
     blocks: str  #            the network's list of patch blocks
     width: str  #             their width in the params
-    after_text: bool = False  # whether text tokens are before them in one sequence
+    last: bool = False  #     whether text or context tokens come before them in one sequence
 
 
 _XPRED_PATCHES, _XPRED_PIXELS = PatchStream("blocks", "dim"), PatchStream("dit_blocks", "dim")
 STREAMS = {
     "pixeldit": PatchStream("patch_blocks", "hidden_size"),
     "pixeldit_t2i": PatchStream("patch_blocks", "hidden_size"),
-    "pixelhdm": PatchStream("patch_blocks", "hidden_dim", after_text=True),
+    "pixelhdm": PatchStream("patch_blocks", "hidden_dim", last=True),
+    "pixeldit2": PatchStream("patch_blocks", "hidden_size", last=True),
     "xpred_dit": _XPRED_PATCHES,
     "xpred_mmdit": _XPRED_PATCHES,
     "xpred_pixeldit": _XPRED_PIXELS,
     "xpred_mmpixeldit": _XPRED_PIXELS,
 }
+
+
+def patch_blocks(model: Model) -> nn.ModuleList:
+    """The patch blocks of a network of any family."""
+    blocks = model.network.get_submodule(STREAMS[model.family.name].blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
 
 
 class PatchTokens(Captured):
@@ -56,19 +64,18 @@ class PatchTokens(Captured):
     def __init__(self, model: Model, block: int) -> None:
         self._stream, self._patch_size = STREAMS[model.family.name], model.params.patch_size
         self.width: int = getattr(model.params, self._stream.width)
-        blocks = model.network.get_submodule(self._stream.blocks)
-        assert isinstance(blocks, nn.ModuleList)
+        blocks = patch_blocks(model)
         if not 1 <= block <= len(blocks):
             raise ValueError(f"objective.repa.block is {block}; the network has patch blocks 1 to {len(blocks)}.")
         super().__init__([blocks[block - 1]])
 
     def take_patches(self, size: Size) -> tuple[Tensor, Size]:
-        """Patches [B, L, D] of images of `size`, and their grid; text, registers and other tokens are cut off."""
+        """Patches [B, L, D] of images of `size`, and their grid; text, registers and context tokens are cut off."""
         (output,) = self.take()
         tokens = output[0] if isinstance(output, tuple) else output  # of two streams, the patches' is first
         grid = (size[0] // self._patch_size, size[1] // self._patch_size)
         length = math.prod(grid)
-        return (tokens[:, -length:] if self._stream.after_text else tokens[:, :length]), grid
+        return (tokens[:, -length:] if self._stream.last else tokens[:, :length]), grid
 
 
 class MLPProjector(nn.Sequential):

@@ -46,6 +46,12 @@ def _start(config: ModelConfig) -> str:
     return f"{config.start}, which is not there yet" if _is_missing(config.start) else config.start
 
 
+def _encoder(config: ModelConfig) -> str:
+    if config.encoder is None:
+        return "that of the start" if config.start else "model.encoder is not set"
+    return f"{config.encoder}, which is not there yet" if _is_missing(config.encoder) else config.encoder
+
+
 def _size(config: TrainConfig, spec: ModelSpec) -> Size:
     """Of the images; the largest of buckets."""
     buckets = find_buckets(config.data, spec)
@@ -56,11 +62,13 @@ def _network(config: TrainConfig, spec: ModelSpec, size: Size, found: Estimate) 
     variant = f", {config.model.variant}" if config.model.variant else ""
     trained = f", and {found.trained:,} of the LoRA, which alone are trained" if config.lora else ""
     buckets = "buckets up to " if config.data.buckets else ""
+    frozen = f", {found.frozen:,} of them in the frozen encoder" if found.frozen else ""
     return {
         "network": f"{spec.family.title}{variant}: {spec.family.summary(spec.params)}",
         "start": _start(config.model),
+        **({"encoder": _encoder(config.model)} if spec.family.encoder else {}),
         "images": f"{buckets}{size[1]} x {size[0]} pixels, {_colors(spec.params.in_channels)}",
-        "parameters": f"{found.parameters:,}{trained}",
+        "parameters": f"{found.parameters:,}{frozen}{trained}",
     }
 
 

@@ -138,7 +138,7 @@ class Run:
 
     def _score(self) -> None:
         """Queue the average of this step."""
-        step, average = self.step, self.engine.whole(self.engine.averages.main)
+        step, average = self.step, self.engine.whole_network(self.engine.averages.main)
         if self.evaluations is not None:
             self.evaluations.add(step, lambda path: write_average(self.setup, average, path, step))
 

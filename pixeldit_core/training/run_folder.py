@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def encoder(self) -> Path | None:
+        """The file that has a frozen encoder inside, if the run's network has one."""
+        return self.model if self.model.is_file() else None
+
+    @property
     def raw_model(self) -> Path:
         """The newest weights themselves."""
         return self.path / "model-raw.safetensors"

@@ -18,6 +18,7 @@ from ..sampling import check_size
 from ..settings import SamplingSettings
 from ..sizes import Size
 from ..text_states.states import TextStates
+from .block_dropout import add_block_dropout
 from .blocks import apply_engine_config
 from .config import TrainConfig
 from .data.batch import ImageData
@@ -25,6 +26,7 @@ from .data.open import are_imagenet, open_data, read_class_names
 from .data.order import GlobalBatchSampler
 from .data.text_states import open_text_states
 from .evaluate_command import check_balance, check_evaluate, check_files
+from .frozen import set_trainable
 from .lora import add_lora
 from .loss import Loss
 from .start import start_model
@@ -67,9 +69,11 @@ class Setup:
         repa = self.config.objective.repa
         teacher = load_teacher(repa.encoder, device, repa.encoder_size) if repa is not None else None
         torch.manual_seed(self.config.engine.seed)  # of what is new beside the model, and of a LoRA's dropout
-        self.model.network.requires_grad_(True)
+        set_trainable(self.model)
         if self.config.lora is not None:
             add_lora(self.model, self.config.lora, self.config.engine.seed)
+        if self.config.model.block_dropout:
+            add_block_dropout(self.model, self.config.model.block_dropout)
         loss = Loss(self.model, self.config.objective, teacher)
         apply_engine_config(self.model.network, self.config.engine)
         return loss

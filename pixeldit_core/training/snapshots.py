@@ -14,8 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..checkpoints.encoder_choice import INSIDE
 from ..checkpoints.load import read_weights
-from ..checkpoints.save import write
+from ..checkpoints.save import with_chosen_encoder, write
 from ..spec import ModelSpec
 from .power_ema import fit, gamma_of, reachable_lengths
 from .run_folder import step_name
@@ -75,11 +76,17 @@ def find_snapshots(folder: Path) -> list[Snapshot]:
 
 
 def reconstruct(
-    folder: Path, length: float, path: Path, step: int | None = None, dtype: torch.dtype | None = None
+    folder: Path,
+    length: float,
+    path: Path,
+    step: int | None = None,
+    dtype: torch.dtype | None = None,
+    encoder: str | Path | None = None,
 ) -> Reconstruction:
     """Write the average of relative width `length` that ends at `step` (None = the last snapshot's).
 
-    Holds one network in memory.
+    Holds one network in memory. A frozen encoder is not in the snapshots: it comes from `encoder`, a file that has it
+    or is it, if that is given.
 
     Raises:
         ValueError: no snapshots, none at this step, or not of one network; a damaged one; a length that no average has
@@ -96,7 +103,10 @@ def reconstruct(
     weights, error = _fit(used, step, length)
     origin: dict[str, Any] = {"weights": "ema", "step": step, "power_length": length, "snapshots": len(used)}
     tensors = _sum(used, weights)
-    write(read_weights(used[-1].path, "auto").spec, tensors, path, dtype=dtype, origin=origin)
+    spec = read_weights(used[-1].path, "auto", encoder=INSIDE).spec
+    if encoder is not None and spec.family.encoder:
+        spec, tensors = with_chosen_encoder(spec, tensors, encoder)
+    write(spec, tensors, path, dtype=dtype, origin=origin)
     return Reconstruction(path, step, len(used), error)
 
 

@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.encoder_file import read_encoder_header
+from ..checkpoints.encoder_needed import title_of, where_to_get
 from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
 from ..checkpoints.load import load_checkpoint, read_weights
+from ..checkpoints.metadata import DEPTH
+from ..checkpoints.save import with_chosen_encoder
 from ..families import FAMILIES, VARIANTS, build_network, find_family
 from ..families.record import Family
 from ..model import Model, build_model
@@ -24,11 +28,13 @@ from .params import plain_params
 
 log = logging.getLogger(__name__)
 
+_REPLACED = ("num_classes", DEPTH)  # sizes of a start that the data's classes and another encoder change
+
 
 def start_model(
     config: ModelConfig, class_names: Sequence[str] | None, seed: int, *, keep_classes: bool = False
 ) -> Model:
-    """The model on the CPU, in float32, with the classes of the data.
+    """The model on the CPU, in float32, with the classes of the data, and with the frozen encoder if it has one.
 
     Args:
         class_names: of the data; None where it names none, or where the model's own shall stay.
@@ -72,21 +78,63 @@ def planned_spec(config: ModelConfig) -> ModelSpec:
     """
     declared = config.family is not None and bool(config.params or config.variant)
     if config.start is None or (declared and not Path(config.start).exists()):
-        return build_model(*_network(config)).spec
+        return _with_planned_encoder(build_model(*_network(config)).spec, config)
     info = inspect_checkpoint(config.start)
     if info.spec is None:
         return read_weights(config.start, config.weights, _open(config, info)).spec
     given = _open(config, info)
     if "num_classes" in config.params:
         given["num_classes"] = config.params["num_classes"]
-    return dataclasses.replace(info.spec, params=dataclasses.replace(info.params, **given))
+    return _with_planned_encoder(
+        dataclasses.replace(info.spec, params=dataclasses.replace(info.params, **given)), config
+    )
+
+
+def _with_planned_encoder(spec: ModelSpec, config: ModelConfig) -> ModelSpec:
+    """The spec with the encoder of the recipe's file; where that is not there yet, of the published depth.
+
+    Raises:
+        ValueError: the file is no encoder, or one that does not fit.
+    """
+    if not spec.family.encoder or (config.encoder is None and spec.params.encoder_depth):
+        return spec
+    width = spec.params.encoder_dim
+    if config.encoder is not None and Path(config.encoder).exists():
+        header = read_encoder_header(config.encoder)
+        header.check_width(width, spec.source or "the network of the recipe")
+        depth = header.names.depth
+    else:
+        depth = spec.params.encoder_depth or spec.family.params.encoder_depth  # the default
+    return dataclasses.replace(spec, params=dataclasses.replace(spec.params, **{DEPTH: depth}))
 
 
 def _build(config: ModelConfig, seed: int) -> Model:
     model = build_model(*_network(config), device="cpu", operations=TrainingOperations)
     torch.manual_seed(seed)
     initialize(model)
-    return model
+    return _with_encoder(model, config.encoder)
+
+
+def _with_encoder(model: Model, encoder: str | None) -> Model:
+    """A model of initial weights with the encoder of a file, which initial weights cannot replace."""
+    family = model.family
+    if not family.encoder:
+        if encoder is not None:
+            raise ValueError(f"model.encoder is {encoder}, and {family.title} looks through no encoder: leave it out.")
+        return model
+    if encoder is None:
+        width = model.params.encoder_dim
+        raise ValueError(
+            f"model.encoder is not set: {family.title} looks at its own input through {title_of(width)}, which stays "
+            f"frozen while the rest is trained. {where_to_get(width)} Then set model.encoder to the file."
+        )
+    if not Path(encoder).exists():
+        raise ValueError(f"model.encoder {encoder} is not there. {where_to_get(model.params.encoder_dim)}")
+    spec = dataclasses.replace(model.spec, source="the network of the recipe")
+    spec, tensors = with_chosen_encoder(spec, model.network.state_dict(), encoder)
+    other = build_model(family, spec.params, operations=TrainingOperations)
+    other.network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return other
 
 
 def _network(config: ModelConfig) -> tuple[Family, Any]:
@@ -131,7 +179,9 @@ def _load(config: ModelConfig) -> Model:
     """The checkpoint, with params of the recipe where its tensors do not determine them."""
     assert config.start is not None
     given = _open(config, inspect_checkpoint(config.start))
-    model = load_checkpoint(config.start, weights=config.weights, params=given, operations=TrainingOperations)
+    model = load_checkpoint(
+        config.start, weights=config.weights, params=given, encoder=config.encoder, operations=TrainingOperations
+    )
     log.info("starting from %s, %s weights", config.start, model.spec.weights or "its")
     return model
 
@@ -144,7 +194,7 @@ def _open(config: ModelConfig, info: CheckpointInfo) -> dict[str, Any]:
         given = plain_params(_family(config.family), config.params)
     else:
         given = config.params
-    return {name: value for name, value in given.items() if name != "num_classes"}
+    return {name: value for name, value in given.items() if name not in _REPLACED}
 
 
 def _undetermined(family: Family, params: Any, config: ModelConfig) -> dict[str, Any]:
@@ -168,7 +218,7 @@ def _undetermined(family: Family, params: Any, config: ModelConfig) -> dict[str,
     shapes = {key: tuple(value.shape) for key, value in build_network(family, params).state_dict().items()}
     found = family.params_from(shapes)
     for name, value in declared.items():
-        if name in found and found[name] != value and name != "num_classes":
+        if name in found and found[name] != value and name not in _REPLACED:
             raise ValueError(
                 f"model.start {config.start} has {name} {found[name]}, and the recipe says {value}. Leave it out: "
                 "sizes come from the checkpoint."

@@ -119,7 +119,9 @@ def test_memory_in_terms_of_the_official_networks():
     """Measured at 256 x 256, batch 2, float32: 253 MiB with a pixel path, 53 without; factor 1 holds 157."""
     memory = {name: pc.FAMILIES[pc.VARIANTS[name].family].memory(pc.VARIANTS[name].params) for name in pc.VARIANTS}
     assert 1.6 < memory["mmpixeldit-tiny/4-cifar10"] == memory["pixeldit-tiny/4-cifar10"] < 2.2
-    assert {value for name, value in memory.items() if "pixeldit-tiny" not in name} == {1.0}
+    others = {name: value for name, value in memory.items() if "pixeldit-tiny" not in name}
+    assert {value for name, value in others.items() if pc.VARIANTS[name].family != "pixeldit2"} == {1.0}
+    assert 0.1 < others["PixelDiT2-H/32"] < others["PixelDiT2-B/16"] < others["PixelDiT2-H/16"] < 0.5
 
 
 def test_gray_from_rgb():

@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ from host.comfyui import ROOT, Host
 BUNDLED = "pixeldit-drawings-64.safetensors"
 PACK = "ComfyUI-PixelDiT"
 TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-# templates for one generation of ComfyUI's training nodes each, and a node that only this one has
-FORMS = {"PixelDiT Train LoRA": "SaveLoRA", "PixelDiT Train LoRA (older ComfyUI)": "SaveLoRANode"}
+# templates for one generation of ComfyUI's training nodes each, and a node with an input that only this one has; those
+# between (0.3.67 to 0.18) have none
+FORMS = {
+    "PixelDiT Train LoRA": ("TrainLoraNode", "quantized_backward"),
+    "PixelDiT Train LoRA (older ComfyUI)": ("SaveLoRANode", "lora"),
+}
 
 
 class Server:
     """Address, folders and log of a running ComfyUI."""
 
-    def __init__(self, port: int, base: Path) -> None:
-        self.url, self.base = f"http://127.0.0.1:{port}", base
+    def __init__(self, host: Host, port: int, base: Path) -> None:
+        self.host, self.url, self.base = host, f"http://127.0.0.1:{port}", base
 
     @property
     def log(self) -> str:
@@ -50,8 +55,11 @@ class Server:
             return error.code, json.loads(error.read() or b"null")
 
     def run(self, prompt: dict[str, Any], timeout: float = 240) -> dict[str, Any]:
-        """Queue a prompt in API form and wait for its history entry; a refused one gives its errors."""
-        status, answer = self.post("/prompt", {"prompt": prompt})
+        """Queue a prompt in API form and wait for its history entry; a refused one gives its errors.
+
+        In the name of a client, as a page does: some versions report nothing of cached nodes to others.
+        """
+        status, answer = self.post("/prompt", {"prompt": prompt, "client_id": "tests"})
         if status != 200:
             return {"refused": answer}
         return self.wait(answer["prompt_id"], timeout)
@@ -68,8 +76,14 @@ class Server:
 
 def titles(server: Server) -> list[str]:
     """The templates that are for this ComfyUI."""
-    known = set(server.get("/object_info"))
-    return [title for title in TITLES if FORMS.get(title, "PixelDiTLoader") in known]
+    known = {name: list(chain(*info["input"].values())) for name, info in server.get("/object_info").items()}
+    return [title for title in TITLES if title not in FORMS or FORMS[title][1] in known.get(FORMS[title][0], ())]
+
+
+def reports_cached_nodes(server: Server) -> bool:
+    """Whether this ComfyUI sends again what a node shows whose result is cached: 0.3.64 did, 0.19 and newer do."""
+    loader = server.get("/object_info/PixelDiTLoader")["PixelDiTLoader"]
+    return "has_intermediate_output" in loader or "caches.ui" in (server.host.path / "execution.py").read_text("utf-8")
 
 
 @contextlib.contextmanager
@@ -100,7 +114,7 @@ def running(host: Host, base: Path, packs: dict[str, Path] | None = None, *optio
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
-        server = Server(port, base)
+        server = Server(host, port, base)
         try:
             _wait_until_up(server, process)
             yield server

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from host.comfyui import NO_HOST, ROOT, find_hosts
-from host.server import BUNDLED, FORMS, PACK, TITLES, Server, error_of, prompt, running, titles
+from host.server import BUNDLED, FORMS, PACK, TITLES, Server, error_of, prompt, reports_cached_nodes, running, titles
 
 HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
@@ -52,10 +52,11 @@ def test_bad_input_is_reported_and_the_server_goes_on(server: Server, change: di
 
 def test_texts_and_settings_of_nodes(server: Server) -> None:
     graph = prompt(seed=11)
+    graph["1"]["inputs"]["weight_dtype"] = "fp32"  # no other test has filled the cache
     graph["4"]["inputs"]["filename_prefix"] = ["3", 3]
     graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["3", 3]}}
     words = "4 steps ab2, cfg 2, timeshift 1, interval 0.1 to 0.9, 64 x 64"
-    for _ in range(2):  # the second time, every node is cached
+    for _ in range(2 if reports_cached_nodes(server) else 1):  # the second time, every node is cached
         outputs = server.run(graph)["outputs"]
         assert outputs["3"]["text"] == outputs["5"]["text"] == [words]
         assert "12 classes" in outputs["1"]["text"][0] and outputs["2"]["text"] == ["5: fish (of 12 classes)"]
@@ -129,7 +130,9 @@ def test_class_names_for_the_browser(server: Server) -> None:
 
 def test_workflow_files_name_only_nodes_of_this_host(server: Server) -> None:
     known = set(server.get("/object_info"))
-    assert len(set(titles(server)) & set(FORMS)) == 1  # Train LoRA, in one form
+    trains = server.get("/object_info/TrainLoraNode")["TrainLoraNode"]["input"]["required"]
+    between = "SaveLoRA" in known and "quantized_backward" not in trains
+    assert len(set(titles(server)) & set(FORMS)) == (0 if between else 1)  # Train LoRA, in one form
     for title in titles(server):
         graph = json.loads((ROOT / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
         used = {node["type"] for node in graph["nodes"]} - {"MarkdownNote"}  # drawn by the page alone

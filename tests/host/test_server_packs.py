@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("names", [(PACK, "pixeldit-old"), (PACK, f"{PACK}-main", "a-backup")])
+@pytest.mark.parametrize("names", [(PACK, "pixeldit old (1)"), (PACK, f"{PACK}-main", "a-backup")])
 def test_copies_of_the_pack(host: Host, tmp_path: Path, names: tuple[str, ...]) -> None:
-    with running(host, tmp_path / "base", dict.fromkeys(names, ROOT)) as server:
+    """One of them a copy, as of a ZIP beside a clone; others are links."""
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "benchmarks")
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=left_out)
+    with running(host, tmp_path / "base", dict.fromkeys(names, ROOT) | {names[-1]: copy}) as server:
         entry = server.run(prompt())
         assert entry["status"]["status_str"] == "success", error_of(entry)
         lines = [line for line in server.log.splitlines() if "ComfyUI-PixelDiT is there twice" in line]
@@ -29,9 +33,10 @@ def test_copies_of_the_pack(host: Host, tmp_path: Path, names: tuple[str, ...]) 
         assert "already registered" not in server.log
 
 
-@pytest.mark.parametrize("other", ["a-pack", "z-pack"])
+@pytest.mark.parametrize("other", ["a-pack", "z-pack", "a_file.py"])
 def test_another_pack_with_our_sampler(host: Host, tmp_path: Path, other: str) -> None:
-    with running(host, tmp_path / "base", {PACK: ROOT, other: OTHER}) as server:
+    path = OTHER / "__init__.py" if other.endswith(".py") else OTHER
+    with running(host, tmp_path / "base", {PACK: ROOT, other: path}) as server:
         lines = [line for line in server.log.splitlines() if "Two packs have a node" in line]
         assert len(lines) == 1 and "PixelDiTSampler" in lines[0], server.log[-3000:]
         is_ours = "pipe" not in server.get("/object_info/PixelDiTSampler")["PixelDiTSampler"]["input"]["required"]

@@ -28,7 +28,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def template(server: Server) -> dict[str, Any]:
     """The template for this ComfyUI as a prompt, with a few steps."""
-    (title,) = set(titles(server)) & set(FORMS)
+    found = set(titles(server)) & set(FORMS)
+    if not found:
+        pytest.skip("no template is for the training nodes of this ComfyUI (those are for 0.3 and for 0.19 and newer)")
+    (title,) = found
     graph = json.loads((ROOT / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
     nodes = as_prompt(server, graph)
     find(nodes, "TrainLoraNode")["inputs"]["steps"] = 6

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from factories import TINY_T2I
+from pixeldit2_cases import TINY as TINY_PIXELDIT2
 
 import pixeldit_core as pc
 from pixeldit_core.training.initialize import INITIALIZERS, initialize
@@ -94,6 +95,30 @@ def test_the_text_network_starts_as_the_class_network(build_tiny):
     for table in (network.y_pos_embedding, network.y_embedder.proj.weight, network.t_embedder.mlp[0].weight):
         assert table.std().item() == pytest.approx(0.02, rel=0.1)
     assert network.patch_blocks[0].norm_y1.weight.eq(1).all() and network.y_embedder.norm.weight.eq(1).all()
+
+
+def test_pixeldit2_starts_as_published_and_leaves_its_encoder_alone(build_tiny):
+    """Modulation and output zero, tables and time N(0, 0.02) (spec: pixeldit2, 10)."""
+    params = dataclasses.replace(TINY_PIXELDIT2, hidden_size=64, in_context_len=64)
+    model = pc.build_model("pixeldit2", params, device="cpu")
+    for parameter in model.network.dino_conditioner.encoder.parameters():
+        parameter.fill_(0.3)
+    torch.manual_seed(0)
+    initialize(model)
+    network = model.network
+    assert all(p.eq(0.3).all() for p in network.dino_conditioner.encoder.parameters())
+    assert zero_tensors(network) == {
+        name
+        for name, _ in network.named_parameters()
+        if "adaLN_modulation" in name or name.startswith("final_layer.linear")
+    } | {"s_embedder.proj.bias"}
+    time, projection = network.t_embedder, network.dino_conditioner.dino_proj
+    for table in (network.in_context_posemb, time.mlp[0].weight, projection.t_embedder.mlp[2].weight):
+        assert table.std().item() == pytest.approx(0.02, rel=0.1)
+    bound = (6 / sum(network.s_embedder.proj.weight.shape)) ** 0.5
+    assert 0.9 * bound < network.s_embedder.proj.weight.abs().max() <= bound
+    assert network.patch_blocks[0].norm1.weight.eq(1).all() and projection.blocks[0].attn.q_norm.weight.eq(1).all()
+    assert not network(torch.randn(1, 3, 8, 8), torch.rand(1), torch.tensor([2])).any()
 
 
 def test_pixelhdm_starts_as_published(build_tiny):

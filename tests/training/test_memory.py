@@ -1,15 +1,18 @@
 """Estimates of memory and work against what a run really holds."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from factories import TINY, TINY_T2I
+from pixeldit2_cases import TINY as TINY_PIXELDIT2
 from torch.profiler import ProfilerActivity, profile
 
 import pixeldit_core as pc
 from pixeldit_core.layers import chunking, rope
 from pixeldit_core.training import saved_tensors
+from pixeldit_core.training.frozen import set_trainable
 from pixeldit_core.training.memory import estimate
 from pixeldit_core.training.optim import build_optimizers
 from pixeldit_core.training.recipe import from_values
@@ -19,7 +22,9 @@ TINY_HDM = pc.PixelHDMParams(
     mrope_text_dim=4, mrope_img_h_dim=6, mrope_img_w_dim=6, text_max_length=5,
 )  # fmt: skip
 SIZE = (32, 32)
-FAMILIES = {"pixeldit": TINY, "pixeldit_t2i": TINY_T2I, "xpred_dit": None, "pixelhdm": TINY_HDM}
+FAMILIES = {
+    "pixeldit": TINY, "pixeldit_t2i": TINY_T2I, "xpred_dit": None, "pixelhdm": TINY_HDM, "pixeldit2": TINY_PIXELDIT2,
+}  # fmt: skip
 
 
 def spec_of(family):
@@ -44,7 +49,8 @@ def condition_of(spec, batch):
 def held_by(spec, batch, bf16):
     """Bytes that are allocated in a forward pass on the CPU and not freed by its end, as the profiler sees them."""
     model = pc.build_model(spec.family, spec.params, device="cpu")
-    for parameter in model.network.requires_grad_(True).parameters():
+    set_trainable(model)
+    for parameter in model.network.parameters():
         parameter.data.normal_()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         x, t = torch.randn(batch, spec.params.in_channels, *SIZE), torch.rand(batch)
@@ -68,8 +74,9 @@ def as_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_activations_are_those_of_a_real_forward_pass(family, precision, as_on_a_gpu, monkeypatch):
-    # the CPU's autocast leaves norms in bfloat16, a GPU's does not
+    # the CPU's autocast leaves norms in bfloat16 and copies nothing where dtypes meet, a GPU's does
     monkeypatch.setattr(saved_tensors, "_FLOAT32", saved_tensors._FLOAT32 - {torch.nn.functional.rms_norm})
+    monkeypatch.setattr(saved_tensors, "_WIDEST", set())
     spec = spec_of(family)
     held = held_by(spec, 4, precision == "bf16")
     computed = estimate(spec, config_of(engine={"precision": precision}), SIZE)
@@ -120,6 +127,27 @@ def test_state_counts_every_copy_of_the_weights():
     assert (found.weights, found.gradients, found.optimizer) == (weights, weights, 2 * weights)
     assert (found.averages, found.buckets, found.casts) == (3 * weights, 0, 0)
     assert estimate(spec, config_of(), SIZE, processes=2).buckets == weights
+
+
+def test_a_frozen_encoder_has_weights_and_nothing_else():
+    spec = spec_of("pixeldit2")
+    found = estimate(spec, config_of(average={"decays": [0.9, 0.99]}), SIZE)
+    network = pc.build_model(spec.family, spec.params).network
+    encoder = sum(p.numel() for p in network.dino_conditioner.encoder.parameters())
+    rest = found.parameters - encoder
+    assert (found.frozen, found.trained, found.weights) == (encoder, rest, 4 * found.parameters)
+    assert (found.gradients, found.optimizer, found.averages) == (4 * rest, 8 * rest, 8 * rest)
+
+
+def test_the_work_of_a_frozen_encoder_is_its_forward_pass():
+    spec = spec_of("pixeldit2")
+    deeper = dataclasses.replace(spec, params=dataclasses.replace(spec.params, encoder_depth=4))
+    once = estimate(deeper, config_of(), SIZE).flops - estimate(spec, config_of(), SIZE).flops
+    again = {"engine": {"activation_checkpointing": True}}
+    assert once == estimate(deeper, config_of(**again), SIZE).flops - estimate(spec, config_of(**again), SIZE).flops
+    tokens, width = (SIZE[0] // spec.params.patch_size) * (SIZE[1] // spec.params.patch_size) + 5, 16
+    block = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
+    assert once == 2 * block
 
 
 def test_lora_trains_thin_matrices():

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 from helpers import ROOT
-from training.two_processes import CASES, STEPS
+from training.pixeldit2_runs import write_encoder
+from training.two_processes import CASES, STEPS, case_config
 from training_runs import config_of, gradients_of, notes_of, same_state, state_of, train, write_images
 
 from pixeldit_core.training.run_folder import RunFolder
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("data") / "images")
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder)
+    return write_images(folder / "images")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def two(images, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_one_process(images, two, name):
-    expected, _ = gradients_of(config_of(images, **CASES[name]), STEPS[name])
+    expected, _ = gradients_of(case_config(name, images), STEPS[name])
     found = torch.load(two / f"{name}.pt", weights_only=True)
     assert found.keys() == expected.keys()
     scale = max(gradient.abs().max() for gradient in expected.values())

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from training.pixeldit2_runs import run_config
 from training_runs import config_of, gradients_of, train
 
 from pixeldit_core.training import engine
@@ -45,8 +46,8 @@ def run_with_little_memory(images, out):
 def main():
     torch.set_num_threads(1)
     images, out = Path(sys.argv[1]), Path(sys.argv[2])
-    for name, sections in CASES.items():
-        gradients, rank = gradients_of(config_of(images, **sections), STEPS[name])
+    for name in CASES:
+        gradients, rank = gradients_of(case_config(name, images), STEPS[name])
         if rank == 0:
             torch.save(gradients, out / f"{name}.pt")
     run_with_little_memory(images, out / "little")
@@ -62,9 +63,20 @@ _ENGINE = {"steps": 60, "batch_size": 8, "seed": 5}
 CASES = {
     "plain": {"engine": _ENGINE},
     "accumulated": {"engine": _ENGINE | {"micro_batch": 3}},
+    "grounded": {"engine": _ENGINE | {"micro_batch": 1}, "objective": {"grounding_dropout": 0.6}},
     "short": {"engine": _ENGINE | {"batch_size": 14, "micro_batch": 2}, "data": {"drop_last": False}},
 }
-STEPS = {"plain": 0, "accumulated": 3, "short": 4}  # 60 = 4 * 14 + 4; a short batch is the last of an epoch
+# 60 = 4 * 14 + 4; a short batch is the last of an epoch
+STEPS = {"plain": 0, "accumulated": 3, "grounded": 2, "short": 4}
+
+
+def case_config(name, images):
+    """A case; the grounded one is of PixelDiT2, with the encoder beside the images. Of its micro-batches of one image
+    most are not grounded, and in most of the calls one process grounds its image and the other does not."""
+    if name == "grounded":
+        return run_config(images, images.parent / "encoder" / "model.safetensors", **CASES[name])
+    return config_of(images, **CASES[name])
+
 
 if __name__ == "__main__":
     main()

@@ -102,7 +102,7 @@ class PixelDiT2(PatchBlocks, nn.Module):
     def ground(self, c: Tensor, x: Tensor, time: Tensor, skip: Tensor, move: Move | None, **options: Any) -> Tensor:
         """The condition [B, 1, D] plus the grounding of the rows that are not skipped: [B, L, D], or [B, 1, D] if all
         are. The encoder sees no other rows."""
-        rows = (~skip).nonzero().flatten()
+        rows = (~skip).nonzero().flatten().to(x.device)  # of a mask on the CPU nothing waits for the device
         if not len(rows):
             return c
         rope = self.grid_rope(x, self.params.proj_heads, move)

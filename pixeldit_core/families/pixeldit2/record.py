@@ -85,6 +85,7 @@ PIXELDIT2 = Family(
     default_params=default_params,
     network=PixelDiT2,
     path=_path,
+    encoder="dino_conditioner.encoder",
     condition="class",
     null=_null,
     unknown=_unknown,

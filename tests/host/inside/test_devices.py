@@ -1,7 +1,9 @@
 """--gpu-only, --fp16-intermediates, and several masks: where results lie, and that no pixel outside of a mask moves."""
 
 import torch
-from kit import load_tiny, run
+from class_model import ksampler, pixeldit
+from kit import labels, load_tiny, run, texts
+from other_families import xpred
 from test_editing import edit, hole, levels, models, original, photograph, sample
 from two_devices import GPU, OnGPU, TwoDevices, to_gpu
 
@@ -23,6 +25,30 @@ def test_gpu_only_gives_the_same_pixels_on_the_gpu(monkeypatch):
                 made = edit(model, image=one, mask=other, width=0, height=0, denoise=0.6)
                 assert isinstance(made, OnGPU) and torch.equal(made.cpu(), expected)
             assert torch.equal(edit(model).cpu(), plain)
+
+
+def test_gpu_only_gives_the_same_frames_and_plain_images(monkeypatch):
+    image = photograph()
+    for model in models():
+        for options in (
+            {"image": image, "mask": hole(), "denoise": 0.6, "trajectory_frames": 3, "width": 0, "height": 0},
+            {"image": torch.cat([image, image.flip(2)]), "denoise": 0.6, "width": 0, "height": 0},
+            {"trajectory_frames": 2},
+        ):
+            inputs = {**inputs_of(model), "seed": 1, "steps": 3, "width": 32, "height": 32, **options}
+            expected = run("PixelDiTSampler", model=model, **inputs)[:3]
+            with monkeypatch.context() as patch, TwoDevices():
+                on_gpu_only(patch)
+                given = {key: to_gpu(value) if key == "image" else value for key, value in inputs.items()}
+                made = run("PixelDiTSampler", model=model, **given)[:3]
+            for one, other in zip(made, expected, strict=True):
+                assert isinstance(one, OnGPU) and torch.equal(one.cpu(), other)
+
+
+def inputs_of(model):
+    if model.model.pixeldit.family.condition == "class":
+        return {"positive": labels([3]), "negative": labels([10])}
+    return {"positive": texts(seed=1), "negative": texts(seed=2)}
 
 
 def test_gpu_only_with_the_pixel_nodes(monkeypatch):
@@ -49,6 +75,22 @@ def test_half_precision_images_keep_every_level():
         assert latent["samples"].dtype == torch.float32 and latent["noise_mask"].dtype == torch.float32
         made = sample(model, latent_image=latent, denoise=0.6)
         assert torch.equal(levels(made)[0][outside], original(ramp)[0][outside])
+
+
+def test_a_gray_model_keeps_every_level_of_gray():
+    """A sum of weighted channels lies a little below some of them, where a saved PNG would have a level less."""
+    ramp = (torch.arange(256).float() / 255).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :1] = 1
+    model = xpred("mmpixeldit-r1")
+    options = {"positive": labels([1]), "negative": labels([10]), "steps": 2}
+    for kind in (torch.float32, torch.float16):
+        image, hidden = ramp.to(kind), mask.to(kind)
+        made = pixeldit(model, image=image, mask=hidden, width=0, height=0, denoise=0.6, **options)
+        latent = run("PixelDiTEncode", pixels=image, mask=hidden, model=model)[0]
+        sampled = ksampler(model, latent_image=latent, denoise=0.6, **options)
+        for result in (made, run("PixelDiTDecode", samples={"samples": sampled})[0]):
+            assert torch.equal(levels(result)[0, 1:], original(ramp)[0, 1:]), kind
 
 
 def test_half_precision_changes_nothing_else():

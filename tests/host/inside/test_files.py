@@ -12,6 +12,8 @@ from kit import (
     core,
     golden,
     golden_folder,
+    in_memory,
+    keeps_scaled,
     load,
     load_tiny,
     module,
@@ -162,15 +164,12 @@ def test_quantized_files_suit_every_precision():
 
 
 def test_scaled_fp8_stays_compact_where_comfyui_can():
-    import comfy.ops
-
-    kept = hasattr(comfy.ops, "mixed_precision_ops")
     for name in ("fp8-scaled", "fp8-metadata", "fp8-old"):
         case, inputs, outputs = golden(f"comfy-t2i-{name}", "peers")
         path = put(golden_folder(f"comfy-t2i-{name}", "peers") / "checkpoint.safetensors", f"{name}.safetensors")
         model = run("PixelDiTLoader", checkpoint=path, weight_dtype="default")[0]
-        weight = model.model.diffusion_model.state_dict()["patch_blocks.0.attn.qkv_x.weight"]
-        assert (weight.dtype.itemsize == 1) == kept, weight.dtype
+        weight = in_memory(model)["patch_blocks.0.attn.qkv_x.weight"]
+        assert (weight.dtype.itemsize == 1) == keeps_scaled(), weight.dtype
         arguments = (inputs["x"], 1 - inputs["timesteps"] / 1000, inputs["context"])
         with reference_processor():
             velocity = model.model.diffusion_model(*arguments)

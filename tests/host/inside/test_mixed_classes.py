@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from class_model import CLASSES, ksampler, pixeldit
+from hooks import has, load_nodes
 from kit import close, core, labels, load_tiny, run, sampler_net
 from other_families import xpred
 from pixeldit2 import pixeldit2
@@ -47,6 +48,8 @@ def test_zero_out_is_no_class():
         expected = sampler(model, positive=labels(CLASSES), negative=labels([10]))
         zeroed = node("ConditioningZeroOut", conditioning=labels([3]))
         assert torch.equal(sampler(model, positive=labels(CLASSES), negative=zeroed), expected)
+        zeroed = node("ConditioningZeroOut", conditioning=labels(CLASSES))
+        assert torch.equal(sampler(model, positive=labels(CLASSES), negative=zeroed), expected), "a list"
 
 
 def test_average_mixes_the_rows_of_the_table():
@@ -102,6 +105,17 @@ def test_less_of_a_class_ends_at_no_class():
             close(velocity(model, scaled), expected, 1e-6)
         if model.model.pixeldit.family.name != "pixeldit2":  # grounded as long as something of the class is left
             close(velocity(model, average(one, zeroed, 1e-4)), velocity(model, zeroed), 1e-3)
+
+
+def test_conditioning_multiply_is_the_strength_of_a_class():
+    load_nodes("cond")
+    if not has("ConditioningMultiply"):
+        pytest.skip("this ComfyUI has no ConditioningMultiply")
+    for model, null in models():
+        one, none = labels([3], null), labels([null], null)
+        for factor, same in ((0.0, none), (0.5, average(one, none, 0.5)), (1.0, one)):
+            scaled = node("ConditioningMultiply", conditioning=one, multiplier=factor)
+            close(velocity(model, scaled), velocity(model, same), 1e-6)
 
 
 def test_concat_is_refused_with_the_way_out():

@@ -23,9 +23,10 @@ def extra(name):
 
 def test_a_list_of_classes_with_separators_of_other_scripts():
     model = load_tiny()
-    for text in ("2\uff0c4", "2\u30014", "\uff12\uff1b\uff14"):
+    for text in ("2\uff0c4", "2\u30014", "\uff12\uff1b\uff14", "2 4", "2\u30004", "2\u30014\u3002", "\ufeff2, 4"):
         assert classes_of(run("PixelDiTClassLabel", model=model, class_name="0", classes=text)[0]) == [2, 4]
-    for text in ("2\u20134", "2~4", "2\uff5e4"):
+    for dash in "- \u2013 \u2014 \u2212 ~ \uff5e \u301c \u30fc \u5230 .. \u2026".split():
+        text = f"2{dash}4"
         assert classes_of(run("PixelDiTClassLabel", model=model, class_name="0", classes=text)[0]) == [2, 3, 4]
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import tiny_t2i
 import torch
-from kit import close, golden_folder, load, module, put, run, texts
+from kit import close, golden_folder, in_memory, keeps_scaled, load, module, put, run, texts
 from text_model import apply
 
 
@@ -25,7 +25,7 @@ def loaded(name, style, **options):
 
 
 def dtypes(model):
-    return {value.dtype for value in model.model.diffusion_model.state_dict().values()}
+    return {value.dtype for value in in_memory(model).values()}
 
 
 def test_float8_files_are_dequantized_on_a_mac(mac):
@@ -57,10 +57,8 @@ def test_directml_has_no_float8_and_no_bfloat16(monkeypatch):
 
 
 def test_other_devices_keep_float8():
-    import comfy.ops
-
-    kept = hasattr(comfy.ops, "mixed_precision_ops")
-    assert (torch.float8_e4m3fn in dtypes(loaded("kept.safetensors", "fp8-scaled", weight_dtype="default")[1])) == kept
+    model = loaded("kept.safetensors", "fp8-scaled", weight_dtype="default")[1]
+    assert (torch.float8_e4m3fn in dtypes(model)) == keeps_scaled()
     assert torch.float8_e5m2 in dtypes(loaded("chosen.safetensors", "fp8-scaled", weight_dtype="fp8_e5m2")[1])
 
 

@@ -43,7 +43,7 @@ def test_numbers_stand_for_entries_of_a_list():
         assert validate("PixelDiTSize", **{**SIZE, "resolution": resolution}) == []
         width, height, _ = run("PixelDiTSize", **{**SIZE, "resolution": resolution})
         assert width == height == int(resolution)
-    for class_name in (7, "7"):
+    for class_name in (7, "7", 7.0):
         assert run("PixelDiTClassLabel", model=load_tiny(), class_name=class_name)[0][0][0].argmax() == 7
 
 
@@ -111,7 +111,7 @@ def test_values_of_a_newer_version_are_named():
     for option in ("settings", "convention"):
         with pytest.raises(ValueError, match=f'{option} "later" is not known'):
             pixeldit(model, **{option: "later"})
-    with pytest.raises(ValueError, match="later"):
+    with pytest.raises(ValueError, match='schedule "later" is not known'):
         run("PixelDiTCFGSchedule", model=model, curve="later", end_cfg=1.0)
     assert torch.isfinite(pixeldit(model)).all(), "the next run works"
 
