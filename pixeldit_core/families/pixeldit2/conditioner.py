@@ -63,8 +63,8 @@ class Conditioner(nn.Module):
         self.params = params
         self.encoder: DINOv3 | None = None
         if params.encoder_depth:
-            sizes = (params.encoder_dim, params.encoder_depth, params.encoder_num_heads)
-            self.encoder = DINOv3(*sizes, **factory_kwargs | {"dtype": exact_dtype(factory_kwargs.get("dtype"))})
+            encoder_kwargs: dict[str, Any] = {**factory_kwargs, "dtype": exact_dtype(factory_kwargs.get("dtype"))}
+            self.encoder = DINOv3(params.encoder_dim, params.encoder_depth, params.encoder_num_heads, **encoder_kwargs)
         self.dino_proj = Projection(params, **factory_kwargs)
 
     def forward(self, x: Tensor, time: Tensor, rope: Rope, **options: Any) -> Tensor:

@@ -113,7 +113,7 @@ def test_progress_and_interrupt():
     assert seen[0] == (1, 6) and seen[-1] == (6, 6), seen  # newer versions leave out some between
 
     def stop(value, total, preview, **more):
-        if value == 2:
+        if value == 1:  # newer versions leave out some of the later ones
             mm.interrupt_current_processing()
         mm.throw_exception_if_processing_interrupted()
 

@@ -1,5 +1,6 @@
 """The frozen encoder of a PixelDiT2 in ComfyUI: found, chosen, left out, kept in its own precision, saved or not."""
 
+import dataclasses
 import json
 import os
 
@@ -387,3 +388,37 @@ def test_the_published_layout_is_loaded():
     text = shown(name, encoder="none")
     assert "PixelDiT2" in text and "50 steps heun_exact" in text and "ema weights" in text, text
     assert module("nodes.host.routes")._class_list(name), case["config"]
+
+
+def test_comfyui_reserves_the_memory_that_a_grounded_call_takes():
+    """Two blocks of the smallest variant, in the usual precision; the more blocks, the same memory."""
+    loader, pc = module("nodes.host.load"), core()
+    params = dataclasses.replace(
+        pc.VARIANTS["PixelDiT2-B/16"].params, depth=2, in_context_start=1, encoder_depth=2, num_classes=10
+    )
+    model = pc.build_model("pixeldit2", params, device="cpu", dtype=torch.float32)
+    for parameter in model.network.parameters():
+        parameter.data.fill_(0.01)
+    patcher = loader.load_model(str(pc.save_checkpoint(model, _fresh("base.safetensors"))), weight_dtype="bf16")
+    network = patcher.model.diffusion_model
+    x, classes = torch.zeros(2, 3, 256, 256, dtype=torch.bfloat16), torch.tensor([1, 2])
+
+    def call():
+        with torch.inference_mode():
+            network(x, torch.full((2,), 0.5), pixeldit_class=classes)
+
+    call()
+    taken, formula = _peak(call), 2 * 256 * 256 * 2 * 0.01 * patcher.model.memory_usage_factor * 2**20
+    assert 0.9 < formula / taken < 1.6, (formula / 2**20, taken / 2**20)
+
+
+def _peak(function):
+    """Bytes that a function allocates at most."""
+    with torch.profiler.profile(profile_memory=True) as record:
+        function()
+    held = peak = 0
+    events = (event for event in record.profiler.kineto_results.events() if event.name() == "[memory]")
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
