@@ -25,7 +25,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import pixeldit_core as pc
-from pixeldit_core.families.pixeldit2.conditioner import encoder_input
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,13 +60,12 @@ def make_parts(model: pc.Model, size: int, device: str) -> dict[str, Callable[[]
     conditioner, params = network.dino_conditioner, model.params
     x = torch.randn(2, params.in_channels, size, size, device=device).to(model.dtype)
     time, labels = torch.full((2,), 0.5, device=device), torch.tensor([params.num_classes, 7], device=device)
-    image = encoder_input(x[1:], params).to(model.dtype)
     rope = network.grid_rope(x, params.proj_heads, None)
-    features = conditioner.encoder(image)
+    features = conditioner.look(x[1:])
     y_emb = network.y_embedder(labels, model.dtype)
     c = conditioner.dino_proj(features, time[1:], rope).expand(2, -1, -1).contiguous() + y_emb[:, None]
     return {
-        "encoder": lambda: conditioner.encoder(encoder_input(x[1:], params).to(model.dtype)),
+        "encoder": lambda: conditioner.look(x[1:]),
         "projection": lambda: conditioner.dino_proj(features, time[1:], rope),
         "patches": lambda: network.final_layer(network.patch_pathway(x, c, y_emb, None), c),
     }

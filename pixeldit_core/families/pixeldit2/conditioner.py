@@ -82,12 +82,15 @@ class Conditioner(nn.Module):
         Raises:
             ValueError: there is no encoder.
         """
+        return self.dino_proj(self.look(x, **options), time, rope, **options)
+
+    def look(self, x: Tensor, **options: Any) -> Tensor:
+        """What the encoder finds in the patches of a noisy input [B, 3, H, W]: [B, L, E], in the dtype of `x`."""
         if self.encoder is None:
             raise ValueError(describe_missing(self.params.encoder_dim))
         image = encoder_input(x, self.params).to(self.encoder.cls_token.dtype)
         with torch.no_grad():  # it is frozen, also for those who train adapters of all layers
-            features = self.encoder(image, **options)
-        return self.dino_proj(features.to(x.dtype), time, rope, **options)
+            return self.encoder(image, **options).to(x.dtype)
 
 
 def encoder_input(x: Tensor, params: PixelDiT2Params) -> Tensor:
