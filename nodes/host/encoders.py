@@ -72,7 +72,14 @@ def fingerprint_encoder(checkpoint: str, encoder: str) -> tuple:
     if chosen == NONE or not _needs_encoder(checkpoint, fingerprint(checkpoint)):
         return ()
     choice = EncoderChoice(None, find_source(checkpoint), candidates())
-    return tuple((str(path), fingerprint(str(path))) for place in places(choice) for path in place)
+    return tuple((str(path), _stamp(path)) for place in places(choice) for path in place)
+
+
+def _stamp(path: Path) -> tuple:
+    try:
+        return fingerprint(str(path))
+    except ValueError:  # another file of the folder, which cannot be read
+        return ()
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..text import shorten_list
-from .encoder_file import NoEncoder, read_encoder, read_encoder_header
+from .encoder_file import NoEncoder, UnreadableFile, read_encoder, read_encoder_header
 from .encoder_inside import has_encoder, needed_width, with_encoder, without_encoder
 from .encoder_needed import explain_missing, title_of
 from .folder import candidates, list_names
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 BESIDE = "encoder"  # a folder beside a checkpoint, or in a diffusers folder
 NONE, INSIDE = "none", "inside"
+_MAY_BE = re.compile(r"dino|vit|^model\.", re.IGNORECASE)  # names of encoders
 _MOST_FILES = 200  # of a folder, that are looked at
 
 
@@ -107,10 +109,10 @@ def find_encoder(choice: EncoderChoice, width: int, name: str) -> Path:
     Raises:
         ValueError: there is none, or several.
     """
-    refused = ""
+    misfit = unread = ""
     for place in places(choice):
-        found, reason = fitting(place, width)
-        refused = refused or reason
+        found, reason, damage = fitting(place, width)
+        misfit, unread = misfit or reason, unread or damage
         if len(found) > 1:
             listed = shorten_list((f"{path.parent.name}/{path.name}" for path in found), 5)
             raise ValueError(
@@ -118,16 +120,22 @@ def find_encoder(choice: EncoderChoice, width: int, name: str) -> Path:
             )
         if found:
             return found[0]
-    raise ValueError(explain_missing(name, width, f"{refused} " if refused else ""))
+    reason = misfit or unread
+    raise ValueError(explain_missing(name, width, f"{reason} " if reason else ""))
 
 
-def fitting(files: Iterable[Path], width: int) -> tuple[list[Path], str]:
-    """Files or folders with an encoder of this width alone, and why the first other encoder among them does not fit."""
-    found, refused = [], ""
+def fitting(files: Iterable[Path], width: int) -> tuple[list[Path], str, str]:
+    """Files or folders with an encoder of this width alone; why the first other encoder among them does not fit; and
+    why the first that may be one, by its name, cannot be read."""
+    found, refused, unread = [], "", ""
     for path in files:
         try:
             header = read_encoder_header(path)
         except NoEncoder:
+            continue
+        except UnreadableFile as error:
+            if path.parent.name == BESIDE or _MAY_BE.search(path.name):
+                unread = unread or str(error)
             continue
         except ValueError as error:
             refused = refused or str(error)
@@ -138,7 +146,7 @@ def fitting(files: Iterable[Path], width: int) -> tuple[list[Path], str]:
             found.append(path)
         else:
             refused = refused or f"{header.source} is {title_of(header.width)}, which does not fit."
-    return found, refused
+    return found, refused, unread
 
 
 def places(choice: EncoderChoice) -> Iterator[list[Path]]:

@@ -28,6 +28,10 @@ class NoEncoder(ValueError):
     """A file that is no DINOv3 at all, for those who look for one among others."""
 
 
+class UnreadableFile(ValueError):
+    """A file of which nothing is known but that it cannot be read."""
+
+
 @dataclass(frozen=True)
 class EncoderHeader:
     """What the header of an encoder's file declares."""
@@ -84,9 +88,12 @@ def read_encoder(path: str | Path) -> Encoder:
 
 def read_encoder_header(path: str | Path) -> EncoderHeader:
     """The same without its tensors' data; raises ValueError as `read_encoder` does."""
-    source = find_source(path)
-    shapes, dtypes, metadata = read_source_shapes(source)
-    stored = plain_names(shapes, source.name)
+    try:
+        source = find_source(path)
+        shapes, dtypes, metadata = read_source_shapes(source)
+        stored = plain_names(shapes, source.name)
+    except ValueError as error:
+        raise UnreadableFile(str(error)) from error
     return _parse(
         {name: shapes[key] for name, key in stored.items()},
         {name: dtypes[key] for name, key in stored.items()},

@@ -2,13 +2,14 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from checkpoints.encoder_files import CONFIG, PARAMS, PLACE, bare, meta, saved, timm, transformers
 from checkpoints.files import prefixed, same
 from helpers import randn
-from pixeldit2_cases import tiny
+from pixeldit2_cases import TINY, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -106,6 +107,16 @@ def test_one_beside_that_does_not_fit_is_named(released):
     config = CONFIG | {"use_gated_mlp": True}
     saved(released.parent / "encoder" / "model.safetensors", transformers(timm(MODEL)), config=config)
     fails(released, "gated MLP (S+, H+ or 7B)", "DINOv3 License")
+
+
+def test_damaged_files_are_named_only_where_they_may_be_the_encoder(released):
+    half = b"PK\3\4 the first bytes of a download"
+    (released.parent / "another.ckpt").write_bytes(half)
+    assert "another.ckpt" not in fails(released, "nor beside it")
+    (released.parent / "dinov3_vits16.pth").write_bytes(half)
+    assert "another.ckpt" not in fails(released, "dinov3_vits16.pth is", "not complete")
+    saved(released.parent / "wide.safetensors", timm(tiny(replace(TINY, encoder_dim=32))))
+    assert "not complete" not in fails(released, "wide.safetensors is a DINOv3 ViT of width 32, which does not fit")
 
 
 def test_other_files_are_looked_at_after_those_beside(released, tmp_path):

@@ -74,6 +74,7 @@ def test_auto_takes_the_only_one_that_fits():
     expected = in_core(model)
     other = core_model(encoder_dim=32, encoder_num_heads=1)
     save_file({"vision_model.embeddings.position_embedding.weight": torch.zeros(2, 2)}, folder / "clip.safetensors")
+    _diffusion("half.ckpt").write_bytes(b"PK\3\4 of another download")
     for place in (
         folder / "x.safetensors",
         folder / "vits16" / "model.safetensors",
@@ -218,6 +219,8 @@ def test_the_node_runs_again_when_its_encoder_changes():
     def stamp(**more):
         return kind.fingerprint_inputs(**options, **more)
 
+    broken = _diffusion("lost.safetensors.index.json")
+    broken.write_text('{"weight_map": ')
     path = put_encoder(model, folder / "x.safetensors")
     before, chosen, none = stamp(encoder="auto"), stamp(encoder="x.safetensors"), stamp(encoder="none")
     assert before == stamp() and len({before, chosen, none}) == 3
