@@ -1,4 +1,4 @@
-"""NaN and infinity in what is sampled from: told at the input that has them, before the network is called."""
+"""NaN and infinity in what is sampled from: named at the input that has them, before the network is called."""
 
 import math
 

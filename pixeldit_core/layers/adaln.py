@@ -6,11 +6,18 @@ The maps broadcast over x: per batch row [B, 1, D], per token [B, L, D] or per p
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .chunking import map_tokens
+from .operations import Operations
+
+
+def modulation(width: int, outputs: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Sequential:
+    """A condition [..., D] -> shifts, scales and gates, side by side [..., outputs]."""
+    return nn.Sequential(nn.SiLU(), operations.Linear(width, outputs, **factory_kwargs))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

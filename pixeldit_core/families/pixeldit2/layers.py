@@ -10,16 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.adaln import norm_modulate
+from ...layers.adaln import modulation, norm_modulate
 from ...layers.attention import Attention, SelfAttention
 from ...layers.mlp import SwiGLU
 from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.rope import Rope
-
-
-def modulation(width: int, maps: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Sequential:
-    """A condition [..., D] -> shifts, scales and gates, side by side [..., maps*D]."""
-    return nn.Sequential(nn.SiLU(), operations.Linear(width, maps * width, **factory_kwargs))
 
 
 class Block(nn.Module):
@@ -40,7 +35,7 @@ class Block(nn.Module):
         self.attn = SelfAttention(width, num_heads, attention=attention, operations=operations, **factory_kwargs)
         self.norm2 = operations.RMSNorm(width, eps=RMS_NORM_EPS, **factory_kwargs)
         self.mlp = SwiGLU(width, hidden, operations=operations, **factory_kwargs)
-        self.adaLN_modulation = modulation(width, 6, operations=operations, **factory_kwargs)
+        self.adaLN_modulation = modulation(width, 6 * width, operations=operations, **factory_kwargs)
 
     def forward(self, s: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
@@ -55,7 +50,7 @@ class FinalLayer(nn.Module):
         super().__init__()
         self.norm = operations.RMSNorm(width, eps=RMS_NORM_EPS, **factory_kwargs)
         self.linear = operations.Linear(width, outputs, **factory_kwargs)
-        self.adaLN_modulation = modulation(width, 2, operations=operations, **factory_kwargs)
+        self.adaLN_modulation = modulation(width, 2 * width, operations=operations, **factory_kwargs)
 
     def forward(self, s: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)

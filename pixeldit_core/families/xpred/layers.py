@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.adaln import norm_modulate, norm_scale_shift
+from ...layers.adaln import modulation, norm_modulate, norm_scale_shift
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.patchify import to_image, to_tokens
@@ -49,11 +49,6 @@ class TimeMLP(nn.Sequential):
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
         sinusoid, widen, activation, narrow = self
         return narrow(activation(widen(sinusoid(time).to(dtype))))
-
-
-def modulation(width: int, outputs: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Sequential:
-    """A condition [..., D] -> shifts, scales and gates, side by side [..., outputs]."""
-    return nn.Sequential(nn.SiLU(), operations.Linear(width, outputs, **factory_kwargs))
 
 
 def mlp(width: int, hidden: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Sequential:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.adaln import modulate, scale_shift
+from ...layers.adaln import modulate, modulation, scale_shift
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.chunking import map_tokens, unbind_maps
 from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.rope import Rope
 from ...sizes import Size
-from .layers import mlp, modulation
+from .layers import mlp
 from .params import XPredParams
 
 

@@ -1,4 +1,4 @@
-"""What is sampled from: NaN and infinity told at the input that has them, images and areas of less than a patch."""
+"""What is sampled from: NaN and infinity are named at their input; images and areas of less than a patch."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""PixelDiT Save Model's filename_prefix: tokens, folders, and failures told as what they are."""
+"""PixelDiT Save Model's filename_prefix: tokens, folders, and failures named as what they are."""
 
 import os
 import time
