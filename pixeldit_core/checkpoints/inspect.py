@@ -13,13 +13,14 @@ from ..labels import Names
 from ..settings import SamplingSettings
 from ..spec import ModelSpec
 from .config import read_config
+from .descriptions import FORMAT
 from .detect import detect
 from .encoder_inside import has_encoder, needed_width, with_plain_names
 from .header import parse_header
 from .locate import find_source
 from .lora_run import merge_lora_run
 from .metadata import declared_weights
-from .read import read_source, read_source_shapes
+from .read import read_source_shapes, read_source_texts
 from .refused_kinds import find_refused
 from .weight_sets import find_groups
 from .wrappers import plain_names
@@ -82,9 +83,9 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         meta = with_plain_names(meta, groups, source.name)
         shapes, dtypes = {key: tuple(value.shape) for key, value in meta.items()}, {k: v.dtype for k, v in meta.items()}
         texts = None
-        if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors
-            tensors, _ = read_source(source)
-            texts = {key: tensors[name] for key, name in stored.items()}
+        if any(key.endswith(FORMAT) for key in shapes):  # the formats are in tensors
+            found = read_source_texts(source, FORMAT)
+            texts = {key: found[name] for key, name in stored.items() if name in found}
         header = parse_header(shapes, dtypes, metadata, groups, source.name, texts)
         detected = detect(header, metadata, read_config(source), source.name)
     except ValueError as error:
