@@ -46,12 +46,14 @@ def make_prompt(model: str, file: str) -> dict[str, Any]:
     """The quickstart's nodes; for a text model, states of the right shape in the place of an encoder's."""
     size = SIZES.get(model, 256)
     graph = prompt(file, steps=STEPS, width=size, height=size, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
-    if model in pc.VARIANTS and (params := pc.build_model(pc.VARIANTS[model].family, model).params).txt_embed_dim:
+    made = pc.build_model(pc.VARIANTS[model].family, model, device="meta") if model != BUNDLED_MODEL else None
+    if made and made.family.condition != "class":
+        params = made.params
         text = {"tokens": params.txt_max_length, "width": params.txt_embed_dim}
         graph["2"] = {"class_type": "RandomText", "inputs": {"seed": 0, **text}}
         graph["5"] = {"class_type": "RandomText", "inputs": {"seed": 1, **text}}
         graph["3"]["inputs"] |= {"positive": ["2", 0], "negative": ["5", 0]}
-    elif model != BUNDLED_MODEL:
+    elif made:
         graph["2"]["inputs"]["class_name"] = "207"
     return graph
 
