@@ -31,7 +31,7 @@ import pixeldit_core as pc
 
 BUNDLED_MODEL = "bundled"
 STEPS = 2
-SIZES = {BUNDLED_MODEL: 64, "PixelDiT-T2I": 512}  # others: 256
+SIDE = 256  # of the images; that of the bundled model's is 64
 STAGES = ("loader", "condition", "sampler", "first step", "first preview", "save", "saved")
 
 
@@ -44,7 +44,7 @@ def write_file(model: str, folder: Path) -> str:
 
 def make_prompt(model: str, file: str) -> dict[str, Any]:
     """The quickstart's nodes; for a text model, states of the right shape in the place of an encoder's."""
-    size = SIZES.get(model, 256)
+    size = 64 if model == BUNDLED_MODEL else SIDE
     graph = prompt(file, steps=STEPS, width=size, height=size, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
     made = pc.build_model(pc.VARIANTS[model].family, model, device="meta") if model != BUNDLED_MODEL else None
     if made and made.family.condition != "class":
@@ -87,7 +87,7 @@ async def listen(server: Server, graph: dict[str, Any]) -> dict[str, float]:
     raise SystemExit("the server closed the connection.")
 
 
-def measure(host: Host, model: str, file: str, weights: Path, cold: bool) -> tuple[dict[str, float], list[dict]]:
+def measure(host: Host, model: str, file: str, weights: Path) -> tuple[dict[str, float], list[dict]]:
     """Stages of one prompt on a new server, and the calls that it made on the way."""
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "stopwatch.jsonl"
@@ -96,18 +96,9 @@ def measure(host: Host, model: str, file: str, weights: Path, cold: bool) -> tup
         paths = Path(folder) / "paths.yaml"
         paths.write_text(f"weights:\n    diffusion_models: {weights}\n", encoding="utf-8")
         with running(host, Path(folder) / "base", packs, "--extra-model-paths-config", str(paths)) as server:
-            if cold and model != BUNDLED_MODEL:
-                forget(weights / file)
             stages = asyncio.run(listen(server, make_prompt(model, file)))
         calls = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     return stages, calls
-
-
-def forget(path: Path) -> None:
-    """Takes a file out of the system's cache."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def show_calls(calls: list[dict], posted: float) -> None:
@@ -130,7 +121,6 @@ def main() -> None:
     models = [BUNDLED_MODEL, *pc.VARIANTS]
     parser.add_argument("--model", nargs="+", default=[BUNDLED_MODEL], choices=models, metavar="MODEL")
     parser.add_argument("--starts", type=int, default=1, help="servers for each model (default: 1)")
-    parser.add_argument("--cold", action="store_true", help="the file of weights is not in the system's cache")
     parser.add_argument("--calls", action="store_true", help="what the server did, with the time that it took")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -147,7 +137,7 @@ def main() -> None:
         for model in options.model:
             file = write_file(model, Path(folder))
             for _ in range(options.starts):
-                stages, calls = measure(host, model, file, Path(folder), options.cold)
+                stages, calls = measure(host, model, file, Path(folder))
                 took = next(call["end"] - call["begin"] for call in calls if call["name"] == "server ready")
                 times = [f"{stages[stage]:.3f}" if stage in stages else "" for stage in STAGES]
                 sys.stdout.write(f"| {' | '.join([model, f'{took:.1f}', *times])} |\n")

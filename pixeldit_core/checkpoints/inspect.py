@@ -26,6 +26,7 @@ from .weight_sets import find_groups
 from .wrappers import plain_names
 
 _KNOWN = ("ema", "raw")
+_PLACE = "dino_proj"  # in a name of every network that has a place for an encoder, whatever wraps it
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,15 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         encoder=has_encoder(shapes, group) if has_place else None,
         count=sum(value.numel() for value in detected.network.state_dict().values()),
     )
+
+
+def lacks_encoder(path: str | Path) -> bool:
+    """Whether a file or folder is of a network with an encoder that is not inside.
+
+    Looks at the names alone, and no further where no network in it has a place for one.
+
+    Raises:
+        ValueError: as `inspect_checkpoint`.
+    """
+    shapes, _, _ = read_source_shapes(find_source(path))
+    return any(_PLACE in name for name in shapes) and inspect_checkpoint(path).encoder is False
