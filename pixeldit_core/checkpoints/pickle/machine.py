@@ -29,8 +29,8 @@ class Machine:
     globals: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
 
     def restart(self, data: bytes) -> None:
-        """As a file begins."""
-        vars(self).update(vars(Machine(data)))
+        """As the file begins, but for the work that is done."""
+        vars(self).update(vars(Machine(data, work=self.work)))
 
     def clear(self) -> None:
         """As each pickle begins."""
