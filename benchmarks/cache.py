@@ -73,10 +73,9 @@ def sample(task: Task, method: Method) -> tuple[Tensor, PatchCache]:
     """The final states [B, C, H, W], and the counts."""
     model, images, times = task.model, len(task.noise), pc.time_grid(task.model, method.steps, method.timeshift)
     both = torch.cat([pc.null_condition(model, images), task.classes])
-    patches = PatchCache(model.network)
-    if method.kind == "patches":
-        calls = 2 * method.steps - 1 if method.solver == "heun_exact" else method.steps
-        patches = PatchCache(model.network, method.threshold, method.measure, method.reuse, calls)
+    calls = 2 * method.steps - 1 if method.solver == "heun_exact" else method.steps
+    threshold = method.threshold if method.kind == "patches" else 0.0
+    patches = PatchCache(model.network, threshold, method.measure, method.reuse, calls)
 
     def network(x: Tensor, t: float) -> Tensor:
         patches.time = t
@@ -94,7 +93,9 @@ def sample(task: Task, method: Method) -> tuple[Tensor, PatchCache]:
     solve = pc.SOLVERS[method.solver]
     with torch.inference_mode():
         guided = LazyCache(velocity, method.threshold) if method.kind == "lazy" else velocity
-        return solve(guided, task.noise.clone(), times), patches
+        x = solve(guided, task.noise.clone(), times)
+    patches.remove()
+    return x, patches
 
 
 def measure(task: Task, method: Method, reference: Tensor) -> Result:
@@ -130,10 +131,10 @@ def pixel_share(task: Task, repeat: int = 5) -> float:
     whole, rest = [], []
     with torch.inference_mode():
         for _ in range(repeat + 1):
-            network.run_blocks = type(network).run_blocks.__get__(network)
             whole.append(_seconds(lambda: task.model.velocity(x, 0.5, both)))
             network.run_blocks = lambda blocks, streams, *rest, **options: streams
             rest.append(_seconds(lambda: task.model.velocity(x, 0.5, both)))
+            del network.run_blocks
     return statistics.median(rest[1:]) / statistics.median(whole[1:])
 
 

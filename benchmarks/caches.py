@@ -43,12 +43,16 @@ class PatchCache:
     pixel_rows: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.compute = type(self.network).run_blocks.__get__(self.network)
+        self.compute = self.network.run_blocks
         self.network.run_blocks = self.run_blocks
         self.call, self.change = 0, 0.0
         self.seen: Tensor | None = None
         self.kept: list[tuple[float, Tensor]] = []  # time and result, the newest last
         self.time = 0.0
+
+    def remove(self) -> None:
+        """Give the network its own back."""
+        del self.network.run_blocks
 
     def run_blocks(self, blocks: Any, streams: tuple[Tensor], condition: Tensor, *rest: Any, **options: Any) -> Any:
         """The patch tokens [B, L, D] after the blocks, computed or not."""
