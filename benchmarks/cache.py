@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from caches import EasyCache, LazyCache, PatchCache
+from caches import EasyCache, LazyCache, Measure, PatchCache, Reuse
 from torch import Tensor
 
 import pixeldit_core as pc
@@ -37,8 +37,8 @@ class Method:
     solver: str
     steps: int
     threshold: float = 0.0
-    measure: Any = "modulated"
-    reuse: Any = "output"
+    measure: Measure = "modulated"
+    reuse: Reuse = "output"
     timeshift: float | None = None
 
 
@@ -107,20 +107,19 @@ def measure(task: Task, method: Method, reference: Tensor) -> Result:
     return Result(method, counts.patch_rows / count, counts.pixel_rows / count, error, of_all, seconds)
 
 
-def plan(steps: Iterable[int], thresholds: Iterable[float]) -> Iterator[Method]:
+def plan(steps: list[int], thresholds: list[float], shifts: list[float]) -> Iterator[Method]:
     """Everything to compare."""
-    steps, thresholds = list(steps), list(thresholds)
+    reuses: tuple[Reuse, ...] = ("output", "residual", "linear")
     for solver, count in itertools.product(pc.SOLVERS, range(4, max(steps) + 1)):
         if count <= 8 or count in steps or count % 4 == 0:
-            yield Method("plain", solver, count)
-    for solver, count, threshold in itertools.product(("ab2", "euler"), steps, thresholds):
-        for kind in ("easy", "lazy"):
-            yield Method(kind, solver, count, threshold)
-        for look, reuse in itertools.product(("modulated", "embedded"), ("output", "residual", "linear")):
-            yield Method("patches", solver, count, threshold, look, reuse)
-    for solver, count, every in itertools.product(("ab2", "euler"), steps, (2, 3)):
-        for reuse in ("output", "residual", "linear"):
-            yield Method("patches", solver, count, every, "count", reuse)
+            yield from (Method("plain", solver, count, timeshift=shift) for shift in shifts)
+    for solver, count, shift in itertools.product(("ab2", "euler"), steps, shifts):
+        for threshold in thresholds:
+            yield from (Method(kind, solver, count, threshold, timeshift=shift) for kind in ("easy", "lazy"))
+        looks: list[tuple[Measure, float]] = [("count", 2), ("count", 3)]
+        looks += itertools.product(("modulated", "embedded"), thresholds)
+        for (look, threshold), reuse in itertools.product(looks, reuses):
+            yield Method("patches", solver, count, threshold, look, reuse, shift)
 
 
 def pixel_share(task: Task, repeat: int = 5) -> float:
@@ -165,16 +164,19 @@ def _describe(result: Result | None) -> str:
     if result is None:
         return ""
     method = result.method
-    if method.kind == "plain":
-        return f"{result.error:.4f} {method.solver} {method.steps}"
-    name = f"{method.measure} {method.reuse} " if method.kind == "patches" else ""
-    return f"{result.error:.4f} {method.solver} {method.steps} {name}{method.threshold:g}"
+    name = f"{result.error:.4f} {method.solver} {method.steps}"
+    if method.timeshift not in (None, 1):
+        name += f" timeshift {method.timeshift:g}"
+    if method.kind == "patches":
+        name += f" {method.measure} {method.reuse}"
+    return name if method.kind == "plain" else f"{name} {method.threshold:g}"
 
 
 def build(name: str, size: int | None) -> tuple[pc.Model, int]:
     """A checkpoint, or a network of random weights by its preset, and the side of its images.
 
-    Random: N(0, 0.02) everywhere, ones in norms, so that no modulation and no output is zero.
+    Random: N(0, 1 / inputs) for all but norms, so that values keep their size and no modulation and no output is
+    zero. It says nothing about how smooth the trajectories of a trained network are.
     """
     if name not in pc.VARIANTS:
         model = pc.load_checkpoint(name)
@@ -185,7 +187,7 @@ def build(name: str, size: int | None) -> tuple[pc.Model, int]:
         if parameter.ndim == 1 and "norm" in key:
             parameter.data.fill_(1.0)
         else:
-            parameter.data.normal_(0.0, 0.02, generator=generator)
+            parameter.data.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
     return model, size or 256
 
 
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, nargs=2, default=(-1.0, 2.0), help="of guidance (default: all calls)")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 30], help="of cached sampling")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+    parser.add_argument("--timeshifts", type=float, nargs="+", default=[1.0, 2.0], help="(default: 1 and 2)")
     parser.add_argument("--budgets", type=float, nargs="+", default=[5, 6, 8, 10, 12, 15], help="guided calls")
     parser.add_argument(
         "--shares", type=float, nargs="*", default=[], help="more shares of the pixel pathway to assume"
@@ -212,7 +215,7 @@ def main() -> None:
     task = Task(model, noise, classes, options.cfg, tuple(options.interval))
     reference = sample(task, Method("plain", "ab2", options.reference))[0].clamp(-1, 1)
     results = []
-    for method in plan(options.steps, options.thresholds):
+    for method in plan(options.steps, options.thresholds, options.timeshifts):
         results.append(measure(task, method, reference))
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:

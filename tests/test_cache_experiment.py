@@ -65,7 +65,7 @@ def test_a_high_threshold_leaves_out_whole_calls(cache, task, kind):
 def test_it_runs(cache, tmp_path, monkeypatch, capsys):
     file = tmp_path / "tiny.safetensors"
     pc.save_checkpoint(tiny_model(), file)
-    small = "--images 2 --steps 4 --thresholds 0.3 --budgets 3 4 --reference 5 --shares 0.2".split()
+    small = "--images 2 --steps 4 --thresholds 0.3 --budgets 3 4 --timeshifts 2 --reference 5 --shares 0.2".split()
     monkeypatch.setattr(sys, "argv", ["cache.py", str(file), *small, "--out", str(tmp_path / "all.jsonl")])
     cache.main()
     lines = capsys.readouterr().out.splitlines()
