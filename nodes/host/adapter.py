@@ -41,6 +41,8 @@ class Adapter(HookedBlocks):
             comfy.model_management.throw_exception_if_processing_interrupted()
         options = transformer_options or {}
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        if wrappers:
+            x = x.clone()  # in float32, it is the sampler's own state, and EasyCache adds to it in place
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, control, options, **conds)
 

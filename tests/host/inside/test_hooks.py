@@ -45,7 +45,8 @@ def test_a_replacement_sees_the_streams_of_every_family_and_can_call_the_block()
                 start, stop = options["img_slice"]
                 assert stop - start == call["img"].shape[1], family
                 assert start in (0, call["txt"].shape[1]), family
-            assert call["vec"].shape[0] == call["img"].shape[0] and call["pe"], family
+            assert call["vec"].shape[0] == call["img"].shape[0], family
+            assert call["pe"].shape[-1] == 2, family
 
 
 def is_image_alone(family, index):

@@ -116,3 +116,28 @@ def patches_a_model(name):
     ours = name.startswith("PixelDiT")
     merge = kind.__module__.endswith("model_merging_model_specific")
     return "MODEL" in [entry for entry in taken if isinstance(entry, str)] and "MODEL" in outputs and not ours | merge
+
+
+def test_a_wrapper_may_write_into_the_state_it_is_given():
+    """As EasyCache does; without a copy, a sampler in float32 would go on from there."""
+    import comfy.patcher_extension
+
+    def write(executor, x, *arguments, **more):
+        result = executor(x, *arguments, **more)
+        x.add_(5.0)
+        return result
+
+    model = drawings()
+    patched = model.clone()
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "write", write)
+    assert torch.equal(sample(patched), sample(model))
+
+
+def test_easy_cache_stays_close_to_the_image():
+    load_nodes("easycache")
+    if not has("EasyCache"):
+        pytest.skip("this ComfyUI has no EasyCache")
+    model = drawings()
+    cached = run("EasyCache", model=model, reuse_threshold=0.2, **WINDOW, verbose=False)[0]
+    options = {"steps": 20, "cfg": 1.0}  # guided, older versions add what they kept of both rows to each
+    assert 0 < (sample(cached, **options) - sample(model, **options)).square().mean().sqrt() < 0.2  # of [-1, 1]
