@@ -28,8 +28,10 @@ def map_tokens(function: Callable[..., Tensor], x: Tensor, *tables: Tensor) -> T
     On a CPU, many tokens go a group at a time: their float32 intermediates stay in the cache from the first pass over
     them to the last.
     """
+    if not runs_eagerly_on_cpu(x):  # before sizes are compared: a compiled graph would be for one side of the limit
+        return function(x, *tables)
     size = max(1, TOKENS_CHUNK * x.shape[1] // x.numel())
-    if x.shape[1] <= size or not runs_eagerly_on_cpu(x):
+    if x.shape[1] <= size:
         return function(x, *tables)
     groups = zip(x.split(size, dim=1), *(table.split(size, dim=-2) for table in tables), strict=True)
     return torch.cat([function(*group) for group in groups], dim=1)
@@ -41,8 +43,10 @@ def map_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     On a CPU, many rows go a group at a time: every pass over all of them is one through main memory, and the
     intermediates of all of them, above all the hidden layer of the MLP, are the peak of memory.
     """
+    if not runs_eagerly_on_cpu(rows[0]):  # before sizes are compared, as above
+        return function(*rows)
     size = max(1, ROWS_CHUNK // rows[0][0].numel())
-    if len(rows[0]) <= size or not runs_eagerly_on_cpu(rows[0]):
+    if len(rows[0]) <= size:
         return function(*rows)
     return torch.cat([function(*group) for group in zip(*(part.split(size) for part in rows), strict=True)])
 

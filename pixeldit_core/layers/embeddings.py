@@ -38,10 +38,12 @@ def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tenso
     `dim` must be a multiple of 4. Computed in float64, as in the published models (spec: official, 1).
     """
     quarter = dim // 4
-    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    # a tensor on the CPU would keep a compiled graph out of CUDA graphs; MPS has no float64
+    home = device if torch.compiler.is_compiling() and torch.device(device or "cpu").type != "mps" else None
+    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64, device=home) / quarter)
 
     def axis(length: int) -> Tensor:
-        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+        angles = torch.arange(length, dtype=torch.float64, device=home)[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)  # [length, dim/2]
 
     columns = axis(width)[None].expand(height, width, -1)
