@@ -151,6 +151,9 @@ def test_the_model_keeps_what_was_compiled(graphs):
         sample(model, 2, compile=True)
     compiled = model.compiled
     assert len(graphs) == 1 and other.compiled is None
+    fill(other.network, seed=1)
+    close(sample(other, 2, compile=True), sample(other, 2), 1e-5)  # not with the other's weights
+    assert other.compiled is not compiled and model.compiled is compiled
     assert (compiled.calls, compiled.first_calls) == (8, 2)
     assert 0 < compiled.first_seconds < compiled.seconds
     assert "for the first 2 calls, which compile, then " in compiled.describe()
@@ -184,32 +187,24 @@ def test_inductor_gives_eager_s_numbers():
 def test_without_a_compiler_the_message_says_what_to_install():
     import torch._inductor.config as inductor
 
-    with inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
-        with pytest.raises(ValueError, match=r"InvalidCxxCompiler.*needs a C\+\+ compiler.*or sample without compile"):
-            sample(build("xpred_dit"), 2, compile=True)
+    missing = inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True})
+    message = r"InvalidCxxCompiler.*needs a C\+\+ compiler.*or sample without compile"
+    with missing, pytest.raises(ValueError, match=message):
+        sample(build("xpred_dit"), 2, compile=True)
 
 
 def test_the_command_line_compiles_and_says_how_long_it_took(graphs, tmp_path, capsys):
     model = build("xpred_dit")
     model.spec = replace(model.spec, settings=pc.SamplingSettings(steps=4, cfg=2.0, size=(12, 12)))
     pc.save_checkpoint(model, tmp_path / "tiny.safetensors")
-    command = [str(tmp_path / "tiny.safetensors"), "--device", "cpu", "--batch-size", "2", "--compile", "--out"]
-    assert main(["sample", *command, str(tmp_path / "sample")]) == 0  # three classes: a batch of two, then of one
-    assert main(["evaluate", *command, str(tmp_path / "run"), "--count", "6"]) == 0
-    assert len(graphs) == 2 + 1
+    plain = [str(tmp_path / "tiny.safetensors"), "--device", "cpu", "--batch-size", "2", "--out"]
+    assert main(["sample", *plain, str(tmp_path / "plain")]) == 0  # three classes: a batch of two, then of one
+    assert main(["sample", *plain, str(tmp_path / "sample"), "--compile"]) == 0
+    assert main(["evaluate", *plain, str(tmp_path / "run"), "--compile", "--count", "6"]) == 0
+    assert len(graphs) == 2  # the second command's model is like the first's
     said = re.findall(r"compiled .*which compile.*", capsys.readouterr().out)
     assert len(said) == 2 and all(" s a call" in line for line in said)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["dtype"] == "float32, compiled"
-    plain = [
-        str(tmp_path / "tiny.safetensors"),
-        "--device",
-        "cpu",
-        "--batch-size",
-        "2",
-        "--out",
-        str(tmp_path / "plain"),
-    ]
-    assert main(["sample", *plain]) == 0
     for name in ("0_0.png", "2_0.png"):
         images = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("sample", "plain")]
         assert np.abs(images[0] - images[1]).max() <= 1

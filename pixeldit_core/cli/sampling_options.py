@@ -83,7 +83,7 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compile",
         action="store_true",
-        help="through torch.compile (on CUDA as CUDA graphs, too): faster steps after first ones that take minutes for a "
+        help="through torch.compile, on CUDA as CUDA graphs, too: faster, after first steps that take minutes with a "
         "large network; images change by rounding. Needs a C++ compiler on a CPU, Triton on a GPU",
     )
     add_weights_option(group)
