@@ -92,7 +92,7 @@ def write_png(image: Image.Image, path: Path, values: dict[str, Any] | None = No
     """Write a PNG file, completely or not at all, with values as JSON in its text chunk "pixeldit".
 
     Compressed by run lengths after PNG's filters: photographs take a third of the time of zlib's default, and 4 % more
-    bytes (docs/speed.md).
+    bytes (benchmarks/README.md).
     """
     text = PngInfo()
     if values:

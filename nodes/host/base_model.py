@@ -25,7 +25,7 @@ from .scales import Scales
 class PixelDiTConfig(comfy.supported_models_base.BASE):
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     latent_format = comfy.latent_formats.ChromaRadiance  # BASE makes one; a PixelFormat takes its place
-    memory_usage_factor = 0.03  # of the official networks, measured: docs/speed.md
+    memory_usage_factor = 0.03  # of the official networks, measured: benchmarks/README.md
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec

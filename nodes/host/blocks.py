@@ -2,7 +2,7 @@
 
 Each patch block is a "double_block" of that index: `img` are the tokens of patches [B, L, D], `txt` those of the text
 or, in x-prediction networks, the registers of the class; None without either. `vec` is the condition, `pe` the rotary
-tables, to be passed on.
+table, to be passed on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HookedBlocks(PatchBlocks):
         blocks: Iterable[nn.Module],
         streams: Streams,
         condition: Tensor,
-        ropes: tuple[Rope | None, ...],
+        rope: Rope,
         image: slice,
         part: slice = ALL,
         **options: Any,
@@ -54,11 +54,11 @@ class HookedBlocks(PatchBlocks):
             hooks["block_index"] = index
             replace = replacements.get(("double_block", index))
             if replace is None:
-                streams = as_streams(block(*streams, condition, *ropes, **options))
+                streams = as_streams(block(*streams, condition, rope, **options))
             else:
-                streams = _replaced(replace, block, streams, condition, ropes, image, options)
+                streams = _replaced(replace, block, streams, condition, rope, image, options)
             for patch in patches:
-                streams = _patched(patch, streams, condition, ropes, image, hooks)
+                streams = _patched(patch, streams, condition, rope, image, hooks)
         return streams
 
 
@@ -67,7 +67,7 @@ def _replaced(
     block: nn.Module,
     streams: Streams,
     condition: Tensor,
-    ropes: tuple[Rope | None, ...],
+    rope: Rope,
     image: slice,
     options: dict[str, Any],
 ) -> Streams:
@@ -78,13 +78,13 @@ def _replaced(
         if arguments.get("attn_mask") is not None:
             own["mask"] = arguments["attn_mask"]
         entered = _join(Tokens(arguments["img"], arguments.get("txt")), streams, image)
-        pe = arguments.get("pe", ropes)
-        return _split(as_streams(block(*entered, arguments["vec"], *pe, **own)), image)._asdict()
+        pe = arguments.get("pe", rope)
+        return _split(as_streams(block(*entered, arguments["vec"], pe, **own)), image)._asdict()
 
     arguments = {
         **_split(streams, image)._asdict(),
         "vec": condition,
-        "pe": ropes,
+        "pe": rope,
         "attn_mask": options.get("mask"),
         "transformer_options": options["transformer_options"],
     }
@@ -96,7 +96,7 @@ def _patched(
     patch: Callable[..., dict[str, Any]],
     streams: Streams,
     condition: Tensor,
-    ropes: tuple[Rope | None, ...],
+    rope: Rope,
     image: slice,
     hooks: dict[str, Any],
 ) -> Streams:
@@ -106,7 +106,7 @@ def _patched(
         {
             **tokens._asdict(),
             "vec": condition,
-            "pe": ropes,
+            "pe": rope,
             "x": hooks.get(INPUT),
             "block_index": hooks["block_index"],
             "transformer_options": hooks,

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...pixeldit_core import inspect_checkpoint
 from ...pixeldit_core.checkpoints.encoder_choice import EncoderChoice, places
 from ...pixeldit_core.checkpoints.encoder_needed import title_of
+from ...pixeldit_core.checkpoints.inspect import lacks_encoder
 from ...pixeldit_core.checkpoints.locate import find_source
 from ...pixeldit_core.spec import ModelSpec
 from .folders import PACK_FOLDER, SHARED, find_in, fingerprint
@@ -85,7 +85,7 @@ def _stamp(path: Path) -> tuple:
 @functools.lru_cache(maxsize=64)
 def _needs_encoder(checkpoint: str, stamp: tuple) -> bool:
     """Whether a checkpoint is of a network with an encoder that is not inside; `stamp` changes with the file."""
-    return inspect_checkpoint(checkpoint).encoder is False
+    return lacks_encoder(checkpoint)
 
 
 def _size(path: str) -> int:

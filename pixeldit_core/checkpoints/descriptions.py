@@ -15,7 +15,7 @@ from ..dtypes import dtype_name
 METADATA = "_quantization_metadata"
 FORMATS = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "mxfp8": "mxfp8", "int8_tensorwise": "int8"}
 ADVICE = "Get the bf16 file and choose fp8_e4m3fn in the loader."
-_PART = ".comfy_quant"
+FORMAT = ".comfy_quant"  # ending of the tensor that says the format of a layer
 _LARGEST_JSON = 1 << 16
 
 
@@ -34,9 +34,9 @@ def check_formats(names: Iterable[str], texts: Mapping[str, Tensor], metadata: M
     layers = layers_in(metadata)
     for name in names:
         layer, _, part = name.rpartition(".")
-        if f".{part}" == _PART and name in texts and texts[name].dtype == torch.uint8:
+        if f".{part}" == FORMAT and name in texts and texts[name].dtype == torch.uint8:
             kind_of(f"{layer}.weight", declared_by(layer, texts, metadata) or {})
-        elif layer in layers and layer + _PART not in texts:  # a tensor overrides the header
+        elif layer in layers and layer + FORMAT not in texts:  # a tensor overrides the header
             kind_of(f"{layer}.weight", layers[layer])
 
 
@@ -63,7 +63,7 @@ def declared_by(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     Raises:
         ValueError: it is not readable.
     """
-    key = layer_of(name) + _PART
+    key = layer_of(name) + FORMAT
     if key not in tensors:
         return layers_in(metadata).get(layer_of(name))
     if tensors[key].dtype != torch.uint8 or tensors[key].numel() > _LARGEST_JSON:

@@ -18,7 +18,8 @@ from .layouts import find_stored
 from .metadata import DEPTH, read_metadata
 from .params import merge_params, params_from_shapes, without_unrelated
 from .refused_kinds import find_refused
-from .strict import build_on_meta, check_strict, explain_incomplete
+from .skeleton import build_on_meta
+from .strict import check_strict, explain_incomplete
 from .weight_sets import MOST_NETWORKS, Group, choose_group
 
 _SHOWN = 5  # names in a message

@@ -13,18 +13,20 @@ from ..labels import Names
 from ..settings import SamplingSettings
 from ..spec import ModelSpec
 from .config import read_config
+from .descriptions import FORMAT
 from .detect import detect
 from .encoder_inside import has_encoder, needed_width, with_plain_names
 from .header import parse_header
 from .locate import find_source
 from .lora_run import merge_lora_run
 from .metadata import declared_weights
-from .read import read_source, read_source_shapes
+from .read import read_source_shapes, read_source_texts
 from .refused_kinds import find_refused
 from .weight_sets import find_groups
 from .wrappers import plain_names
 
 _KNOWN = ("ema", "raw")
+_PLACE = "dino_proj"  # in a name of every network that has a place for an encoder, whatever wraps it
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         meta = with_plain_names(meta, groups, source.name)
         shapes, dtypes = {key: tuple(value.shape) for key, value in meta.items()}, {k: v.dtype for k, v in meta.items()}
         texts = None
-        if any(key.endswith(".comfy_quant") for key in shapes):  # the formats are in tensors
-            tensors, _ = read_source(source)
-            texts = {key: tensors[name] for key, name in stored.items()}
+        if any(key.endswith(FORMAT) for key in shapes):  # the formats are in tensors
+            found = read_source_texts(source, FORMAT)
+            texts = {key: found[name] for key, name in stored.items() if name in found}
         header = parse_header(shapes, dtypes, metadata, groups, source.name, texts)
         detected = detect(header, metadata, read_config(source), source.name)
     except ValueError as error:
@@ -105,3 +107,15 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         encoder=has_encoder(shapes, group) if has_place else None,
         count=sum(value.numel() for value in detected.network.state_dict().values()),
     )
+
+
+def lacks_encoder(path: str | Path) -> bool:
+    """Whether a file or folder is of a network with an encoder that is not inside.
+
+    Looks at the names alone, and no further where no network in it has a place for one.
+
+    Raises:
+        ValueError: as `inspect_checkpoint`.
+    """
+    shapes, _, _ = read_source_shapes(find_source(path))
+    return any(_PLACE in name for name in shapes) and inspect_checkpoint(path).encoder is False

@@ -61,6 +61,16 @@ def read_source_shapes(
     return shapes, dtypes, _join_metadata(metadata for _, _, metadata in parts.values())
 
 
+def read_source_texts(source: Source, ending: str) -> dict[str, Tensor]:
+    """The tensors whose names end so, and no others: for small ones that describe the rest.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    parts = {file: _named(source, file, lambda file: _read_texts(file, ending)) for file in source.files}
+    return {name: tensor for part in parts.values() for name, tensor in part.items()}
+
+
 def _named(source: Source, file: Path, read: Callable[[Path], T]) -> T:
     """What `read` gives; where it refuses a file of a folder, the message has the folder's name, too."""
     try:
@@ -110,6 +120,13 @@ def _read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torc
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     check_names(shapes, path)
     return shapes, {key: value.dtype for key, value in tensors.items()}, metadata
+
+
+def _read_texts(path: Path, ending: str) -> dict[str, Tensor]:
+    if not _is_pickled(path):
+        return _explained(path, lambda path: read_safetensors(path, ending))[0]
+    tensors, _ = _explained(path, read_pickled)
+    return {name: tensor for name, tensor in tensors.items() if name.endswith(ending)}
 
 
 def _check_whole(tensors: Iterable[str], path: Path) -> None:

@@ -48,8 +48,11 @@ class FileError(ValueError):
     """An error whose text is complete and has the file's name."""
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path, ending: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors, memory-mapped, and metadata. Bytes after the tensors are ignored, which is logged.
+
+    Args:
+        ending: of the names of the tensors that are wanted.
 
     Raises:
         ValueError: damaged or truncated, a dtype that is not supported.
@@ -58,7 +61,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         _read_header(header, path)
         if isinstance(file, PaddedSafetensors):
             log.info("%s has bytes after its tensors, which are ignored: every tensor is there.", path.name)
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+        names = (key for key in file.keys() if key.endswith(ending))
+        return {key: file.get_tensor(key) for key in names}, dict(file.metadata() or {})
 
 
 def read_safetensors_header(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
-from ..families import build_network
 from ..text import shorten_list
 from .header import Header
 from .layouts import canonical, find_stored, is_counter, is_ignored, is_loss
@@ -18,19 +15,6 @@ from .weight_sets import Group, incomplete_averages
 log = logging.getLogger(__name__)
 
 _SHOWN = 5  # names in a message
-
-
-def build_on_meta(group: Group, params: Any, name: str, **factory_kwargs: Any) -> nn.Module:
-    """The network of these params on "meta".
-
-    Raises:
-        ValueError: sizes beyond any tensor; shapes with a 0 in them can lead to such.
-    """
-    inspect.signature(group.family.network).bind(params, **factory_kwargs)  # a caller's TypeError is not the file's
-    try:
-        return build_network(group.family, params, **factory_kwargs)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise ValueError(f"{name}: its tensor shapes give a network of impossible size. Get the file again.") from error
 
 
 def check_strict(header: Header, group: Group, stored: Mapping[str, str], network: nn.Module, name: str) -> None:

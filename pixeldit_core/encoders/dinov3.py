@@ -15,7 +15,7 @@ from ..layers.attention import LAYER_NORM_EPS, Attention, scaled_dot_product
 from ..layers.mlp import GeluMLP
 from ..layers.operations import Device, Operations
 from ..layers.patchify import to_tokens
-from ..layers.rope import Rope, pad_identity
+from ..layers.rope import Rope, from_angles, pad_identity
 
 PATCH_SIZE = 16
 NUM_REGISTERS = 4
@@ -63,7 +63,7 @@ def rope_periods(head_dim: int, device: Device = None) -> Tensor:
 
 
 def centered_rope(height: int, width: int, head_dim: int, device: Device = None) -> Rope:
-    """Rotary table [height*width, e/2] of a grid of patches, row-major: all angles of the row, then of the column.
+    """Rotary table of a grid of height*width patches, row-major: all angles of the row, then of the column.
 
     Each axis has its own length: from almost -1 to almost 1, at the middle of the patches.
     """
@@ -74,13 +74,14 @@ def centered_rope(height: int, width: int, head_dim: int, device: Device = None)
         return 2 * math.pi * (2 * middle - 1)[:, None] / periods  # [length, e/4]
 
     size = (height, width, head_dim // 4)
-    angles = torch.cat([axis(height)[:, None].expand(size), axis(width)[None].expand(size)], dim=-1).flatten(0, 1)
-    return angles.cos(), angles.sin()
+    return from_angles(
+        torch.cat([axis(height)[:, None].expand(size), axis(width)[None].expand(size)], dim=-1).flatten(0, 1)
+    )
 
 
-def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the channel pairs (j, j + e/2) of [B, S, h, e] by tables [S, e/2]; in float32, returned in x's dtype."""
-    cos, sin = cos[:, None], sin[:, None]
+def rotate_halves(x: Tensor, rope: Rope) -> Tensor:
+    """Rotate the channel pairs (j, j + e/2) of [B, S, h, e] by a table; in float32, returned in x's dtype."""
+    cos, sin = rope[:, None].unbind(-1)
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
@@ -110,7 +111,7 @@ class EncoderAttention(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, v = q + self.q_bias.to(x), v + self.v_bias.to(x)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))  # [B, S, h, e]
-        q, k = rotate_halves(q, *rope), rotate_halves(k, *rope)
+        q, k = rotate_halves(q, rope), rotate_halves(k, rope)
         return self.proj(self.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options))
 
 

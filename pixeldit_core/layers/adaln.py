@@ -5,13 +5,11 @@ The maps broadcast over x: per batch row [B, 1, D], per token [B, L, D] or per p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .chunking import map_tokens
 from .operations import Operations
 
 
@@ -30,17 +28,12 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift, x, scale)
 
 
-def norm_modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """modulate(norm(x), shift, scale) of tokens [B, L, D] with maps per batch row [B, 1, D] or token [B, L, D]."""
-    return _map_norm(modulate, norm, x, shift, scale)
+def block_maps(maps: Tensor) -> tuple[Tensor, ...]:
+    """The maps of a block's two branches, [..., 6*D] -> shift, 1 + scale and gate of each, six times [..., D].
 
-
-def norm_scale_shift(norm: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale_shift(norm(x), scale, shift) of tokens [B, L, D] with maps per batch row [B, 1, D] or token [B, L, D]."""
-    return _map_norm(scale_shift, norm, x, scale, shift)
-
-
-def _map_norm(formula: Callable[..., Tensor], norm: nn.Module, x: Tensor, *maps: Tensor) -> Tensor:
-    if maps[0].shape[-2] == 1:
-        return map_tokens(lambda part: formula(norm(part), *maps), x)
-    return map_tokens(lambda part, *of_part: formula(norm(part), *of_part), x, *maps)
+    1 is added to both scales at once; `scale_shift` takes them.
+    """
+    maps = maps.unflatten(-1, (6, -1))
+    shift1, _, gate1, shift2, _, gate2 = maps.unbind(-2)
+    scale1, scale2 = (maps[..., 1::3, :] + 1).unbind(-2)
+    return shift1, scale1, gate1, shift2, scale2, gate2

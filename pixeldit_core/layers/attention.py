@@ -10,9 +10,8 @@ from typing import Any, Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chunking import map_tokens
 from .operations import RMS_NORM_EPS, Operations
-from .rope import Rope, apply_rope
+from .rope import Rope, rotate
 
 LAYER_NORM_EPS = 1e-5
 QKNorm = Literal["", "rmsnorm", "layernorm"]
@@ -33,19 +32,12 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def norm_rotate(norm: nn.Module, x: Tensor, rope: Rope | None) -> Tensor:
-    """Queries or keys [B, L, h, e], normalized, then rotated (None = not)."""
-    if rope is None:
-        return norm(x)
-    return map_tokens(lambda part, *tables: apply_rope(norm(part), *tables), x, *rope)
-
-
-def rotated_heads(
-    x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int, rope: Rope | None
+def normalized_heads(
+    x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens [B, L, D] -> queries, keys and values [B, L, h, e]; queries and keys normalized and rotated."""
+    """Tokens [B, L, D] -> queries, keys and values [B, L, h, e]; queries and keys normalized."""
     q, k, v = qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(2)
-    return norm_rotate(q_norm, q, rope), norm_rotate(k_norm, k, rope), v
+    return q_norm(q), k_norm(k), v
 
 
 def head_norm(kind: QKNorm, head_dim: int, *, operations: Operations = nn, **factory_kwargs: Any) -> nn.Module:
@@ -85,6 +77,6 @@ class SelfAttention(nn.Module):
         self.proj = operations.Linear(inner, width, **factory_kwargs)
 
     def forward(self, x: Tensor, rope: Rope | None, **options: Any) -> Tensor:
-        parts = rotated_heads(x, self.qkv, self.q_norm, self.k_norm, self.num_heads, rope)
-        q, k, v = (part.transpose(1, 2) for part in parts)  # each [B, h, L, e]
+        q, k, v = normalized_heads(x, self.qkv, self.q_norm, self.k_norm, self.num_heads)
+        q, k, v = (part.transpose(1, 2) for part in (*rotate([q], [k], rope), v))  # each [B, h, L, e]
         return self.proj(self.attention(q, k, v, **options))

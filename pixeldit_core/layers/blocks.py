@@ -22,7 +22,7 @@ class PatchBlocks:
         blocks: Iterable[nn.Module],
         streams: Streams,
         condition: Tensor,
-        ropes: tuple[Rope | None, ...],
+        rope: Rope,
         image: slice,
         part: slice = ALL,
         **options: Any,
@@ -32,13 +32,13 @@ class PatchBlocks:
         Args:
             streams: what each block takes and returns; the first has the patches.
             condition: of all blocks, [B, 1, D] or [B, D]; or, over one stream, of each token, [B, L, D].
-            ropes: a rotary table for each stream; None = not rotated.
+            rope: rotary table of all tokens that attend to each other.
             image: which tokens of the first stream are patches.
             part: which of the blocks to run, where the tokens change on the way; it is called once for each part.
             options: passed to the attention function.
         """
         for block in list(blocks)[part]:
-            streams = as_streams(block(*streams, condition, *ropes, **options))
+            streams = as_streams(block(*streams, condition, rope, **options))
         return streams
 
 

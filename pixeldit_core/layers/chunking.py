@@ -1,6 +1,6 @@
-"""Token-wise and row-wise maps in chunks that stay in a CPU's cache.
+"""Row-wise maps over pixels in chunks that stay in a CPU's cache.
 
-Legend: B batch, L tokens, P pixels per patch, n maps, C pixel width.
+Legend: P pixels per patch, n maps, C pixel width.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TOKENS_CHUNK = 2**20  # values of a chunk of tokens
-ROWS_CHUNK = 2**18  #   values of a chunk of rows: its handful of intermediates stay in the cache
+ROWS_CHUNK = 2**18  # values of a chunk of rows: its handful of intermediates stay in the cache
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
@@ -22,28 +21,13 @@ def runs_eagerly_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def map_tokens(function: Callable[..., Tensor], x: Tensor, *tables: Tensor) -> Tensor:
-    """function(x, *tables) of [B, L, ...] and tables of [..., L, n], where the tokens do not depend on each other.
-
-    On a CPU, many tokens go a group at a time: their float32 intermediates stay in the cache from the first pass over
-    them to the last.
-    """
-    if not runs_eagerly_on_cpu(x):  # before sizes are compared: a compiled graph would be for one side of the limit
-        return function(x, *tables)
-    size = max(1, TOKENS_CHUNK * x.shape[1] // x.numel())
-    if x.shape[1] <= size:
-        return function(x, *tables)
-    groups = zip(x.split(size, dim=1), *(table.split(size, dim=-2) for table in tables), strict=True)
-    return torch.cat([function(*group) for group in groups], dim=1)
-
-
 def map_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """function(*rows), where the rows do not depend on each other.
 
     On a CPU, many rows go a group at a time: every pass over all of them is one through main memory, and the
     intermediates of all of them, above all the hidden layer of the MLP, are the peak of memory.
     """
-    if not runs_eagerly_on_cpu(rows[0]):  # before sizes are compared, as above
+    if not runs_eagerly_on_cpu(rows[0]):  # before sizes are compared: a graph would be for one side of the limit only
         return function(*rows)
     size = max(1, ROWS_CHUNK // rows[0][0].numel())
     if len(rows[0]) <= size:
@@ -52,9 +36,9 @@ def map_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
 
 
 def unbind_maps(maps: Tensor) -> tuple[Tensor, ...]:
-    """[rows, P, n, C] -> n times [rows, P, C].
+    """[..., n, C] -> n times [..., C].
 
     On a CPU one copy makes each of them contiguous: an operation on runs of C values is several times slower.
     """
-    maps = maps.permute(2, 0, 1, 3)
+    maps = maps.movedim(-2, 0)
     return (maps.contiguous() if runs_eagerly_on_cpu(maps) else maps).unbind(0)

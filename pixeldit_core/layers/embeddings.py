@@ -1,6 +1,6 @@
 """Embeddings of time, class, patches and pixels, and the absolute position table of pixels.
 
-Legend: B batch, L tokens, D width, H x W image.
+Legend: B batch, L tokens, D width, H x W image, P pixels per patch, C pixel width.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .operations import Device, Operations
+from .tables import KeptTables
 
 TIME_FEATURES = 256
 
@@ -23,32 +24,37 @@ def time_frequencies(count: int, max_period: float, device: Device = None) -> Te
     return torch.exp(-math.log(max_period) * index / count)
 
 
-def time_features(time: Tensor, dim: int = TIME_FEATURES, max_period: float = 10.0) -> Tensor:
+def time_features(time: Tensor, dim: int = TIME_FEATURES, tables: KeptTables | None = None) -> Tensor:
     """Sinusoidal features of the network time: [B] -> float32 [B, dim], cosines first.
 
     Period 10 is the published value for every official model, also where times go up to 1000 (spec: official, 1).
     """
-    angles = time.float()[:, None] * time_frequencies(dim // 2, max_period, time.device)
+    frequencies = (tables or KeptTables())(time_frequencies, dim // 2, 10.0, time.device)
+    angles = time.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def sincos_2d(height: int, width: int, dim: int, device: Device = None) -> Tensor:
-    """Absolute pixel position table, float32 [height, width, dim]: first half the column, then the row.
+def sincos_1d(length: int, dim: int, device: Device = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Absolute positions of one axis: [length, dim], sines first; `dim` must be even.
 
-    `dim` must be a multiple of 4. Computed in float64, as in the published models (spec: official, 1).
+    Computed in float64, as in the published models (spec: official, 1).
     """
-    quarter = dim // 4
-    # a tensor on the CPU would keep a compiled graph out of CUDA graphs; MPS has no float64
-    home = device if torch.compiler.is_compiling() and torch.device(device or "cpu").type != "mps" else None
-    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64, device=home) / quarter)
+    compiled = torch.compiler.is_compiling()  # there a copy from the CPU would forbid CUDA graphs
+    double = {"dtype": torch.float64, "device": device if compiled else "cpu"}  # which MPS does not have
+    frequencies = 10000.0 ** (-torch.arange(dim // 2, **double) / (dim // 2))
+    angles = torch.arange(length, **double)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device, dtype)
 
-    def axis(length: int) -> Tensor:
-        angles = torch.arange(length, dtype=torch.float64, device=home)[:, None] * frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)  # [length, dim/2]
 
-    columns = axis(width)[None].expand(height, width, -1)
-    rows = axis(height)[:, None].expand(height, width, -1)
-    return torch.cat([columns, rows], dim=-1)
+def sincos_2d(columns: Tensor, rows: Tensor, patch_size: int = 1) -> Tensor:
+    """Absolute positions of pixels, patch by patch: [L, P, C], the first half of the channels for the column.
+
+    From those of columns [W, C/2] and rows [H, C/2], whose lengths are multiples of the patch size.
+    """
+    p, half = patch_size, columns.shape[-1]
+    size = (len(rows) // p, len(columns) // p, p, p, half)
+    pair = [columns.view(1, -1, 1, p, half).expand(size), rows.view(-1, 1, p, 1, half).expand(size)]
+    return torch.cat(pair, dim=-1).view(-1, p * p, 2 * half)
 
 
 class TimestepEmbedder(nn.Module):
@@ -58,7 +64,7 @@ class TimestepEmbedder(nn.Module):
         self,
         width: int,
         num_features: int = TIME_FEATURES,
-        features: Callable[[Tensor, int], Tensor] = time_features,
+        features: Callable[[Tensor, int, KeptTables], Tensor] = time_features,
         *,
         operations: Operations = nn,
         **factory_kwargs: Any,
@@ -66,6 +72,7 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         self.num_features = num_features
         self.features = features
+        self.tables = KeptTables()
         self.mlp = nn.Sequential(
             operations.Linear(num_features, width, **factory_kwargs),
             nn.SiLU(),
@@ -73,7 +80,7 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.mlp(self.features(time, self.num_features).to(dtype))
+        return self.mlp(self.features(time, self.num_features, self.tables).to(dtype))
 
 
 def embed_classes(table: nn.Module, label: Tensor) -> Tensor:

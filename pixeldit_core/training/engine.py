@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..dtypes import emulation_note
 from ..extras import require
 from .config import TrainConfig
 from .data.batch import Loaded
@@ -59,6 +60,8 @@ class Engine:
             mixed_precision="bf16" if config.engine.precision == "bf16" else "no",
             kwargs_handlers=[self._ddp],
         )
+        if config.engine.precision == "bf16" and (note := emulation_note(torch.bfloat16, self.device)):
+            log.warning("%s: engine.precision=fp32", note)
         self.micro_batch = config.engine.micro_batch
         self._is_fitted = False
         self.is_broken = False  # the weights are not finite: nothing of them may be saved

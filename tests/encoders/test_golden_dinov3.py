@@ -23,8 +23,8 @@ def test_every_intermediate_and_the_features():
     keep = partial(record_output, seen)
     first, last = encoder.blocks[0], encoder.blocks[-1]
     keep("tokens_in", first, lambda arguments, _: arguments[0])
-    keep("rope_cos", first, lambda arguments, _: whole(arguments[1][0]))
-    keep("rope_sin", first, lambda arguments, _: whole(arguments[1][1]))
+    keep("rope_cos", first, lambda arguments, _: whole(arguments[1][..., 0]))
+    keep("rope_sin", first, lambda arguments, _: whole(arguments[1][..., 1]))
     keep("block0_attn", first.attn)
     keep("block0", first)
     keep("block_last", last)
@@ -45,7 +45,7 @@ def whole(table):
 def test_positions(head_dim, height, width):
     tables = find("tables").outputs
     close(rope_periods(head_dim), tables[f"encoder_periods_{head_dim}"], 1e-5)
-    for part, table in zip(("cos", "sin"), centered_rope(height, width, head_dim), strict=True):
+    for part, table in zip(("cos", "sin"), centered_rope(height, width, head_dim).unbind(-1), strict=True):
         close(torch.cat([table, table], dim=-1), tables[f"encoder_rope_{head_dim}_{height}x{width}_{part}"], 5e-6)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import pixeldit_core as pc
-from pixeldit_core.families.pixeldit import pixel_pathway  # holds sincos_2d(height, width, channels, device)
-from pixeldit_core.layers import attention as attention_layers  # holds apply_rope(x [B, L, heads, e], cos, sin)
+from pixeldit_core.families.pixeldit import pixel_pathway  # holds sincos_2d(columns, rows, patch_size)
+from pixeldit_core.layers import rope as rope_layers  # holds apply_rope(x [..., L, heads, e], rope)
 
 pytestmark = [pytest.mark.golden, pytest.mark.usefixtures("reference_processor")]
 
@@ -41,38 +41,38 @@ def tanh_gelu(network, monkeypatch):
 
 
 def change_rope(network, change):
-    """The tables of the grid of patches, as `change(cos, sin, x, head)` has them."""
+    """The tables of the grid of patches, as `change(rope, x, head)` has them."""
     original = network.grid_rope
-    network.grid_rope = lambda x, head, move: change(*original(x, head, move), x, head)
+    network.grid_rope = lambda x, head, move: change(original(x, head, move), x, head)
 
 
 def rows_for_columns(network, monkeypatch):
-    def change(cos, sin, x, head):
-        return tuple(table.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) for table in (cos, sin))
+    def change(rope, x, head):
+        return rope.unflatten(-2, (-1, 2)).flip(-2).flatten(-3, -2)
 
     change_rope(network, change)
 
 
 def halves_for_pairs(network, monkeypatch):
     """Channel j turns with j + e/2 in the place of 2j with 2j + 1."""
-    original = attention_layers.apply_rope
+    original = rope_layers.apply_rope
 
-    def halves(x, cos, sin):
+    def halves(x, rope):
         pairs = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
-        return original(pairs, cos, sin).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        return original(pairs, rope).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
-    monkeypatch.setattr(attention_layers, "apply_rope", halves)
+    monkeypatch.setattr(rope_layers, "apply_rope", halves)
 
 
 def whole_positions(network, monkeypatch):
     """The patch's number in its row and column in the place of 0 to 16."""
 
-    def change(cos, sin, x, head):
+    def change(rope, x, head):
         p = network.params.patch_size
         rows, columns = torch.meshgrid(*(torch.arange(float(size // p)) for size in x.shape[2:]), indexing="ij")
         frequencies = 10000.0 ** (-torch.arange(0, head, 4) / head)
         angles = torch.stack([columns.flatten()[:, None] * frequencies, rows.flatten()[:, None] * frequencies], dim=-1)
-        return angles.flatten(-2).cos(), angles.flatten(-2).sin()
+        return rope_layers.from_angles(angles.flatten(-2))
 
     change_rope(network, change)
 
@@ -170,7 +170,7 @@ def row_before_column(network, monkeypatch):
     monkeypatch.setattr(
         pixel_pathway,
         "sincos_2d",
-        lambda height, width, channels, *more: original(height, width, channels, *more).roll(channels // 2, dims=-1),
+        lambda columns, rows, p: original(columns, rows, p).roll(columns.shape[1], dims=-1),
     )
 
 

@@ -21,7 +21,7 @@ def tables():
 
 @pytest.mark.parametrize("head_dim, height, width", [(12, 2, 3), (80, 3, 2), (8, 1, 4)])
 def test_positions(tables, head_dim, height, width):
-    for part, table in zip(("cos", "sin"), rope_2d(height, width, head_dim), strict=True):
+    for part, table in zip(("cos", "sin"), rope_2d(height, width, head_dim).unbind(-1), strict=True):
         close(table, tables.outputs[f"rope_{head_dim}_{height}x{width}_{part}"], 5e-6)
 
 

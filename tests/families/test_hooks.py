@@ -44,12 +44,12 @@ def test_a_network_around_sees_and_replaces_what_the_patch_blocks_do(family):
     places = image if isinstance(image, tuple) else (image,)
     plain, seen, calls = model.velocity(x, 0.5, condition), [], itertools.product((1, 3), places)
 
-    def run_blocks(blocks, streams, vector, ropes, place, part=ALL, **options):
+    def run_blocks(blocks, streams, vector, rope, place, part=ALL, **options):
         factor, expected = next(calls)
-        assert place == expected and len(streams) == len(ropes) == count
+        assert place == expected and len(streams) == count
         assert streams[0][:, place].shape[:2] == (2, 9) and options["note"] == 7
         for block in blocks[part]:
-            streams = as_streams(block(*streams, vector, *ropes, **options))
+            streams = as_streams(block(*streams, vector, rope, **options))
             seen.append(streams)
         return tuple(stream * factor for stream in streams)
 

@@ -10,7 +10,6 @@ from pixeldit2_cases import TINY, count_rows, tiny
 import pixeldit_core as pc
 from pixeldit_core.families.pixeldit2.from_shapes import default_params
 from pixeldit_core.layers.attention import scaled_dot_product
-from pixeldit_core.layers.chunking import TOKENS_CHUNK
 
 NULL = TINY.num_classes
 
@@ -156,15 +155,6 @@ def test_every_attention_goes_through_the_function_with_the_options():
     tokens = [11, 11, 6, 6, 9, 9]  # the encoder's two blocks, the projection's, and three with 3 context tokens from 1
     assert [length for _, length, _ in seen] == tokens
     assert all(options == {"note": 7} for *_, options in seen)
-
-
-def test_chunks_of_many_tokens_change_nothing(monkeypatch):
-    model, (x, time) = tiny(), batch()
-    label = torch.tensor([1, NULL, 2])
-    plain = model.network(x, time, label)
-    assert TOKENS_CHUNK > 1000
-    monkeypatch.setattr("pixeldit_core.layers.chunking.TOKENS_CHUNK", 100)
-    close(model.network(x, time, label), plain, 1e-6)
 
 
 @pytest.mark.slow

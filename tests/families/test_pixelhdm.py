@@ -80,10 +80,9 @@ def test_both_layouts_and_every_form_of_time():
 
 
 def test_large_images_are_the_same_in_groups(monkeypatch):
-    """What is done a group of rows or tokens at a time, against all at once."""
+    """What is done a group of rows at a time, against all at once."""
     network, arguments = tiny(), (randn(2, 16, 24, 3), torch.tensor([0.1, 0.9]), randn(2, 5, 16), torch.ones(2, 5))
     whole = network(*arguments)
-    monkeypatch.setattr("pixeldit_core.layers.chunking.TOKENS_CHUNK", 64)
     monkeypatch.setattr("pixeldit_core.layers.chunking.ROWS_CHUNK", 64)
     torch.testing.assert_close(network(*arguments), whole)
 

@@ -29,7 +29,7 @@ def test_angles_are_of_whole_rows_and_columns(height, width, head):
         for x in range(width)
     ]
     angles = torch.tensor(angles, dtype=torch.float64)
-    cos, sin = rope_grid(height, width, head)
+    cos, sin = rope_grid(height, width, head).unbind(-1)
     assert cos.dtype == sin.dtype == torch.float32
     torch.testing.assert_close(cos, angles.cos().float(), atol=1e-6, rtol=0)
     torch.testing.assert_close(sin, angles.sin().float(), atol=1e-6, rtol=0)
@@ -103,10 +103,10 @@ def test_no_label_is_the_last_row_and_one_time_is_for_all(params):
 
 
 @each_network
-def test_groups_of_tokens_change_nothing(params, monkeypatch):
+def test_groups_of_pixels_change_nothing(params, monkeypatch):
     network = tiny(params)
     output = network(X, TIME, LABELS)
-    monkeypatch.setattr(chunking, "TOKENS_CHUNK", 64)
+    monkeypatch.setattr(chunking, "ROWS_CHUNK", 64)
     assert relative_l2(network(X, TIME, LABELS), output) < 2e-5
 
 

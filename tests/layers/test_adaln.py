@@ -4,8 +4,7 @@ import pytest
 import torch
 from helpers import randn
 
-from pixeldit_core.layers import chunking
-from pixeldit_core.layers.adaln import modulate, norm_modulate, norm_scale_shift, scale_shift
+from pixeldit_core.layers.adaln import block_maps, modulate, scale_shift
 
 
 @pytest.mark.parametrize("maps", [(2, 1, 8), (2, 5, 8)], ids=["row", "token"])
@@ -21,11 +20,9 @@ def test_maps_that_change_nothing():
     assert torch.equal(scale_shift(x, one, zero), x)
 
 
-def test_groups_of_tokens_are_modulated_as_all_at_once(monkeypatch):
-    x, scale, shift = randn(2, 5, 8, seed=0), randn(2, 1, 8, seed=1), randn(2, 1, 8, seed=2)
-    norm = torch.nn.RMSNorm(8, eps=1e-6)
-    expected = modulate(norm(x), shift, scale), scale_shift(norm(x), scale, shift)
-    monkeypatch.setattr(chunking, "TOKENS_CHUNK", 16)
-    torch.testing.assert_close(
-        (norm_modulate(norm, x, shift, scale), norm_scale_shift(norm, x, scale, shift)), expected
-    )
+@pytest.mark.parametrize("rows", [(2, 1), (2, 5)], ids=["row", "token"])
+def test_maps_of_a_block_have_1_added_to_the_scales(rows):
+    maps = randn(*rows, 6 * 8, seed=0)
+    shift1, scale1, gate1, shift2, scale2, gate2 = maps.chunk(6, dim=-1)
+    expected = (shift1, scale1 + 1, gate1, shift2, scale2 + 1, gate2)
+    assert all(map(torch.equal, block_maps(maps), expected))

@@ -1,11 +1,11 @@
-"""Self-attention of any head size and norm, and tokens that are not rotated."""
+"""Self-attention of any head size and norm."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pixeldit_core.layers.attention import SelfAttention
-from pixeldit_core.layers.rope import apply_rope, pad_identity, rope_1d
+from pixeldit_core.layers.rope import apply_rope, rope_1d
 
 
 @pytest.mark.parametrize("qk_norm", ["", "rmsnorm", "layernorm"])
@@ -15,7 +15,7 @@ def test_self_attention(qk_norm, head_dim):
     layer, x, size = SelfAttention(8, 2, head_dim, qk_norm=qk_norm), torch.randn(2, 5, 8), head_dim or 4
     rope = rope_1d(5, size)
     q, k, v = layer.qkv(x).unflatten(-1, (3, 2, size)).unbind(2)
-    q, k = (apply_rope(norm(part), *rope) for norm, part in ((layer.q_norm, q), (layer.k_norm, k)))
+    q, k = (apply_rope(norm(part), rope) for norm, part in ((layer.q_norm, q), (layer.k_norm, k)))
     scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / size**0.5
     expected = layer.proj(torch.einsum("bhqk,bkhe->bqhe", F.softmax(scores, dim=-1), v).flatten(2))
     torch.testing.assert_close(layer(x, rope), expected)
@@ -23,10 +23,3 @@ def test_self_attention(qk_norm, head_dim):
     assert {name for name in layer.state_dict() if name.startswith("q_norm")} == {
         "": set(), "rmsnorm": {"q_norm.weight"}, "layernorm": {"q_norm.weight", "q_norm.bias"}
     }[qk_norm]  # fmt: skip
-
-
-def test_padded_tokens_are_not_rotated():
-    x = torch.randn(1, 7, 2, 8, generator=torch.Generator().manual_seed(0))
-    rotated = apply_rope(x, *pad_identity(rope_1d(4, 8), 3))
-    assert torch.equal(rotated[:, 4:], x[:, 4:])
-    assert torch.equal(rotated[:, :4], apply_rope(x[:, :4], *rope_1d(4, 8)))

@@ -5,7 +5,7 @@ import torch
 from helpers import close
 
 import pixeldit_core as pc
-from pixeldit_core.layers.embeddings import sincos_2d, time_features
+from pixeldit_core.layers.embeddings import sincos_1d, sincos_2d, time_features
 from pixeldit_core.layers.rope import apply_rope, rope_1d, rope_2d
 
 pytestmark = pytest.mark.golden
@@ -15,7 +15,7 @@ def test_rope_2d(golden):
     case = golden("tables_rope")
     assert case.case["rope2d"]
     for entry in case.case["rope2d"]:
-        cos, sin = rope_2d(entry["H"], entry["W"], entry["head_dim"])
+        cos, sin = rope_2d(entry["H"], entry["W"], entry["head_dim"]).unbind(-1)
         close(cos, case.outputs[entry["key"] + "_cos"], 5e-6)
         close(sin, case.outputs[entry["key"] + "_sin"], 5e-6)
 
@@ -24,7 +24,7 @@ def test_rope_1d(golden):
     case = golden("tables_rope")
     assert case.case["rope_text"]
     for entry in case.case["rope_text"]:
-        cos, sin = rope_1d(entry["L"], entry["head_dim"], theta=entry["theta"])
+        cos, sin = rope_1d(entry["L"], entry["head_dim"], theta=entry["theta"]).unbind(-1)
         tolerance = 2e-5 if entry["L"] > 100 else 5e-6
         close(cos, case.outputs[entry["key"] + "_cos"], tolerance)
         close(sin, case.outputs[entry["key"] + "_sin"], tolerance)
@@ -34,14 +34,16 @@ def test_apply_rope(golden):
     tables = golden("tables_rope").outputs
     rope = rope_2d(2, 3, 16)
     for part in "qk":
-        close(apply_rope(tables[f"apply_{part}_in"], *rope), tables[f"apply_{part}_out"], 5e-6)
+        close(apply_rope(tables[f"apply_{part}_in"], rope), tables[f"apply_{part}_out"], 5e-6)
 
 
 def test_sincos_2d(golden):
     case = golden("tables_sincos")
     assert case.case["tables"]
     for entry in case.case["tables"]:
-        close(sincos_2d(entry["H"], entry["W"], entry["D"]), case.outputs[entry["key"]], 1e-6)
+        height, width, channels = (entry[key] for key in "HWD")
+        table = sincos_2d(sincos_1d(width, channels // 2), sincos_1d(height, channels // 2))
+        close(table.view(height, width, channels), case.outputs[entry["key"]], 1e-6)
 
 
 def test_time_features(golden):

@@ -14,6 +14,8 @@ LARGEST_PICKLE = 64 * 2**20
 _MOST_MEMBERS = 200_000
 _END = b"PK\x05\x06"  #    of the record that says where a zip file's directory is
 _TAIL = 2**16 + 22  #     bytes in which readers of zip files look for it
+_LOCAL = 30  #            bytes before the name of a member, where it begins
+_READ = ("data.pkl", "byteorder")
 
 
 @dataclass
@@ -24,8 +26,12 @@ class Archive:
     pickle: bytes
 
 
-def read_archive(path: Path) -> Archive:
+def read_archive(path: Path, headers_only: bool = False) -> Archive:
     """Opens a zip file as torch.save writes it.
+
+    Args:
+        headers_only: the place of a member other than the pickle is not looked up, which would be a look at every part
+            of the file: it is the earliest that the directory allows.
 
     Raises:
         NotPlain, TooLong: it is none, or a large one.
@@ -42,10 +48,14 @@ def read_archive(path: Path) -> Archive:
         _check_kind({member.filename.removeprefix(top) for member in listed})
         members = {}
         for member in listed:
-            start = _start_of(file, member)
+            name = member.filename.removeprefix(top)
+            _check_stored(member)
+            start = member.header_offset + _LOCAL
+            if name in _READ or not headers_only:
+                start = _start_of(file, member)
             if start + member.file_size > archive.start_dir:
                 raise ValueError(f"{member.filename[:80]!r} reaches beyond the end of the file")
-            members[member.filename.removeprefix(top)] = (start, member.file_size)
+            members[name] = (start, member.file_size)
         if sum(length for _, length in members.values()) > size:
             raise ValueError("members that overlap")
         _check_pickle(file, members)
@@ -85,15 +95,18 @@ def _check_pickle(file: io.BufferedReader, members: dict[str, tuple[int, int]]) 
         raise NotPlain(f"has numbers in the byte order {order.decode('latin-1')!r}, of another kind of computer")
 
 
-def _start_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
-    """Where a member's data begins, by its local header, which is what torch uses."""
+def _check_stored(member: zipfile.ZipInfo) -> None:
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise NotPlain(f"has a compressed member ({member.filename[:80]!r} is compressed, which torch never does)")
+
+
+def _start_of(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
+    """Where a member's data begins, by its local header, which is what torch uses."""
     file.seek(member.header_offset)
-    mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
+    mark, name, extra = struct.unpack("<4s22xHH", file.read(_LOCAL))
     if mark != b"PK\x03\x04":
         raise ValueError(f"{member.filename[:80]!r} is not where the directory says")
-    return member.header_offset + 30 + name + extra
+    return member.header_offset + _LOCAL + name + extra
 
 
 def _read(file: io.BufferedReader, start: int, size: int) -> bytes:

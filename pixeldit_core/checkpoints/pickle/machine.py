@@ -28,6 +28,10 @@ class Machine:
     memo: dict[int, Any] = field(default_factory=dict[int, Any])
     globals: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
 
+    def restart(self, data: bytes) -> None:
+        """As the file begins, but for the work that is done."""
+        vars(self).update(vars(Machine(data, work=self.work)))
+
     def clear(self) -> None:
         """As each pickle begins."""
         self.stack, self.below, self.memo = [], [], {}

@@ -50,16 +50,18 @@ def _without_collector() -> Iterator[None]:
 
 
 def _follow(machine: Machine) -> Any:
-    data, at, operations = machine.data, machine.at, _OPERATIONS
+    data, at, operations, count = machine.data, machine.at, _OPERATIONS, 0
     try:
-        for count in range(machine.work):
+        for count in range(machine.work):  # noqa: B007 - used after the loop
             code = data[at]
             if code == _STOP:
-                machine.at, machine.work = at + 1, machine.work - count
+                machine.at = at + 1
                 return machine.stack[-1]
             at = operations[code](machine, at + 1)
     except (IndexError, KeyError, struct.error) as error:
         raise ValueError(EARLY if at >= len(data) or isinstance(error, struct.error) else MALFORMED) from error
+    finally:
+        machine.work -= count
     raise TooLong(f"its pickle has more than {MOST_OPERATIONS:,} operations")
 
 

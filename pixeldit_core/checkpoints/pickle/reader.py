@@ -16,12 +16,13 @@ from .archive import LARGEST_PICKLE, read_archive
 from .containers import flatten, plain_values
 from .contents import Contents
 from .errors import ForeignClass, NotPlain, TooLong
-from .machine import EARLY, Machine
+from .machine import EARLY, MALFORMED, Machine
 from .operations import load
 from .values import Foreign, Skipped
 
 # Words of keys under which a trainer keeps a network
 _NETWORKS = tuple("model ema net generator state_dict denoiser transformer average shadow weights".split())
+_FIRST_PART = 2**20  # bytes of an older file in which its pickles are looked for
 _AGAIN = "Get the weights as .safetensors, or convert them where the file was written."
 
 
@@ -37,7 +38,8 @@ def read_pickled(path: Path, headers_only: bool = False) -> tuple[dict[str, Tens
         zipped = file.read(4) == b"PK\x03\x04"
     machine = Machine(b"")
     try:
-        stored, contents = _read_zip(path, machine) if zipped else _read_legacy(path, machine, headers_only)
+        read = _read_zip if zipped else _read_legacy
+        stored, contents = read(path, machine, headers_only)
     except ForeignClass as error:
         raise ValueError(_foreign(path.name, str(error), machine.outermost())) from error
     except TooLong as error:
@@ -74,8 +76,8 @@ def _with_content(tensors: dict[str, Tensor], machine: Machine, contents: Conten
     return {name: made[id(value)] for name, value in tensors.items()}
 
 
-def _read_zip(path: Path, machine: Machine) -> tuple[Any, Contents]:
-    archive = read_archive(path)
+def _read_zip(path: Path, machine: Machine, headers_only: bool) -> tuple[Any, Contents]:
+    archive = read_archive(path, headers_only)
     machine.data = archive.pickle
     stored = load(machine)
     for key, storage in machine.places.storages.items():
@@ -87,22 +89,39 @@ def _read_zip(path: Path, machine: Machine) -> tuple[Any, Contents]:
 def _read_legacy(path: Path, machine: Machine, headers_only: bool) -> tuple[Any, Contents]:
     """Five pickles (a number, a version, the system, the content, the order of storages), then each storage."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        machine.data = file.read(LARGEST_PICKLE)
-    try:
-        if load(machine) != torch.serialization.MAGIC_NUMBER:
-            raise NotPlain("has a pickle inside that is not by torch.save")
-        load(machine)
-        system = load(machine)
-        if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise NotPlain("has numbers in the byte order of another kind of computer")
-        stored = load(machine)
-        order = load(machine)
-    except ValueError as error:
-        if size > LARGEST_PICKLE and str(error) == EARLY:
-            raise TooLong(f"more than {LARGEST_PICKLE >> 20} MiB of other values beside its weights") from error
-        raise
+    stored, order = _follow_legacy(path, size, machine)
     return stored, Contents(path, _legacy_starts(path, size, machine, order, headers_only))
+
+
+def _follow_legacy(path: Path, size: int, machine: Machine) -> tuple[Any, Any]:
+    """The content, and the order of storages.
+
+    Nothing says how long the pickles are, and they are short beside the storages: a part of the file in which they do
+    not end is followed again as a longer one.
+    """
+    length = _FIRST_PART
+    while True:
+        with path.open("rb") as file:
+            machine.restart(file.read(length))
+        try:
+            return _pickles(machine)
+        except ValueError as error:
+            if str(error) in (EARLY, MALFORMED) and length < min(size, LARGEST_PICKLE):
+                length = min(8 * length, LARGEST_PICKLE)
+                continue
+            if str(error) == EARLY and size > LARGEST_PICKLE:
+                raise TooLong(f"more than {LARGEST_PICKLE >> 20} MiB of other values beside its weights") from error
+            raise
+
+
+def _pickles(machine: Machine) -> tuple[Any, Any]:
+    if load(machine) != torch.serialization.MAGIC_NUMBER:
+        raise NotPlain("has a pickle inside that is not by torch.save")
+    load(machine)
+    system = load(machine)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise NotPlain("has numbers in the byte order of another kind of computer")
+    return load(machine), load(machine)
 
 
 def _legacy_starts(path: Path, size: int, machine: Machine, order: Any, headers_only: bool) -> dict[str, int]:
@@ -117,8 +136,10 @@ def _legacy_starts(path: Path, size: int, machine: Machine, order: Any, headers_
         raise ValueError(f"{size:,} bytes, where its tensors need {needed:,}")
     if type(order) is not list or sorted(map(str, order)) != sorted(storages):
         raise ValueError("its list of storages is not that of its tensors")
+    if headers_only:
+        return starts
     with path.open("rb") as file:
-        for key in [] if headers_only else order:
+        for key in order:
             file.seek(at)
             count = struct.unpack("<q", file.read(8))[0]
             if count * storages[key].dtype.itemsize != storages[key].size:

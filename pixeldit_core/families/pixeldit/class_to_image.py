@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.adaln import norm_modulate
+from ...layers.adaln import block_maps, scale_shift
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.embeddings import LabelEmbedder
 from ...layers.mlp import SwiGLU
@@ -45,9 +45,9 @@ class PatchBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(operations.Linear(width, 6 * width, **factory_kwargs))
 
     def forward(self, s: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)  # each [B, 1, D]
-        s = torch.addcmul(s, gate1, self.attn(norm_modulate(self.norm1, s, shift1, scale1), rope, **options))
-        return torch.addcmul(s, gate2, self.mlp(norm_modulate(self.norm2, s, shift2, scale2)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = block_maps(self.adaLN_modulation(c))  # each [B, 1, D]
+        s = torch.addcmul(s, gate1, self.attn(scale_shift(self.norm1(s), scale1, shift1), rope, **options))
+        return torch.addcmul(s, gate2, self.mlp(scale_shift(self.norm2(s), scale2, shift2)))
 
 
 class PixelDiT(DualPath):
@@ -91,5 +91,5 @@ class PixelDiT(DualPath):
         s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb + self.y_embedder(label, x.dtype)[:, None])  # [B, 1, D]
-        (s,) = self.run_blocks(self.patch_blocks, (s,), c, (rope,), slice(None), **options)  # [B, L, D]
+        (s,) = self.run_blocks(self.patch_blocks, (s,), c, rope, slice(None), **options)  # [B, L, D]
         return self.pixel_pathway(x, s, t_emb, move, **options)

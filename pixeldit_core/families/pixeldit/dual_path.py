@@ -16,10 +16,11 @@ from ...layers.attention import Attention
 from ...layers.blocks import PatchBlocks
 from ...layers.embeddings import LinearEmbedder, TimestepEmbedder
 from ...layers.operations import Device, Operations
-from ...layers.patchify import from_pixel_tokens, to_patch_tokens
+from ...layers.patchify import from_pixel_tokens, to_patch_tokens, to_pixel_tokens
 from ...layers.rope import Move, Rope, rope_2d
+from ...layers.tables import KeptTables
 from .params import DualPathParams
-from .pixel_pathway import FinalLayer, PixelBlock, embed_pixels
+from .pixel_pathway import FinalLayer, PixelBlock, add_positions
 
 
 class DualPath(PatchBlocks, nn.Module):
@@ -41,6 +42,7 @@ class DualPath(PatchBlocks, nn.Module):
     ) -> None:
         super().__init__()
         self.params = params
+        self.tables = KeptTables()
         p, width, pixel_width = params.patch_size, params.hidden_size, params.pixel_hidden_size
         factory_kwargs: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
         self.pixel_embedder = LinearEmbedder(params.in_channels, pixel_width, **factory_kwargs)
@@ -74,14 +76,17 @@ class DualPath(PatchBlocks, nn.Module):
     def grid_rope(self, x: Tensor, head_dim: int, move: Move | None) -> Rope:
         """Rotary table of the grid of patches, for heads of `head_dim` channels."""
         p = self.params.patch_size
-        return rope_2d(x.shape[2] // p, x.shape[3] // p, head_dim, x.device, move=move)
+        size = (x.shape[2] // p, x.shape[3] // p, head_dim, x.device)
+        return self.tables(rope_2d, *size) if move is None else rope_2d(*size, move=move)
 
     def pixel_pathway(self, x: Tensor, s: Tensor, t_emb: Tensor, move: Move | None, **options: Any) -> Tensor:
         """From the image `x` [B, in_channels, H, W], the patches `s` [B, L, D] and the time [B, 1, D] to an image."""
         params, (batch, _, height, width) = self.params, x.shape
         s_cond = F.silu(t_emb + s).flatten(0, 1)  # [B*L, D]
         rope = self.grid_rope(x, params.attention_width // params.attention_heads, move)
-        z = embed_pixels(self.pixel_embedder, x, params.patch_size, params.use_pixel_abs_pos)  # [B*L, P, C]
+        z = self.pixel_embedder(to_pixel_tokens(x, params.patch_size))  # [B*L, P, C]
+        if params.use_pixel_abs_pos:
+            z = add_positions(z, batch, (height, width), params.patch_size, self.tables)
         for block in self.pixel_blocks:
             z = block(z, s_cond, batch, rope, **options)  # [B*L, P, C]
         return from_pixel_tokens(self.final_layer(z), height, width, params.patch_size)

@@ -16,26 +16,22 @@ from torch import Tensor, nn
 from ...layers.adaln import modulate
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.chunking import map_rows, unbind_maps
-from ...layers.embeddings import sincos_2d
+from ...layers.embeddings import sincos_1d, sincos_2d
 from ...layers.mlp import GeluMLP
 from ...layers.operations import RMS_NORM_EPS, Operations
-from ...layers.patchify import to_pixel_tokens
 from ...layers.rope import Rope
+from ...layers.tables import KeptTables
+from ...sizes import Size
 
 
-def pixel_positions(height: int, width: int, channels: int, patch_size: int, like: Tensor) -> Tensor:
-    """The absolute position table, regrouped to [L, P, C], in the dtype and on the device of `like`."""
-    table = sincos_2d(height, width, channels, like.device).to(like.dtype)
-    return to_pixel_tokens(table.permute(2, 0, 1)[None], patch_size)
+def add_positions(z: Tensor, batch: int, size: Size, patch_size: int, tables: KeptTables) -> Tensor:
+    """Pixel tokens [B*L, P, C] of images of `size` with the absolute position of each pixel.
 
-
-def embed_pixels(embedder: nn.Module, x: Tensor, patch_size: int, positions: bool) -> Tensor:
-    """[B, in_channels, H, W] -> pixel tokens [B*L, P, C], with the absolute position of each pixel if asked for."""
-    z = embedder(to_pixel_tokens(x, patch_size))
-    if not positions:
-        return z
-    table = pixel_positions(x.shape[2], x.shape[3], z.shape[-1], patch_size, like=z)
-    return (z.unflatten(0, (x.shape[0], -1)) + table).flatten(0, 1)
+    Only those of the axes are kept: for every pixel they are as large as the tokens of an image.
+    """
+    height, width = size
+    columns, rows = (tables(sincos_1d, length, z.shape[-1] // 2, z.device, z.dtype) for length in (width, height))
+    return (z.unflatten(0, (batch, -1)) + sincos_2d(columns, rows, patch_size)).flatten(0, 1)
 
 
 class PixelBlock(nn.Module):

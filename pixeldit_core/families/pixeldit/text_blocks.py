@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.adaln import norm_modulate
-from ...layers.attention import Attention, head_norm, rotated_heads
+from ...layers.adaln import block_maps, scale_shift
+from ...layers.attention import Attention, head_norm, normalized_heads
 from ...layers.mlp import SwiGLU
 from ...layers.operations import RMS_NORM_EPS, Operations
-from ...layers.rope import Rope
+from ...layers.rope import Rope, rotate
 
 
 class JointAttention(nn.Module):
     """One softmax over [text, patches]: patches [B, L, D] and text [B, T, D] -> results for both.
+
+    `rope` is that of [text, patches].
 
     Where the text is not updated, only patches query, and its result is None.
     """
@@ -48,12 +50,11 @@ class JointAttention(nn.Module):
         self.k_norm_y = head_norm("rmsnorm", head_dim, operations=operations, **factory_kwargs)
         self.proj_y = operations.Linear(width, width, **factory_kwargs)
 
-    def forward(
-        self, s: Tensor, y: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        patches = rotated_heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, self.num_heads, rope)
-        text = rotated_heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, self.num_heads, text_rope)
-        q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(text, patches, strict=True))
+    def forward(self, s: Tensor, y: Tensor, rope: Rope, **options: Any) -> tuple[Tensor, Tensor | None]:
+        patches = normalized_heads(s, self.qkv_x, self.q_norm_x, self.k_norm_x, self.num_heads)
+        text = normalized_heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, self.num_heads)
+        q, k, v = zip(text, patches, strict=True)
+        q, k, v = (part.transpose(1, 2) for part in (*rotate(q, k, rope), torch.cat(v, dim=1)))
         length = y.shape[1]
         if not self.updates_text:
             return self.proj_x(self.attention(q[:, :, length:], k, v, **options)), None
@@ -88,23 +89,20 @@ class JointBlock(nn.Module):
         self.adaLN_modulation_img = nn.Sequential(operations.Linear(width, 6 * width, **factory_kwargs))
         self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **factory_kwargs))
 
-    def forward(
-        self, s: Tensor, y: Tensor, c: Tensor, rope: Rope, text_rope: Rope | None, **options: Any
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, s: Tensor, y: Tensor, c: Tensor, rope: Rope, **options: Any) -> tuple[Tensor, Tensor]:
         """Both streams; where the block does not update the text, it comes back as it was."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation_img(c).chunk(6, dim=-1)
-        shift_y1, scale_y1, gate_y1, shift_y2, scale_y2, gate_y2 = self.adaLN_modulation_txt(c).chunk(6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = block_maps(self.adaLN_modulation_img(c))
+        shift_y1, scale_y1, gate_y1, shift_y2, scale_y2, gate_y2 = block_maps(self.adaLN_modulation_txt(c))
         mixed_s, mixed_y = self.attn(
-            norm_modulate(self.norm_x1, s, shift1, scale1),
-            norm_modulate(self.norm_y1, y, shift_y1, scale_y1),
+            scale_shift(self.norm_x1(s), scale1, shift1),
+            scale_shift(self.norm_y1(y), scale_y1, shift_y1),
             rope,
-            text_rope,
             **options,
         )
         s = torch.addcmul(s, gate1, mixed_s)
-        s = torch.addcmul(s, gate2, self.mlp_x(norm_modulate(self.norm_x2, s, shift2, scale2)))
+        s = torch.addcmul(s, gate2, self.mlp_x(scale_shift(self.norm_x2(s), scale2, shift2)))
         if mixed_y is None:
             return s, y
         y = torch.addcmul(y, gate_y1, mixed_y)
-        y = torch.addcmul(y, gate_y2, self.mlp_y(norm_modulate(self.norm_y2, y, shift_y2, scale_y2)))
+        y = torch.addcmul(y, gate_y2, self.mlp_y(scale_shift(self.norm_y2(y), scale_y2, shift_y2)))
         return s, y

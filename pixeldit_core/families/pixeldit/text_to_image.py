@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...layers.attention import Attention, scaled_dot_product
 from ...layers.operations import RMS_NORM_EPS, Device, Operations
-from ...layers.rope import Move, Rope, rope_1d
+from ...layers.rope import Move, Rope, pad_identity, rope_1d
 from .dual_path import DualPath
 from .params import PixelDiTT2IParams
 from .text_blocks import JointBlock
@@ -81,13 +81,12 @@ class PixelDiTT2I(DualPath):
         Returns:
             [B, in_channels, H, W].
         """
-        rope = self.patch_rope(x, move)
         y = self.embed_text(text.to(x.dtype))  # [B, T, D]
-        text_rope = self.text_rope(y)
+        rope = self.joint_rope(self.patch_rope(x, move), y.shape[1])
         s = self.embed_patches(x)  # [B, L, D]
         t_emb = self.t_embedder(time, x.dtype)[:, None]  # [B, 1, D]
         c = F.silu(t_emb)
-        s, _ = self.run_blocks(self.patch_blocks, (s, y), c, (rope, text_rope), slice(None), **options)
+        s, _ = self.run_blocks(self.patch_blocks, (s, y), c, rope, slice(None), **options)
         return self.pixel_pathway(x, s, t_emb, move, **options)
 
     def embed_text(self, text: Tensor) -> Tensor:
@@ -97,9 +96,10 @@ class PixelDiTT2I(DualPath):
         y = self.y_embedder(text[:, : self.params.txt_max_length])
         return y + self.y_pos_embedding[:, : y.shape[1]].to(y)  # ComfyUI may keep the table elsewhere
 
-    def text_rope(self, y: Tensor) -> Rope | None:
-        """Rotary table of the text [B, T, D]; None = it is not rotated."""
+    def joint_rope(self, rope: Rope, length: int) -> Rope:
+        """Rotary table of [text, patches], from that of the patches and the number of text tokens."""
         params = self.params
         if not params.use_text_rope:
-            return None
-        return rope_1d(y.shape[1], params.hidden_size // params.num_groups, y.device, theta=params.text_rope_theta)
+            return pad_identity(rope, before=length)
+        head_dim = params.hidden_size // params.num_groups
+        return torch.cat([self.tables(rope_1d, length, head_dim, rope.device, params.text_rope_theta), rope])

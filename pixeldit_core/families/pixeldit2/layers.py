@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.adaln import modulation, norm_modulate
+from ...layers.adaln import block_maps, modulate, modulation, scale_shift
 from ...layers.attention import Attention, SelfAttention
 from ...layers.mlp import SwiGLU
 from ...layers.operations import RMS_NORM_EPS, Operations
@@ -38,9 +38,9 @@ class Block(nn.Module):
         self.adaLN_modulation = modulation(width, 6 * width, operations=operations, **factory_kwargs)
 
     def forward(self, s: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
-        s = torch.addcmul(s, gate1, self.attn(norm_modulate(self.norm1, s, shift1, scale1), rope, **options))
-        return torch.addcmul(s, gate2, self.mlp(norm_modulate(self.norm2, s, shift2, scale2)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = block_maps(self.adaLN_modulation(c))
+        s = torch.addcmul(s, gate1, self.attn(scale_shift(self.norm1(s), scale1, shift1), rope, **options))
+        return torch.addcmul(s, gate2, self.mlp(scale_shift(self.norm2(s), scale2, shift2)))
 
 
 class FinalLayer(nn.Module):
@@ -54,4 +54,4 @@ class FinalLayer(nn.Module):
 
     def forward(self, s: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
-        return self.linear(norm_modulate(self.norm, s, shift, scale))
+        return self.linear(modulate(self.norm(s), shift, scale))

@@ -17,6 +17,7 @@ from ...layers.embeddings import LabelEmbedder, LinearEmbedder, TimestepEmbedder
 from ...layers.operations import Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_patch_tokens
 from ...layers.rope import Move, Rope, pad_identity, rope_2d
+from ...layers.tables import KeptTables
 from .conditioner import Conditioner
 from .layers import Block, FinalLayer
 from .params import PixelDiT2Params
@@ -39,6 +40,7 @@ class PixelDiT2(PatchBlocks, nn.Module):
     ) -> None:
         super().__init__()
         self.params = params
+        self.tables = KeptTables()
         factory_kwargs: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
         width, values = params.hidden_size, params.in_channels * params.patch_size**2
         self.in_context_posemb: nn.Parameter | None = None
@@ -117,24 +119,23 @@ class PixelDiT2(PatchBlocks, nn.Module):
         s = self.s_embedder(to_patch_tokens(x, params.patch_size))  # [B, L, D]
         rope = self.grid_rope(x, params.num_heads, move)
         if self.in_context_posemb is None:
-            (s,) = self.run_blocks(self.patch_blocks, (s,), c, (rope,), slice(None), **options)
+            (s,) = self.run_blocks(self.patch_blocks, (s,), c, rope, slice(None), **options)
             return s
         start = params.in_context_start
         if start:
-            (s,) = self.run_blocks(self.patch_blocks, (s,), c, (rope,), slice(None), part=slice(start), **options)
+            (s,) = self.run_blocks(self.patch_blocks, (s,), c, rope, slice(None), part=slice(start), **options)
         context = y_emb[:, None] + self.in_context_posemb.to(s)
         s, rope = torch.cat([context, s], dim=1), pad_identity(rope, before=count)  # [B, K + L, D]
         if c.shape[1] > 1:
             c = torch.cat([c.mean(dim=1, keepdim=True).expand(-1, count, -1), c], dim=1)
-        (s,) = self.run_blocks(
-            self.patch_blocks, (s,), c, (rope,), slice(count, None), part=slice(start, None), **options
-        )
+        (s,) = self.run_blocks(self.patch_blocks, (s,), c, rope, slice(count, None), part=slice(start, None), **options)
         return s[:, count:]
 
     def grid_rope(self, x: Tensor, num_heads: int, move: Move | None) -> Rope:
         """Rotary table of the grid of patches of an image [B, C, H, W], for blocks of `num_heads`."""
         p = self.params.patch_size
-        return rope_2d(x.shape[2] // p, x.shape[3] // p, self.params.hidden_size // num_heads, x.device, move=move)
+        size = (x.shape[2] // p, x.shape[3] // p, self.params.hidden_size // num_heads, x.device)
+        return self.tables(rope_2d, *size) if move is None else rope_2d(*size, move=move)
 
 
 def grounded_rows(num_classes: int, label: Tensor, skip: Tensor | None = None) -> Tensor:

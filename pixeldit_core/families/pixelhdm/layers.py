@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.adaln import norm_scale_shift
-from ...layers.attention import Attention, norm_rotate
+from ...layers.adaln import scale_shift
+from ...layers.attention import Attention
 from ...layers.embeddings import time_frequencies
 from ...layers.operations import RMS_NORM_EPS, Operations
-from ...layers.rope import Rope
+from ...layers.rope import Rope, rotate
+from ...layers.tables import KeptTables
 from .params import PixelHDMParams
 
 MAX_PERIOD = 10000.0  # of the time features
@@ -36,9 +37,9 @@ class PatchEmbedder(nn.Module):
         return self.proj_up(F.silu(self.proj_down(x)))
 
 
-def time_features(time: Tensor, dim: int) -> Tensor:
+def time_features(time: Tensor, dim: int, tables: KeptTables) -> Tensor:
     """Sinusoidal features of a time [B] in [0, 1]: float32 [B, dim], sines first (spec: pixelhdm, 3.2)."""
-    angles = time.float()[:, None] * time_frequencies(dim // 2, MAX_PERIOD, time.device) * 1000.0
+    angles = time.float()[:, None] * tables(time_frequencies, dim // 2, MAX_PERIOD, time.device) * 1000.0
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -97,8 +98,8 @@ class GatedAttention(nn.Module):
         self.out_proj_layer = nn.ModuleDict({"out_proj": operations.Linear(width, width, bias=False, **factory_kwargs)})
 
     def forward(self, x: Tensor, rope: Rope, **options: Any) -> Tensor:
-        q = norm_rotate(self.q_norm, self._heads("q_proj", x), rope)  # [B, S, h, e]
-        k = norm_rotate(self.k_norm, self._heads("k_proj", x), rope)  # [B, S, h/group, e]
+        q, k = self.q_norm(self._heads("q_proj", x)), self.k_norm(self._heads("k_proj", x))
+        q, k = rotate([q], [k], rope)  # [B, S, h, e] and [B, S, h/group, e]
         k, v = (part.repeat_interleave(self.group, dim=2) for part in (k, self._heads("v_proj", x)))
         mixed = self.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options)
         return self.out_proj_layer["out_proj"](self.gate(x, mixed))
@@ -137,7 +138,7 @@ class PatchBlock(nn.Module):
 
     def forward(self, x: Tensor, t_emb: Tensor, rope: Rope, **options: Any) -> Tensor:
         gamma1, beta1, alpha1, gamma2, beta2, alpha2 = self.adaln(t_emb)
-        mixed = self.attention(norm_scale_shift(self.pre_attn_norm, x, gamma1, beta1), rope, **options)
+        mixed = self.attention(scale_shift(self.pre_attn_norm(x), gamma1, beta1), rope, **options)
         x = torch.addcmul(x, alpha1, self.post_attn_norm(mixed), value=self.scale)
-        mixed = self.mlp(norm_scale_shift(self.pre_mlp_norm, x, gamma2, beta2))
+        mixed = self.mlp(scale_shift(self.pre_mlp_norm(x), gamma2, beta2))
         return torch.addcmul(x, alpha2, self.post_mlp_norm(mixed), value=self.scale)

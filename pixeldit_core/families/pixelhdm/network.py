@@ -18,6 +18,7 @@ from ...layers.embeddings import LinearEmbedder, TimestepEmbedder
 from ...layers.operations import RMS_NORM_EPS, Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_pixel_tokens
 from ...layers.rope import Move, Rope, moved, mrope
+from ...layers.tables import KeptTables
 from ...sizes import Size
 from .layers import PatchBlock, PatchEmbedder, time_features
 from .params import PixelHDMParams
@@ -42,6 +43,7 @@ class PixelHDM(PatchBlocks, nn.Module):
     ) -> None:
         super().__init__()
         self.params = params
+        self.tables = KeptTables()
         factory_kwargs: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
         self.patch_embed = PatchEmbedder(params, **factory_kwargs)
         self.pixel_embed = LinearEmbedder(params.in_channels, params.pixel_dim, **factory_kwargs)
@@ -109,12 +111,12 @@ class PixelHDM(PatchBlocks, nn.Module):
         if mask is not None:
             keys = F.pad(mask != 0, (0, s.shape[1] - length), value=True)
             options["mask"] = keys[:, None, None]  # [B, 1, 1, T + L]
-        (s,) = self.run_blocks(self.patch_blocks, (s,), t_emb, (rope,), slice(length, None), **options)
+        (s,) = self.run_blocks(self.patch_blocks, (s,), t_emb, rope, slice(length, None), **options)
         return s[:, length:]
 
     def pixel_pathway(self, pixels: Tensor, s_cond: Tensor, size: Size, move: Move | None, **options: Any) -> Tensor:
         """From pixels [B*L, P, in_channels] and a condition per patch [B, L, D] to [B, H, W, out_channels]."""
-        rope = self._rope(grid_positions(size, self.params.patch_size, pixels.device), move)
+        rope = self._rope(self.grid_positions(size, pixels.device), move)
         batch, s_cond = len(s_cond), s_cond.flatten(0, 1)
         z = self.pixel_embed(pixels)  # [B*L, P, C]
         for block in self.pixel_blocks:
@@ -123,10 +125,14 @@ class PixelHDM(PatchBlocks, nn.Module):
         return image.movedim(1, -1)
 
     def joint_rope(self, s: Tensor, text: Tensor | None, mask: Tensor | None, size: Size, move: Move | None) -> Rope:
-        """Rotary table [1 or B, T + L, e/2] of text and patches."""
-        grid = grid_positions(size, self.params.patch_size, s.device)
+        """Rotary table [1 or B, T + L, e/2, 2] of text and patches."""
+        grid = self.grid_positions(size, s.device)
         length = 0 if text is None else text.shape[1]
         return self._rope(grid[None] if text is None else joint_positions(grid, length, mask), move, length)
+
+    def grid_positions(self, size: Size, device: torch.device) -> Tensor:
+        """Positions of the patches, int64 [L, 3]."""
+        return self.tables(grid_positions, size, self.params.patch_size, device)
 
     def _rope(self, positions: Tensor, move: Move | None, text_length: int = 0) -> Rope:
         """Rotary table of positions [..., T + L, 3]; `move` moves the patches, which come after the text."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.adaln import modulation, norm_modulate, norm_scale_shift
+from ...layers.adaln import modulate, modulation, scale_shift
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
 from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.patchify import to_image, to_tokens
@@ -93,9 +93,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, rope: Rope, **options: Any) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)  # [B, 1, D]
-        mixed = self.attn(norm_scale_shift(self.norm1, x, scale1, shift1), rope, **options)
+        mixed = self.attn(scale_shift(self.norm1(x), scale1, shift1), rope, **options)
         x = torch.addcmul(x, gate1, mixed)
-        return torch.addcmul(x, gate2, self.mlp(norm_scale_shift(self.norm2, x, scale2, shift2)))
+        return torch.addcmul(x, gate2, self.mlp(scale_shift(self.norm2(x), scale2, shift2)))
 
 
 class FinalLayer(nn.Module):
@@ -109,7 +109,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=-1)
-        return self.linear(norm_modulate(self.norm_final, x, shift, scale))
+        return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
 def add_positions(x: Tensor, table: Tensor, grid: Size) -> Tensor:

@@ -17,7 +17,8 @@ from ...layers.blocks import PatchBlocks
 from ...layers.embeddings import embed_classes
 from ...layers.operations import Device, Operations
 from ...layers.patchify import from_pixel_tokens, to_image, to_tokens
-from ...layers.rope import Move, pad_identity, rope_grid
+from ...layers.rope import Move, Rope, pad_identity, rope_grid
+from ...layers.tables import KeptTables
 from ...sizes import Size
 from .layers import Block, FinalLayer, TimeMLP, add_positions
 from .params import XPredParams
@@ -47,6 +48,7 @@ class XPredNetwork(PatchBlocks, nn.Module):
                 f"make a {expected.__name__}, not a {type(self).__name__}."
             )
         self.params = params
+        self.tables = KeptTables()
         rows, width = params.num_classes + 1, params.dim
         self.time_mlp = TimeMLP(width, operations=operations, device=device, dtype=dtype)
         if params.num_registers:
@@ -101,13 +103,18 @@ class XPredNetwork(PatchBlocks, nn.Module):
         if table is not None:
             s = add_positions(s, table, grid)  # [B, L, D]
         length = s.shape[1]
-        rope = rope_grid(*grid, self.params.dim_head, s.device, move=move)
+        rope = self.grid_rope(grid, s.device, move)
         class_emb, registers = self.embed_class(labels, s)
         c = t_emb + class_emb  # [B, D]
         if registers is not None:
             s, rope = torch.cat([s, registers], dim=1), pad_identity(rope, registers.shape[1])  # [B, L + R, D]
-        (s,) = self.run_blocks(blocks, (s,), c, (rope,), slice(0, length), **options)
+        (s,) = self.run_blocks(blocks, (s,), c, rope, slice(0, length), **options)
         return to_image(s[:, :length], *grid), c
+
+    def grid_rope(self, grid: Size, device: torch.device, move: Move | None) -> Rope:
+        """Rotary table of a grid of tokens."""
+        size = (*grid, self.params.dim_head, device)
+        return self.tables(rope_grid, *size) if move is None else rope_grid(*size, move=move)
 
     def embed_class(self, labels: Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """What a class adds to the condition [B, D], and its registers [B, R, D], if the network has them."""
@@ -199,7 +206,7 @@ class XPredPixelDiT(XPredNetwork):
     def pixel_pathway(self, x: Tensor, z: Tensor, size: Size, move: Move | None, **options: Any) -> Tensor:
         """From a noisy image [B, C, H, W] and a condition for each pixel [B, H*W, D] to the clean image."""
         ratio = self.params.compress_ratio
-        rope = rope_grid(size[0] // ratio, size[1] // ratio, self.params.dim_head, x.device, move=move)
+        rope = self.grid_rope((size[0] // ratio, size[1] // ratio), x.device, move)
         pixels = to_tokens(self.to_pixel_patch(x))  # [B, H*W, P]
         if self.pixel_pos_embedding is not None:
             pixels = add_positions(pixels, self.pixel_pos_embedding, size)

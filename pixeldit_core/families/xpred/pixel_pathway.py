@@ -6,6 +6,7 @@ Legend: B batch, H x W image, N = H*W pixels, P pixel width, D width of the cond
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ...layers.adaln import modulate, modulation, scale_shift
 from ...layers.attention import Attention, SelfAttention, scaled_dot_product
-from ...layers.chunking import map_tokens, unbind_maps
+from ...layers.chunking import map_rows, unbind_maps
 from ...layers.operations import RMS_NORM_EPS, Operations
 from ...layers.rope import Rope
 from ...sizes import Size
@@ -103,11 +104,11 @@ class PixelBlock(nn.Module):
     def forward(self, x: Tensor, z: Tensor, size: Size, rope: Rope, **options: Any) -> Tensor:
         maps = self.mlp_cond(z)  # [B, N, 6*P]
         before, after = maps.split([2 * x.shape[-1], 4 * x.shape[-1]], dim=-1)
-        mixed = self.attn(map_tokens(self.pre_attention, x, before), rope, size, **options)
-        return map_tokens(self.post_attention, x, mixed, after)
+        mixed = self.attn(map_pixels(self.pre_attention, x, before), rope, size, **options)
+        return map_pixels(self.post_attention, x, mixed, after)
 
     def pre_attention(self, x: Tensor, maps: Tensor) -> Tensor:
-        """Norm and modulation before the compacted attention, pixel by pixel: maps [B, N, 2*P]."""
+        """Norm and modulation before the compacted attention, pixel by pixel: [rows, P] and maps [rows, 2*P]."""
         scale, shift = unbind_maps(maps.unflatten(-1, (2, -1)))  # not in the order of the patch block
         return scale_shift(self.norm1(x), scale, shift)
 
@@ -116,6 +117,11 @@ class PixelBlock(nn.Module):
         gate1, scale2, shift2, gate2 = unbind_maps(maps.unflatten(-1, (4, -1)))
         x = torch.addcmul(x, gate1, mixed)
         return torch.addcmul(x, gate2, self.ffn(scale_shift(self.norm2(x), scale2, shift2)))
+
+
+def map_pixels(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """function(*tokens) of [B, N, ...], where the pixels do not depend on each other."""
+    return map_rows(function, *(part.flatten(0, 1) for part in tokens)).unflatten(0, tokens[0].shape[:2])
 
 
 class PixelFinalLayer(nn.Module):
@@ -129,7 +135,7 @@ class PixelFinalLayer(nn.Module):
         self.mlp_cond = modulation(params.dim, 2 * width, operations=operations, **factory_kwargs)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return map_tokens(self._project, x, self.mlp_cond(z))
+        return map_pixels(self._project, x, self.mlp_cond(z))
 
     def _project(self, x: Tensor, maps: Tensor) -> Tensor:
         shift, scale = unbind_maps(maps.unflatten(-1, (2, -1)))

@@ -31,7 +31,7 @@ def _summary(params: XPredParams) -> str:
 
 
 def _memory(params: XPredParams) -> float:
-    """A pixel pathway holds a condition and six maps for every pixel at once; measured (docs/speed.md)."""
+    """A pixel pathway holds a condition and six maps for every pixel at once; measured (benchmarks/README.md)."""
     return max(1.0, 0.0085 * (params.dim + 6 * params.pixel_dim)) if params.pixel_depth else 1.0
 
 
