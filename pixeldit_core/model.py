@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,16 @@ from .labels import Names
 from .settings import SamplingSettings
 from .spec import ModelSpec, default_class_names
 
-Condition = Tensor | tuple[Tensor | None, ...]  # one row per image, or one for all
+Parts = tuple[Tensor | None, ...]
+Condition = Tensor | Parts  # one row per image, or one for all
+
+
+class Arguments(NamedTuple):
+    """What a network call takes besides the states."""
+
+    time: Tensor  # [B]
+    condition: Parts  # of B rows each
+    options: dict[str, Tensor]  # what depends on the condition's values: the family's `choose`
 
 
 @dataclass(eq=False)
@@ -22,6 +31,7 @@ class Model:
 
     spec: ModelSpec
     network: nn.Module
+    compiled: Any = field(default=None, init=False, repr=False)  # a `CompiledVelocity`, after its first use
 
     @property
     def family(self) -> Family:
@@ -60,28 +70,39 @@ class Model:
         Raises:
             ValueError: a condition of another number of rows.
         """
-        batch, dtype = x.shape[0], self.dtype
+        given = self.arguments(x, t, condition)
+        return self.predict_velocity(x, given.time, given.condition, **given.options, **options)
+
+    def arguments(self, x: Tensor, t: float | Tensor, condition: Condition) -> Arguments:
+        """The other arguments of `predict_velocity`; as of `velocity`."""
+        batch = x.shape[0]
         if isinstance(t, Tensor):
             time = t.to(x.device, torch.float32).expand(batch)
         else:
             time = torch.full((batch,), t, device=x.device)
-        parts = condition if isinstance(condition, tuple) else (condition,)
-        rows = tuple(_rows(part, batch, x.device) for part in parts)
+        parts = tuple(_rows(part, batch) for part in (condition if isinstance(condition, tuple) else (condition,)))
+        # before they move: of values on the CPU nothing waits for the device
+        options = self.family.choose(self.params, parts) if self.family.choose else {}
+        moved = tuple(None if part is None else part.to(x.device) for part in parts)
+        return Arguments(time, moved, {name: value.to(x.device) for name, value in options.items()})
+
+    def predict_velocity(self, x: Tensor, time: Tensor, condition: Parts, **options: Any) -> Tensor:
+        """dx/dt at the states `x` [B, C, H, W] and times [B], from arguments on one device: the part to compile."""
 
         def network(x: Tensor, *rest: Any, **options: Any) -> Tensor:
-            return self.network(x.to(dtype), *rest, **options)
+            return self.network(x.to(self.dtype), *rest, **options)
 
-        return self.family.velocity(network, self.params, x, time, rows, **options).to(x.dtype)
+        return self.family.velocity(network, self.params, x, time, condition, **options).to(x.dtype)
 
 
-def _rows(part: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
+def _rows(part: Tensor | None, batch: int) -> Tensor | None:
     if part is None:
         return None
     if part.shape[0] not in (1, batch):
         raise ValueError(
             f"the condition has {part.shape[0]} rows for {batch} images; give one for each, or one for all."
         )
-    return part.to(device).expand(batch, *part.shape[1:])
+    return part.expand(batch, *part.shape[1:])
 
 
 def build_model(

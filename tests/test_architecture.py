@@ -42,7 +42,8 @@ ROOMS = {
     "spec": {"families", "settings", "labels", "sizes"},
     "model": {"families", "settings", "labels", "spec"},
     "conditions": {"model", "labels"},
-    "sampling": {*_MODEL, "conditions", "sizes"},
+    "compiled": {"model"},
+    "sampling": {*_MODEL, "conditions", "compiled", "sizes"},
     "editing": {*_MODEL, "conditions", "sampling"},
     "images": {*_MODEL, "atomic"},
     "text_states": {*_MODEL, "atomic"},
@@ -53,6 +54,7 @@ ROOMS = {
         *_MODEL,
         *_LEAVES,
         "conditions",
+        "compiled",
         "sampling",
         "images",
         "checkpoints",
@@ -196,7 +198,8 @@ def test_signatures_are_the_promised_ones():
     assert parameters(pc.sample) == {
         "model": "", "cond": "", "null": None, "noise": None, "seeds": None, "size": None, "steps": None,
         "solver": None, "cfg": None, "timeshift": None, "cfg_interval": None, "last_step": None, "times": None,
-        "convention": "standard", "image": None, "mask": None, "denoise": 1.0, "on_step": None,
+        "convention": "standard", "image": None, "mask": None, "denoise": 1.0, "compile": False,
+        "on_step": None,
     }  # fmt: skip
     assert list(parameters(pc.time_grid)) == ["model_or_family", "steps", "timeshift", "last_step", "convention"]
     assert list(parameters(pc.unit_noise)) == ["model", "seeds", "height", "width"]

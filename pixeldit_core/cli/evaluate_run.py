@@ -30,7 +30,7 @@ from ..labels import parse_classes
 from ..model import Model
 from ..text_states.shards import read_index
 from .sampling_options import choose_settings
-from .text import describe_settings, table
+from .text import describe_compiled, describe_settings, table
 
 _BATCH_PIXELS = {"cpu": 2**19}  # in one batch, by default
 _OTHER_PIXELS = 2**21
@@ -82,7 +82,7 @@ def build_job(model: Model, options: argparse.Namespace) -> Job:
     plan = Plan(options.count, entries, options.first_seed)
     if not options.unbalanced:
         plan.check_balance()
-    return Job(model, plan, conditions, settings, options.convention, options.autocast)
+    return Job(model, plan, conditions, settings, options.convention, options.autocast, options.compile)
 
 
 def _choose_entries(model: Model, options: argparse.Namespace) -> tuple[int, ...]:
@@ -131,7 +131,9 @@ def identify(job: Job, options: argparse.Namespace, files: dict[str, Any]) -> di
         "plan": job.plan.to_dict() | texts,
         "classes": len(set(job.plan.entries)) if model.family.condition == "class" else None,
         "class_names": names if 0 < len(names) <= _MOST_NAMES else None,
-        "dtype": dtype_name(model.dtype) + (", bfloat16 autocast" if job.autocast else ""),
+        "dtype": dtype_name(model.dtype)
+        + (", bfloat16 autocast" if job.autocast else "")
+        + (", compiled" if job.compile else ""),
         "device": model.device.type,
     }
 
@@ -222,4 +224,5 @@ def _describe(job: Job, folder: ImageFolder, made: int, seconds: float) -> dict[
         "settings": describe_settings(settings),
         "images": f"{job.plan.count:,} in {folder.path / 'images'}",
         "made now": f"{made:,} in {seconds:,.1f} s, on {model.device}",
+        **describe_compiled(model),
     }

@@ -25,6 +25,7 @@ def generate(
     pairs: list[tuple[int, int]],
     batch_size: int,
     folder: Path,
+    compile: bool = False,
 ) -> Tensor:
     """Sample and write an image for each (class, seed); returns those for the contact sheet, uint8 [B, H, W, C].
 
@@ -37,7 +38,7 @@ def generate(
         try:
             for first in range(0, len(pairs), batch_size):
                 batch = pairs[first : first + batch_size]
-                pixels = _sample(model, settings, convention, batch, bar)
+                pixels = _sample(model, settings, convention, batch, bar, compile)
                 for (index, seed), image in zip(batch, to_pil(pixels), strict=True):
                     values = {"model": model.spec.source, "class": class_name(model, index), "seed": seed}
                     values |= {"convention": convention, **settings.to_dict()}
@@ -50,7 +51,12 @@ def generate(
 
 
 def _sample(
-    model: Model, settings: SamplingSettings, convention: str, batch: list[tuple[int, int]], bar: tqdm
+    model: Model,
+    settings: SamplingSettings,
+    convention: str,
+    batch: list[tuple[int, int]],
+    bar: tqdm,
+    compile: bool,
 ) -> Tensor:
     indices, seeds = zip(*batch, strict=True)
 
@@ -62,6 +68,7 @@ def _sample(
         class_condition(model, list(indices)),
         seeds=seeds,
         convention=convention,
+        compile=compile,
         on_step=on_step,
         **settings.to_dict(),
     )

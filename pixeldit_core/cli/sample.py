@@ -21,7 +21,7 @@ from .generate import class_name, generate
 from .options import choose_device
 from .sample_options import ALL_CLASSES_UP_TO, EXAMPLES, add_arguments
 from .sampling_options import choose_settings
-from .text import describe_settings, table
+from .text import describe_compiled, describe_settings, table
 
 BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
 SHEET = "contact-sheet.png"
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (size[0] * size[1])))
 
     started = time.monotonic()
-    images = generate(model, settings, options.convention, pairs, batch_size, options.out)
+    images = generate(model, settings, options.convention, pairs, batch_size, options.out, options.compile)
     seconds = time.monotonic() - started
 
     columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         "seeds": shorten_list([str(seed) for seed in options.seeds], 16),
         "settings": describe_settings(settings) + (f" ({advice})" if advice else ""),
         "computed": f"on {model.device} in {dtype_name(model.dtype)}, {min(batch_size, len(pairs))} at a time",
+        **describe_compiled(model),
         "images": options.out / "<class>_<seed>.png",
         "contact sheet": f"{options.out / SHEET}" + (f" (the first {len(images)})" if len(images) < len(pairs) else ""),
     }

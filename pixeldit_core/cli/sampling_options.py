@@ -80,6 +80,12 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
         metavar="fp32|bf16|fp16",
         help="of the weights and the network; bf16 halves the memory and changes images slightly (default: fp32)",
     )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="through torch.compile, on CUDA as CUDA graphs, too: faster, after first steps that take minutes with a "
+        "large network; images change by rounding. Needs a C++ compiler on a CPU, Triton on a GPU",
+    )
     add_weights_option(group)
     add_encoder_option(group)
     group.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..model import Model
 from ..settings import SamplingSettings
 
 
@@ -15,6 +16,11 @@ def describe_settings(settings: SamplingSettings) -> str:
         f"{settings.steps} steps, {settings.solver}, cfg {settings.cfg:g} for t in {low:g} to {high:g}, "
         f"timeshift {settings.timeshift:g}{size}"
     )
+
+
+def describe_compiled(model: Model) -> dict[str, str]:
+    """A row for a model that was compiled: how long that took, and a call after it."""
+    return {"compiled": model.compiled.describe()} if model.compiled else {}
 
 
 def table(rows: dict[str, Any]) -> str:

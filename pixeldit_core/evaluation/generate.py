@@ -34,6 +34,7 @@ class Job:
     settings: SamplingSettings  # with a size
     convention: str = "standard"
     autocast: bool = False  #      matrix products in bfloat16, weights as they are
+    compile: bool = False  #       through torch.compile
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,7 +101,7 @@ def _compute(job: Job, batch: Prepared, progress: Progress) -> Tensor:
         x = sample(
             model, cond, null, noise=batch.noise, steps=settings.steps, solver=settings.solver, cfg=settings.cfg,
             timeshift=settings.timeshift, cfg_interval=settings.cfg_interval, convention=job.convention,
-            on_step=on_step,
+            compile=job.compile, on_step=on_step,
         )  # fmt: skip
     return to_uint8(model, x, job.convention)
 

@@ -84,6 +84,8 @@ class Family:
     null: Callable[[Any, int], Tensor] | None  # (params, n) -> n null rows; None = encode ""
     unknown: Callable[[Any, int], tuple[Tensor, ...]] | None = None  # rows of images of any class; None = null
     class_arguments: Callable[[Any, Tensor], tuple[Tensor, ...]] = _labels_alone  # of params and classes: the network's
+    # (params, network's arguments) -> options of the call whose shapes depend on values: not for a compiled graph
+    choose: Callable[[Any, tuple[Any, ...]], dict[str, Tensor]] | None = None
     text_parts: tuple[str, ...] = ()  # of "embeds", "mask", "pooled": its arguments
     text_encoder: str = ""  # which one, and how to load it in ComfyUI
     max_tokens: Callable[[Any], int | None] = lambda params: None  # of a text; None = any, or the network cuts it

@@ -27,8 +27,10 @@ def map_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     On a CPU, many rows go a group at a time: every pass over all of them is one through main memory, and the
     intermediates of all of them, above all the hidden layer of the MLP, are the peak of memory.
     """
+    if not runs_eagerly_on_cpu(rows[0]):  # before sizes are compared: a graph would be for one side of the limit only
+        return function(*rows)
     size = max(1, ROWS_CHUNK // rows[0][0].numel())
-    if len(rows[0]) <= size or not runs_eagerly_on_cpu(rows[0]):
+    if len(rows[0]) <= size:
         return function(*rows)
     return torch.cat([function(*group) for group in zip(*(part.split(size) for part in rows), strict=True)])
 

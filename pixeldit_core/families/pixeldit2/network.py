@@ -64,6 +64,7 @@ class PixelDiT2(PatchBlocks, nn.Module):
         label: Tensor,
         skip: Tensor | None = None,
         *,
+        rows: Tensor | None = None,
         move: Move | None = None,
         **options: Any,
     ) -> Tensor:
@@ -75,6 +76,8 @@ class PixelDiT2(PatchBlocks, nn.Module):
             label: int64 [B] in 0..num_classes, the last being the null class; or weights of the class table's rows,
                 [B, num_classes + 1], to mix classes.
             skip: bool [B], rows that are not grounded; None = exactly those of the null class.
+            rows: int64 [R], the others by number, in place of `skip`; so no operation's shape depends on values, and
+                one compiled graph has the whole call.
             move: moves the rows and columns of the patches before they are rotated; None = as trained.
             options: passed to the attention function.
 
@@ -87,7 +90,9 @@ class PixelDiT2(PatchBlocks, nn.Module):
         time = time.reshape(-1).expand(len(x))
         y_emb = self.y_embedder(label, x.dtype)  # [B, D]
         c = (self.t_embedder(time, x.dtype) + y_emb)[:, None]  # [B, 1, D]
-        c = self.ground(c, x, time, self.is_null(label) if skip is None else skip, move, **options)
+        if rows is None:
+            rows = grounded_rows(self.params.num_classes, label, skip).to(x.device)  # from the CPU, nothing waits
+        c = self.ground(c, x, time, rows, move, **options)
         if not self.params.single_silu_cond:
             c = F.silu(c)  # and once more in each block: so it was trained
         s = self.patch_pathway(x, c, y_emb, move, **options)
@@ -95,22 +100,17 @@ class PixelDiT2(PatchBlocks, nn.Module):
         pixels = values.unflatten(-1, (-1, x.shape[1])).flatten(0, 1)
         return from_pixel_tokens(pixels, x.shape[2], x.shape[3], self.params.patch_size)
 
-    def is_null(self, label: Tensor) -> Tensor:
-        """Rows of the null class, bool [B]; of weights, those without any other class."""
-        if label.is_floating_point():
-            return (label[:, : self.params.num_classes] == 0).all(dim=1)
-        return label == self.params.num_classes
+    def ground(self, c: Tensor, x: Tensor, time: Tensor, rows: Tensor, move: Move | None, **options: Any) -> Tensor:
+        """The condition [B, 1, D] plus the grounding of these rows, int64 [R]: [B, L, D], or [B, 1, D] without any.
 
-    def ground(self, c: Tensor, x: Tensor, time: Tensor, skip: Tensor, move: Move | None, **options: Any) -> Tensor:
-        """The condition [B, 1, D] plus the grounding of the rows that are not skipped: [B, L, D], or [B, 1, D] if all
-        are. The encoder sees no other rows."""
-        rows = (~skip).nonzero().flatten().to(x.device)  # of a mask on the CPU nothing waits for the device
+        The encoder sees no other rows.
+        """
         if not len(rows):
             return c
         rope = self.grid_rope(x, self.params.proj_heads, move)
-        if len(rows) == len(x):
+        if not torch.compiler.is_compiling() and len(rows) == len(x):  # compared, it would be a graph of its own
             return self.dino_conditioner(x, time, rope, **options) + c
-        grounding = self.dino_conditioner(x[rows], time[rows], rope, **options)  # [rows, L, D]
+        grounding = self.dino_conditioner(x[rows], time[rows], rope, **options)  # [R, L, D]
         return c.expand(-1, grounding.shape[1], -1).index_copy(0, rows, grounding + c[rows])
 
     def patch_pathway(self, x: Tensor, c: Tensor, y_emb: Tensor, move: Move | None, **options: Any) -> Tensor:
@@ -136,3 +136,12 @@ class PixelDiT2(PatchBlocks, nn.Module):
         p = self.params.patch_size
         size = (x.shape[2] // p, x.shape[3] // p, self.params.hidden_size // num_heads, x.device)
         return self.tables(rope_2d, *size) if move is None else rope_2d(*size, move=move)
+
+
+def grounded_rows(num_classes: int, label: Tensor, skip: Tensor | None = None) -> Tensor:
+    """Rows that the encoder sees, int64 [R], of what `PixelDiT2` is called with."""
+    if skip is None and label.is_floating_point():  # weights: without any other class than the null class
+        skip = (label[:, :num_classes] == 0).all(dim=1)
+    elif skip is None:
+        skip = label == num_classes
+    return (~skip).nonzero().flatten()

@@ -15,7 +15,7 @@ from ...settings import SETTINGS, SamplingSettings
 from ...sizes import Size
 from ..record import Family, Variant
 from .from_shapes import default_params, params_from
-from .network import PixelDiT2
+from .network import PixelDiT2, grounded_rows
 from .params import PixelDiT2Params
 
 _SIZES: tuple[Size, ...] = ((256, 256), (512, 512))
@@ -63,6 +63,10 @@ def _class_arguments(params: PixelDiT2Params, labels: Tensor) -> tuple[Tensor, .
     return labels, torch.ones(len(labels), dtype=torch.bool, device=labels.device)
 
 
+def _choose(params: PixelDiT2Params, condition: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {"rows": grounded_rows(params.num_classes, *condition)}
+
+
 def _memory(params: PixelDiT2Params) -> float:
     """Of a grounded call, that of the encoder included: the patches and what modulates each of them; measured."""
     return 0.083 * params.hidden_size / params.patch_size**2
@@ -90,6 +94,7 @@ PIXELDIT2 = Family(
     null=_null,
     unknown=_unknown,
     class_arguments=_class_arguments,
+    choose=_choose,
     grid=linear_grid,
     reference=Convention(unit_grid, guided=_guided, min_noise_level=0.05),
     settings={name: SETTINGS[name] for name in ("pixeldit2-256", "pixeldit2-512")},
