@@ -79,7 +79,7 @@ def use(monkeypatch, backend):
 
 def build(name):
     model = pc.build_model(name, NETWORKS[name][0], device="cpu")
-    fill(model.network, scale=0.2)
+    fill(model.network)
     return model
 
 
