@@ -29,6 +29,7 @@ from ..evaluation.run_record import open_run
 from ..labels import parse_classes
 from ..model import Model
 from ..text_states.shards import read_index
+from .options import say_emulated
 from .sampling_options import choose_settings
 from .text import describe_compiled, describe_settings, table
 
@@ -52,6 +53,8 @@ def make_images(options: argparse.Namespace, processes: Processes, out: Path) ->
 
 def open_model(options: argparse.Namespace, processes: Processes) -> Model:
     """The checkpoint on this process's device, with its LoRAs."""
+    if processes.is_main:
+        say_emulated(options.dtype, processes.device)
     model = load_checkpoint(
         options.checkpoint, processes.device, options.dtype, options.weights, encoder=options.encoder
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..dtypes import DTYPES, dtype_name
+from ..dtypes import DTYPES, dtype_name, emulation_note
 
 _DTYPES = DTYPES | {"fp8": torch.float8_e4m3fn}
 _LARGEST_SEED = 2**64 - 1
@@ -36,6 +37,12 @@ def add_encoder_option(
         metavar="FILE|none",
         help=f"of a PixelDiT2: the file of its frozen DINOv3 encoder, or none{also} (default: {default})",
     )
+
+
+def say_emulated(dtype: torch.dtype, device: torch.device) -> None:
+    """A line on stderr for a dtype that the CPU emulates."""
+    if note := emulation_note(dtype, device):
+        sys.stderr.write(f"note: {note}: --dtype fp32\n")
 
 
 def dtype_option(*names: str) -> Callable[[str], torch.dtype]:

@@ -18,7 +18,7 @@ from ..model import Model
 from ..sizes import advise
 from ..text import shorten_list
 from .generate import class_name, generate
-from .options import choose_device
+from .options import choose_device, say_emulated
 from .sample_options import ALL_CLASSES_UP_TO, EXAMPLES, add_arguments
 from .sampling_options import choose_settings
 from .text import describe_compiled, describe_settings, table
@@ -50,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     """Generate the images; returns the exit status."""
     path = _find_checkpoint(options.checkpoint)
     _require_classes(path)
-    model = load_checkpoint(
-        path, choose_device(options.device), options.dtype, options.weights, encoder=options.encoder
-    )
+    device = choose_device(options.device)
+    say_emulated(options.dtype, device)
+    model = load_checkpoint(path, device, options.dtype, options.weights, encoder=options.encoder)
     settings, size = choose_settings(model, options)
     classes = _choose_classes(model, options.classes)
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes

@@ -191,6 +191,14 @@ def test_too_little_memory_is_one_readable_line(tiny_file, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: not enough memory. Try --batch-size 1")
 
 
+@pytest.mark.parametrize("dtype, says", [("fp16", True), ("bf16", True), ("fp32", False)])
+def test_a_dtype_that_the_cpu_emulates_is_said(tiny_file, tmp_path, monkeypatch, capsys, dtype, says):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"}, raising=False)
+    arguments = ["sample", str(tiny_file), "--steps", "1", "--classes", "0", "--dtype", dtype, "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert ("emulates" in capsys.readouterr().err) == says
+
+
 def test_seeds_and_sizes():
     assert parse_seeds("0-3, 7 9;7") == [0, 1, 2, 3, 7, 9]
     assert parse_seeds("5 - 6") == [5, 6]
