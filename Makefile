@@ -2,6 +2,7 @@
 # make test           ruff, pyright, then every test
 # make test-portable  the golden tests again with other CPU kernels and numbers of threads
 # make fuzz           damaged and hostile files by the thousand (make test has some hundred)
+# make bench-gpu      a table of what this machine's GPU makes of it (docs: benchmarks/README.md)
 # make format         ruff's fixes and formatting
 # make clean          removes the environment and output/
 #
@@ -13,6 +14,7 @@
 #   make demo PIP_ARGS="--index-url ..."     options of pip: a mirror, the builds without CUDA
 #   make demo ARGS="--classes 3 --seeds 0-7" options of the sampler
 #   make test ARGS="-m golden"               options of pytest
+#   make bench-gpu ARGS="--quick --host ~/ComfyUI"
 #   make fuzz ARGS="--cases 100000 --seed 1" options of the fuzzer
 
 PYTHON ?= python3
@@ -25,7 +27,7 @@ VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.pixeldit-$(shell printf '%s' '$(TORCH) $(PIP_ARGS)' | cksum | cut -d' ' -f1)
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test test-portable fuzz format clean
+.PHONY: help demo test test-portable fuzz bench-gpu format clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
@@ -45,6 +47,9 @@ fuzz: $(STAMP)-dev
 	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --hostile
 	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --cases 20000 $(ARGS)
 	PYTHONPATH=tests $(VENV_PYTHON) -m fuzz.run --families --cases 2000 $(ARGS)
+
+bench-gpu: $(STAMP)-dev
+	PYTHONPATH=tests $(VENV_PYTHON) benchmarks/gpu.py $(ARGS)
 
 format: $(STAMP)-dev
 	$(VENV_PYTHON) -m ruff check --fix .
