@@ -39,10 +39,11 @@ def sincos_1d(length: int, dim: int, device: Device = None, dtype: torch.dtype =
 
     Computed in float64, as in the published models (spec: official, 1).
     """
-    compiled = torch.compiler.is_compiling()  # there a copy from the CPU would forbid CUDA graphs
-    double = {"dtype": torch.float64, "device": device if compiled else "cpu"}  # which MPS does not have
-    frequencies = 10000.0 ** (-torch.arange(dim // 2, **double) / (dim // 2))
-    angles = torch.arange(length, **double)[:, None] * frequencies
+    # on the CPU, for not every device has float64; but in a graph, a copy from the CPU would forbid CUDA graphs
+    on_device = torch.compiler.is_compiling() and torch.device(device or "cpu").type != "mps"
+    where, double = device if on_device else "cpu", torch.float64
+    frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=double, device=where) / (dim // 2))
+    angles = torch.arange(length, dtype=double, device=where)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device, dtype)
 
 
