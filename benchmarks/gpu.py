@@ -35,6 +35,7 @@ from host.comfyui import Host, find_hosts
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+LOG = ROOT / "output" / "bench-gpu.log"
 QUICK = 480  # seconds
 COLUMNS = ("network", "size", "dtype", "form", "batch", "step", "image", "images/s", "fraction", "peak", "estimate")
 WIDTHS = (18, 6, 6, 28, 6, 11, 10, 10, 9, 11, 11)
@@ -90,7 +91,8 @@ def run(group: Group, limit: float) -> Iterator[dict[str, Any]]:
     path = os.pathsep.join(map(str, (*group.path, ROOT, ROOT / "tests", *filter(None, own))))
     command = [group.python, str(HERE / f"{group.script}.py"), json.dumps(group.task)]
     environment = {**os.environ, "PYTHONPATH": path, **group.environment}
-    with (ROOT / "output" / "bench-gpu.log").open("a", encoding="utf-8") as log:
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n== {group.title}\n")
         log.flush()
         process = subprocess.Popen(
@@ -109,7 +111,7 @@ def run(group: Group, limit: float) -> Iterator[dict[str, Any]]:
         if process.wait():
             late = time.monotonic() - begin >= limit - 1
             reason = f"stopped after {limit:.0f} s" if late else f"ended with {process.returncode}"
-            yield {"form": group.script, **group.task, "note": f"{reason}: output/bench-gpu.log has its messages"}
+            yield {"form": group.script, **group.task, "note": f"{reason}: {LOG} has its messages"}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -178,7 +180,6 @@ def main() -> None:
     options = parse()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here. To try everything on the CPU: --device cpu --preset tiny")
-    (ROOT / "output").mkdir(exist_ok=True)
     host = choose_host(options.host)
     machine = describe_machine(options.device)
     inside = f"ComfyUI {host.name}" if host else "no ComfyUI: its rows are left out (--host FOLDER)"
