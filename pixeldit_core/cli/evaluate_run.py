@@ -53,8 +53,6 @@ def make_images(options: argparse.Namespace, processes: Processes, out: Path) ->
 
 def open_model(options: argparse.Namespace, processes: Processes) -> Model:
     """The checkpoint on this process's device, with its LoRAs."""
-    if processes.is_main:
-        say_emulated(options.dtype, processes.device)
     model = load_checkpoint(
         options.checkpoint, processes.device, options.dtype, options.weights, encoder=options.encoder
     )
@@ -151,6 +149,7 @@ def run_job(
             _keep_larger_archive(ImageFolder(out, job.shape), count, out / ARCHIVE)
         counts = job.plan.counts().values()
         open_run(out, identity, {"count": count, "balanced": len(set(counts)) == 1})
+        say_emulated(job.model.dtype, job.model.device)
     processes.wait()
     folder, archive = ImageFolder(out, job.shape), out / ARCHIVE
     if options.npz_only and archive_shape(archive) == (count, *job.shape) and not (out / "images").exists():

@@ -50,15 +50,16 @@ def run(options: argparse.Namespace) -> int:
     """Generate the images; returns the exit status."""
     path = _find_checkpoint(options.checkpoint)
     _require_classes(path)
-    device = choose_device(options.device)
-    say_emulated(options.dtype, device)
-    model = load_checkpoint(path, device, options.dtype, options.weights, encoder=options.encoder)
+    model = load_checkpoint(
+        path, choose_device(options.device), options.dtype, options.weights, encoder=options.encoder
+    )
     settings, size = choose_settings(model, options)
     classes = _choose_classes(model, options.classes)
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes
     pairs = [(index, seed) for index in classes for seed in options.seeds]
     batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (size[0] * size[1])))
 
+    say_emulated(model.dtype, model.device)
     started = time.monotonic()
     images = generate(model, settings, options.convention, pairs, batch_size, options.out, options.compile)
     seconds = time.monotonic() - started

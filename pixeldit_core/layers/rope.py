@@ -128,10 +128,12 @@ def rotate(q: Sequence[Tensor], k: Sequence[Tensor], rope: Rope | None) -> tuple
     if rope is None or like.dtype == torch.float32 or not alike or not computes_complex(like):
         return _rotate_joined(q, rope), _rotate_joined(k, rope)
     # One cast, product and cast for all: a GPU's time at a small batch is the number of kernels. The empty tensor
-    # makes the copy that puts them side by side cast them, too.
+    # makes the copy that puts them side by side cast them, too; they are rotated in place.
     nothing = like.new_empty(len(like), 0, *like.shape[2:], dtype=torch.float32)
     joined = torch.cat([*q, *k, nothing], dim=1).unflatten(1, (2, -1))
-    rotated = apply_rope(joined, rope if rope.ndim == 3 else rope[:, None]).to(like.dtype)
+    table = (rope if rope.ndim == 3 else rope[:, None]).unsqueeze(-3)
+    torch.view_as_complex(joined.unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(table))
+    rotated = joined.to(like.dtype)
     return rotated[:, 0], rotated[:, 1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class KeptTables:
             while len(self._kept) > COUNT:
                 self._kept.popitem(last=False)
         return table
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(tuple(self._kept.values()))
 
     def __deepcopy__(self, memo: object) -> KeptTables:
         return KeptTables()

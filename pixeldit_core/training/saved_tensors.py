@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ..layers.tables import KeptTables
+
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the one that every build has for "meta"
 _LOWER = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, _FLASH}
 _FLOAT32 = {F.rms_norm, F.layer_norm, torch.exp, torch.rsqrt, torch.sum, Tensor.sum, F.softmax, F.mse_loss}
@@ -70,7 +72,7 @@ class Autocast(TorchFunctionMode):
 
 
 class Counts(NamedTuple):
-    """Bytes that stay until the backward pass, without parameters; and the work of the forward pass."""
+    """Bytes that stay until the backward pass, tables that networks keep included; and the work of the forward pass."""
 
     everything: int
     checkpointed: int  # where blocks keep their inputs only, and one of them at a time, the largest, the rest
@@ -120,6 +122,7 @@ def count_saved(network: nn.Module, forward: Callable[[], Tensor], *, bf16: bool
         if bf16:
             stack.enter_context(autocast)
         result = forward()
+    saved.outside.update((_storage(table), table) for table in _kept_tables(network))
     saved.remove(map(_storage, network.parameters()))
     copies = saved.remove(map(_storage, autocast.copies.values()))  # those of biases are not kept
     del result
@@ -153,6 +156,13 @@ def _recording(network: nn.Module, saved: _Saved) -> Iterator[Callable[[Tensor],
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _kept_tables(network: nn.Module) -> Iterator[Tensor]:
+    for module in network.modules():
+        tables = getattr(module, "tables", None)
+        if isinstance(tables, KeptTables):
+            yield from tables
 
 
 def _storage(tensor: Tensor) -> int:

@@ -10,7 +10,7 @@ from pixeldit2_cases import TINY as TINY_PIXELDIT2
 from torch.profiler import ProfilerActivity, profile
 
 import pixeldit_core as pc
-from pixeldit_core.layers import chunking, rope
+from pixeldit_core.layers import chunking
 from pixeldit_core.training import saved_tensors
 from pixeldit_core.training.frozen import set_trainable
 from pixeldit_core.training.memory import estimate
@@ -66,8 +66,7 @@ def held_by(spec, batch, bf16):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The operations of a GPU, on the CPU: no chunks for its cache."""
-    for module in (chunking, rope):
-        monkeypatch.setattr(module, "runs_eagerly_on_cpu", lambda x: False)
+    monkeypatch.setattr(chunking, "runs_eagerly_on_cpu", lambda x: False)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
