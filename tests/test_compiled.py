@@ -12,6 +12,7 @@ import pytest
 import torch
 from factories import TINY as TINY_CLASS
 from factories import TINY_T2I, fill
+from families.test_network_inputs import HDM
 from helpers import close
 from PIL import Image
 from pixeldit2_cases import TINY as TINY_PIXELDIT2
@@ -21,25 +22,6 @@ import pixeldit_core as pc
 from pixeldit_core.cli import main
 from pixeldit_core.compiled import compiled_velocity
 
-HDM = pc.PixelHDMParams(
-    hidden_dim=16,
-    pixel_dim=4,
-    patch_size=4,
-    patch_layers=2,
-    pixel_layers=1,
-    num_heads=2,
-    num_kv_heads=1,
-    mlp_hidden_dim=24,
-    pixel_mlp_hidden_dim=8,
-    bottleneck_dim=6,
-    time_embed_dim=8,
-    mrope_text_dim=4,
-    mrope_img_h_dim=2,
-    mrope_img_w_dim=2,
-    mrope_text_max_len=9,
-    mrope_img_max_height=4,
-    mrope_img_max_width=6,
-)
 NETWORKS = {
     "pixeldit": (TINY_CLASS, 16),
     "pixeldit_t2i": (TINY_T2I, 16),
