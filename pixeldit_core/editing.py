@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .conditions import expand_rows
 from .flow.solvers import OnStep, euler
+from .flow.times import even_times
 from .model import Condition, Model
 from .sampling import check_finite, check_input, check_size, condition_velocities, null_for, unit_noise
 
@@ -116,7 +117,7 @@ def flow_edit(
     """
     _check_numbers(steps, averages, interval, terminal_steps)
     prior, z = _Prior(), image
-    times = torch.linspace(*interval, steps + 1, dtype=torch.float32).tolist()
+    times = even_times(*interval, steps + 1).tolist()
     for i, (t, t_next) in enumerate(pairwise(times)):
         deltas: list[Tensor] = []
         for k in range(averages):
@@ -131,7 +132,7 @@ def flow_edit(
             on_step(i, t_next, z, v)
     if terminal_steps:
         z = z + torch.lerp(_noise_of(noise, steps, 0), image, interval[1]) - image
-        ends = torch.linspace(interval[1], 1.0, terminal_steps + 1, dtype=torch.float32)
+        ends = even_times(interval[1], 1.0, terminal_steps + 1)
         report = (lambda i, t, x, v: on_step(steps + i, t, x, v)) if on_step else None
         z = euler(lambda x, t: of_target(x, t)[0], z, ends, report)
     return z

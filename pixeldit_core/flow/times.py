@@ -28,6 +28,19 @@ def shift_time(t: Time, timeshift: float) -> Time:
     return t / (t + (1 - t) * timeshift)
 
 
+def even_times(start: float, end: float, count: int) -> Tensor:
+    """float32 [count] on the CPU from `start` to `end`: torch.linspace, with the same last bits on every processor.
+
+    A product and a sum are rounded once, as the fused instructions do that the published programs' machines have. Where
+    torch.linspace has none it rounds twice, and a time that lies on a guidance limit falls on its other side.
+    """
+    first, last = torch.tensor([start, end], dtype=torch.float32)
+    step = ((last - first) / max(count - 1, 1)).double()
+    index = torch.arange(count)
+    ahead, back = first.double() + step * index, last.double() - step * (count - 1 - index)
+    return torch.where(index < max(count // 2, 1), ahead, back).float()
+
+
 def linear_grid(
     steps: int, timeshift: float = 1.0, last_step: float | None = None, time_range: TimeRange = _ALL
 ) -> Tensor:
@@ -44,14 +57,14 @@ def linear_grid(
         last_step = 1.0 / steps
     if not 0 < last_step <= 1:
         raise ValueError(f"last_step is {last_step}; it must be above 0 and at most 1.")
-    times = torch.linspace(0.0, 1.0 - last_step, steps, dtype=torch.float32)
+    times = even_times(0.0, 1.0 - last_step, steps)
     return shift_time(torch.cat([times, torch.ones(1)]), timeshift)
 
 
 def unit_grid(
     steps: int, timeshift: float = 1.0, last_step: float | None = None, time_range: TimeRange = _ALL
 ) -> Tensor:
-    """Even steps, float32 [steps + 1] from 0 to 1, in the last bit as torch.linspace rounds them.
+    """Even steps, float32 [steps + 1] from 0 to 1, as `even_times` rounds them.
 
     Of a reference convention: where a guidance limit lies on a time, the last bit decides. Shifted with a timeshift.
 
@@ -61,7 +74,7 @@ def unit_grid(
     _check(steps, timeshift)
     if last_step is not None:
         raise ValueError("this convention has no last_step of its own; leave it out.")
-    times = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float32)
+    times = even_times(0.0, 1.0, steps + 1)
     return times if timeshift == 1 else shift_time(times, timeshift)
 
 
@@ -79,7 +92,7 @@ def sigma_grid(
     _check(steps, timeshift, "the text-to-image grid")
     if last_step is not None:
         raise ValueError("the text-to-image grid has no last_step of its own; leave it out.")
-    share = 1 - torch.linspace(1.0, 0.001, steps + 1, dtype=torch.float32)
+    share = 1 - even_times(1.0, 0.001, steps + 1)
     sigma = (timeshift * share / (1 + (timeshift - 1) * share)).flip(0)
     return 1 - sigma
 
@@ -126,8 +139,8 @@ def even_grid(
 def _trained_times(steps: int, timeshift: float, time_range: TimeRange) -> Tensor:
     start, end = time_range
     if timeshift == 1:
-        return torch.linspace(start, end, steps + 1, dtype=torch.float32)
-    return start + (end - start) * shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float32), timeshift)
+        return even_times(start, end, steps + 1)
+    return start + (end - start) * shift_time(even_times(0.0, 1.0, steps + 1), timeshift)
 
 
 def _check(steps: int, timeshift: float, at_least_two: str = "") -> None:
