@@ -24,6 +24,9 @@ from pixeldit_core.training.repa import ConvProjector, alignment_loss, spatially
 
 SIZES = ("40", "41_oddsize")
 FAMILY = pc.FAMILIES["pixelhdm"]
+# Of a gradient's largest element; what is smaller may be rounding. AdamW's first step divides a gradient by its own
+# size, so there the order in which a processor adds decides how far a weight moves, up to the learning rate.
+ROUNDING = 1e-5
 
 
 @pytest.fixture
@@ -177,6 +180,7 @@ def test_three_steps(golden, reference_transform):
     optimizer = torch.optim.AdamW(groups, 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100, 1e-5)
     average = {name: tensor.clone() for name, tensor in loss.weights().items()}
+    decided = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in average.items()}
     for step, metrics in enumerate(case.case["metrics"]):
         given_here = part_of(inputs, f"step{step}.")
         encoder.features = given_here["dino_features"]
@@ -188,6 +192,8 @@ def test_three_steps(golden, reference_transform):
         total = sum(parts.values()).mean()
         optimizer.zero_grad()
         total.backward()
+        for name, parameter in model.network.named_parameters():
+            decided[name] &= parameter.grad.abs() > ROUNDING * parameter.grad.abs().max()
         norm = nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -200,7 +206,10 @@ def test_three_steps(golden, reference_transform):
         assert norm.item() == pytest.approx(metrics["grad_norm"], rel=1e-4)
         assert schedule.get_last_lr()[0] == pytest.approx(metrics["learning_rate"], rel=1e-6)
     stored = torch.load(case.checkpoint, weights_only=True)
+    undecided = sum((~mask).sum().item() for mask in decided.values())
+    assert undecided < 1e-3 * sum(mask.numel() for mask in decided.values())
     for tensors, expected in ((loss.weights(), stored["model"]), (average, stored["ema"]["shadow"])):
         for name, tensor in tensors.items():
-            torch.testing.assert_close(tensor.detach(), expected[name], atol=1e-3, rtol=0)
-            near(tensor, expected[name], 2e-4)  # AdamW turns on the last bits of a gradient that is next to 0
+            reach = torch.where(decided[name], 1e-3, 2 * 3 * 1e-3)  # 3 steps there instead of 3 back
+            assert ((tensor - expected[name]).abs() <= reach).all(), name
+            near(tensor[decided[name]], expected[name][decided[name]], 2e-4)
