@@ -4,8 +4,8 @@ npm install --prefix data/npm @lobehub/fluent-emoji-3d@1.1.0 @lobehub/fluent-emo
 python -m pip install resvg-py
 python toy_data/emoji_images.py data/npm/node_modules data/emoji --best
 
-The artwork is Microsoft's Fluent Emoji (MIT) and, if asked for, Google's Noto Emoji (Apache-2.0). Name, style and number
-decide an image: its background, a shift, a size, and whether it is mirrored (together with the version of Pillow).
+The artwork is Microsoft's Fluent Emoji (MIT) and, if asked for, Google's Noto Emoji (Apache-2.0). Name, style and
+number decide an image: its background, a shift, a size, and whether it is mirrored (together with the version of Pillow).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class DataSet:
         image = _background(rng, self.size)
         side = ORIGINAL / rng.uniform(*SCALES)
         left, top = (MARGIN + ORIGINAL / 2 - side / 2 + rng.uniform(-SHIFT, SHIFT) * side for _ in range(2))
-        canvas = Image.new("RGBA", (ORIGINAL + 2 * MARGIN,) * 2)
+        canvas = Image.new("RGBA", (ORIGINAL + 2 * MARGIN, ORIGINAL + 2 * MARGIN))
         canvas.paste(original, (MARGIN, MARGIN))
         box = (left, top, left + side, top + side)
         small = canvas.convert("RGBa").resize(image.size, Image.Resampling.BICUBIC, box).convert("RGBA")

@@ -150,14 +150,13 @@ _MORE: dict[str, str] = {
 
 # With letters, digits or a direction that means something: never mirrored.
 NOT_MIRRORED = frozenset(
-    """
+    name.strip()
+    for name in """
     money bag, party popper, disguised face, police car, taxi, ambulance, DNA, guitar, violin, banjo, piano keys,
     desktop computer, printer, floppy disk, compact disc, telephone, mobile phone, magnifying glass, ruler, pencil,
-    fountain pen, crayon, paintbrush, billiard ball, dice, space invader, syringe, candle, receipt, target,
-    mailbox, package, coin, medal, military medal, trophy, open book, books, abacus, radio, camera, movie camera
-    """.strip()
-    .replace("\n", " ")
-    .split(", ")
+    fountain pen, crayon, paintbrush, billiard ball, dice, space invader, syringe, candle, target, mailbox, package,
+    coin, medal, military medal, trophy, open book, books, abacus, radio, camera, movie camera
+    """.split(",")
 )
 
 
