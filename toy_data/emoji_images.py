@@ -5,7 +5,7 @@ python -m pip install resvg-py
 python toy_data/emoji_images.py data/npm/node_modules data/emoji --best
 
 The artwork is Microsoft's Fluent Emoji (MIT) and, if asked for, Google's Noto Emoji (Apache-2.0). Name, style and
-number decide an image: its background, a shift, a size, and whether it is mirrored (together with the version of Pillow).
+number decide an image: its background, a shift, a size, and whether it is mirrored (with the version of Pillow).
 """
 
 from __future__ import annotations
