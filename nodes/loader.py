@@ -28,7 +28,7 @@ class PixelDiTLoader(io.ComfyNode):
                     "checkpoint",
                     options=list_checkpoints(),
                     tooltip="A file in models/diffusion_models or models/pixeldit (.safetensors, .ckpt, .pth, .pt), "
-                    "or a diffusers folder there. pixeldit-drawings-64 and xpred-digits-28 are bundled models.",
+                    "or a diffusers folder there. pixeldit-emoji-96 and xpred-digits-28 are bundled models.",
                 ),
                 advanced(
                     io.Combo.Input(

@@ -13,7 +13,10 @@ OWN = {"cnr_id": "pixeldit", "ver": "0.1.0"}
 CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}
 HUB = "https://huggingface.co/nvidia"
 LICENSE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, no commercial use**."
-DRAWINGS = "pixeldit-drawings-64.safetensors"
+EMOJI = "pixeldit-emoji-96.safetensors"
+# classes of that model: the dozen that templates show, as in pixeldit_core/cli/sample.py; entries of the label's list
+SHOWCASE = "fox, panda, owl, frog, octopus, butterfly, sunflower, strawberry, doughnut, cupcake, castle, rocket"
+FOX, HOUSE, RACCOON = "108: fox", "134: house", "201: raccoon"
 DIGITS = "xpred-digits-28.safetensors"
 # rows below the loader, a class label and a sampler: these nodes grow by what they show after a run
 UNDER_LOADER, UNDER_LABEL, UNDER_SAMPLER = 320, 600, 880
@@ -97,7 +100,7 @@ def needs(name: str, url: str, directory: str, *more: dict[str, str]) -> dict[st
     return {"models": [{"name": name, "url": url, "directory": directory}, *more]} if url else {}
 
 
-def loader(checkpoint: str = DRAWINGS, url: str = "", pos: tuple[int, int] = (0, 0), *more: dict[str, str]) -> Node:
+def loader(checkpoint: str = EMOJI, url: str = "", pos: tuple[int, int] = (0, 0), *more: dict[str, str]) -> Node:
     return Node(
         "PixelDiTLoader",
         pos,
@@ -131,12 +134,12 @@ def sampler(
     ]
     # after `seed` comes the widget control_after_generate
     widgets = [seed, "fixed", name, *settings, denoise, "standard", frames]
-    linked = {"width": "INT", "height": "INT"}
+    linked = {"seed": "INT", "width": "INT", "height": "INT"}
     outputs = [("IMAGE", "IMAGE"), ("states", "IMAGE"), ("estimates", "IMAGE"), ("settings", "STRING")]
     return Node("PixelDiTSampler", pos, (340, 540), inputs, outputs, widgets, linked=linked)
 
 
-def enlarge(pos: tuple[int, int], times: float = 4.0, size: int = 64, method: str = "lanczos") -> Node:
+def enlarge(pos: tuple[int, int], times: float = 3.0, size: int = 96, method: str = "lanczos") -> Node:
     title = f"Enlarge {times:g}x (the model generates {size} x {size})"
     sockets = [("image", "IMAGE")], [("IMAGE", "IMAGE")]
     return Node("ImageScaleBy", pos, (300, 90), *sockets, [method, times], title=title)

@@ -12,7 +12,7 @@ import torch
 import pixeldit_core as pc
 
 ROOT = Path(__file__).parents[1]
-SIZE, SOFT = 64, 4  # rows of the soft edge
+SIZE, SOFT = 96, 6  # rows of the soft edge
 
 
 def upper_half() -> torch.Tensor:
@@ -22,7 +22,7 @@ def upper_half() -> torch.Tensor:
 
 
 def main() -> None:
-    model = pc.load_checkpoint(ROOT / "models" / "pixeldit-drawings-64.safetensors")
+    model = pc.load_checkpoint(ROOT / "models" / "pixeldit-emoji-96.safetensors")
     house, mask = pc.class_condition(model, "house"), upper_half()
     first = pc.to_uint8(model, pc.sample(model, house, seeds=1))
     options = {"image": pc.from_image(model, first), "mask": mask, "steps": 30, "cfg": 4.0}
@@ -30,7 +30,7 @@ def main() -> None:
     kept = (mask[0, 0] == 0)[None, :, :, None]
     assert torch.equal(edited.where(kept, 0), first.where(kept, 0).expand_as(edited))
     shown = (255 * mask.movedim(1, -1)).byte().expand(1, SIZE, SIZE, 3)
-    sheet = pc.contact_sheet(torch.cat([first, shown, edited]), 6, scale=2)
+    sheet = pc.contact_sheet(torch.cat([first, shown, edited]), 6)
     sheet.save(ROOT / "web" / "docs" / "images" / "editing.png", optimize=True)
 
 

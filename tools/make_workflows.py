@@ -11,6 +11,7 @@ if __name__ == "__main__":
     templates_classes.quickstart()
     templates_classes.imagenets()
     templates_classes.with_ksampler()
+    templates_classes.mix()
     templates_text.text_to_image()
     templates_text.image_to_image()
     templates_text.inpaint()

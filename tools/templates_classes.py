@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from graph import (
+    FOX,
     HUB,
     LICENSE,
+    RACCOON,
+    SHOWCASE,
     UNDER_LABEL,
     UNDER_LOADER,
     Graph,
@@ -25,8 +28,8 @@ IMAGENET = f"{HUB}/PixelDiT-ImageNet/resolve/main"
 def quickstart() -> None:
     graph = Graph()
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "0-11", (0, UNDER_LOADER)), model=(model, 0))
-    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
+    classes = graph.add(label(FOX, SHOWCASE, (0, UNDER_LOADER)), model=(model, 0))
+    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1]
     sample = graph.add(
         sampler(1, "checkpoint default", settings, (400, 0)),
         model=(model, 0),
@@ -37,10 +40,10 @@ def quickstart() -> None:
     graph.add(save_image("PixelDiT/quickstart", (800, 150), (560, 480)), images=(scale, 0))
     graph.add(
         note(
-            "## Press Run\n\nThe small bundled model generates one image of each of its 12 classes, straight to pixels: no "
-            "VAE, no download, a few seconds on a CPU.\n\n"
-            "* **One class**: clear the `classes` field and choose from the list.\n"
-            "* **Several classes**: write `0, 3, 5-7`, or names.\n"
+            "## Press Run\n\nThe small bundled model knows 294 things by name. It generates one image of each of these twelve, "
+            "straight to pixels: no VAE, no download, a few seconds on a CPU.\n\n"
+            "* **Others**: write their names into `classes`, such as `raccoon, mango, dragon`, or numbers, `0, 3, 5-7`.\n"
+            "* **One of the list**: clear the `classes` field and choose in `class_name`.\n"
             "* **Other images**: change `seed`.\n"
             "* **settings**: *checkpoint default* uses the settings stored in the checkpoint; the node shows them. Choose "
             "*custom* to use the values below it.\n\nFor the published ImageNet models, open the templates *PixelDiT "
@@ -93,17 +96,57 @@ def imagenets() -> None:
     )
 
 
+def mix() -> None:
+    """A mix of two classes between the two, from the same noise."""
+    graph = Graph()
+    graph.scale = 0.7
+    model = graph.add(loader())
+    one = graph.add(label(FOX, "", (0, UNDER_LOADER)), model=(model, 0))
+    two = graph.add(label(RACCOON, "", (0, UNDER_LABEL)), model=(model, 0))
+    sockets = [("conditioning_to", "CONDITIONING"), ("conditioning_from", "CONDITIONING")]
+    half = Node("ConditioningAverage", (400, 0), (300, 110), sockets, [("CONDITIONING", "CONDITIONING")], [0.5])
+    both = graph.add(half, conditioning_to=(one, 0), conditioning_from=(two, 0))
+    number = Node("PrimitiveInt", (400, 180), (300, 90), [], [("INT", "INT")], [1, "fixed"], title="Seed of all")
+    seed, settings = graph.add(number), [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 4]
+    images = []
+    for column, (title, source) in enumerate((("The first", one), ("The mix", both), ("The second", two))):
+        node = sampler(1, "checkpoint default", settings, (760 + 380 * column, 0))
+        node.title = title
+        images.append(graph.add(node, model=(model, 0), positive=(source, 0), negative=(one, 1), seed=(seed, 0)))
+    rows = images[0]
+    for y, more in zip((0, 120), images[1:], strict=True):
+        pair = [("image1", "IMAGE"), ("image2", "IMAGE")]
+        batch = Node("ImageBatch", (1920, y), (300, 60), pair, [("IMAGE", "IMAGE")])
+        rows = graph.add(batch, image1=(rows, 0), image2=(more, 0))
+    scale = graph.add(enlarge((1920, 240)), image=(rows, 0))
+    graph.add(save_image("PixelDiT/mix", (2280, 0), (600, 520)), images=(scale, 0))
+    graph.add(
+        note(
+            "## Press Run\n\nThe small bundled model generates four foxes, four mixes of a fox and a raccoon, and four "
+            "raccoons, each from the same four noises.\n\n"
+            "* **conditioning_to_strength**: 1 is the first class, 0 the second, 0.5 as much of both.\n"
+            "* **class_name** of the two labels: any two classes. A mix is also possible with ImageNet's.\n"
+            "* **Seed of all**: other images.\n\nMixed are the embeddings of the classes, and so an image changes as a "
+            "whole. A class averaged with *null* is a weaker class.",
+            (400, 340),
+            (300, 400),
+            "Start here",
+        )
+    )
+    graph.save("PixelDiT mix two classes")
+
+
 def with_ksampler() -> None:
     graph = Graph()
     graph.scale = 0.7
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "", (0, UNDER_LOADER)), model=(model, 0))
+    classes = graph.add(label(FOX, "", (0, UNDER_LOADER)), model=(model, 0))
     interval = graph.add(
         Node("PixelDiTCFGInterval", (400, 0), (300, 90), [("model", "MODEL")], [("MODEL", "MODEL")], [0.1, 0.9]),
         model=(model, 0),
     )
     latent = graph.add(
-        Node("EmptyChromaRadianceLatentImage", (0, UNDER_LABEL), (340, 110), [], [("LATENT", "LATENT")], [64, 64, 4])
+        Node("EmptyChromaRadianceLatentImage", (0, UNDER_LABEL), (340, 110), [], [("LATENT", "LATENT")], [96, 96, 4])
     )
     inputs = [
         ("model", "MODEL"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graph import (
+    HOUSE,
     HUB,
     LICENSE,
     UNDER_LABEL,
@@ -132,12 +133,12 @@ def image_to_image() -> None:
 
 
 def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
-    """A mask of 64 x 64 that is white above, with a soft lower edge, from ComfyUI's own nodes."""
+    """A mask of 96 x 96 that is white above, with a soft lower edge, from ComfyUI's own nodes."""
     x, y = pos
     out, size = [("MASK", "MASK")], (300, 130)
-    black = graph.add(Node("SolidMask", (x, y), size, [], out, [0.0, 64, 64], title="Black: keep"))
-    white = graph.add(Node("SolidMask", (x, y + 190), size, [], out, [1.0, 64, 32], title="White: regenerate"))
-    feather = Node("FeatherMask", (x + 400, y + 190), (300, 150), [("mask", "MASK")], out, [0, 0, 0, 4])
+    black = graph.add(Node("SolidMask", (x, y), size, [], out, [0.0, 96, 96], title="Black: keep"))
+    white = graph.add(Node("SolidMask", (x, y + 190), size, [], out, [1.0, 96, 48], title="White: regenerate"))
+    feather = Node("FeatherMask", (x + 400, y + 190), (300, 150), [("mask", "MASK")], out, [0, 0, 0, 6])
     soft = graph.add(feather, mask=(white, 0))
     both = [("destination", "MASK"), ("source", "MASK")]
     composite = Node("MaskComposite", (x + 400, y), (300, 150), both, out, [0, 0, "add"])
@@ -147,10 +148,10 @@ def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
 def inpaint() -> None:
     graph = Graph()
     model = graph.add(loader())
-    house = graph.add(label("7: house", "", (0, UNDER_LOADER)), model=(model, 0))
+    house = graph.add(label(HOUSE, "", (0, UNDER_LOADER)), model=(model, 0))
     conditions = {"model": (model, 0), "positive": (house, 0), "negative": (house, 1)}
     first = graph.add(
-        sampler(1, "checkpoint default", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1], (400, 0)), **conditions
+        sampler(1, "checkpoint default", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1], (400, 0)), **conditions
     )
     mask = upper_half(graph, (400, UNDER_SAMPLER))
     settings = [30, "ab2", 4.0, 0.0, 0.0, 1.0, 0, 0, 5]
@@ -161,7 +162,7 @@ def inpaint() -> None:
     graph.add(save_image("PixelDiT/inpaint", (1540, 130), (520, 480)), images=(after, 0))
     graph.add(
         note(
-            "## Press Run\n\nThe small bundled model generates a house, then regenerates its roof and the sky five times. "
+            "## Press Run\n\nThe small bundled model generates a house, then regenerates its upper half five times. "
             "Where the mask is black, every pixel is identical to the first image: there is no VAE that could change "
             "it.\n\n* **mask**: white = regenerate, black = keep. Soft edges are blended.\n"
             "* **denoise** (advanced): below 1, the new part stays closer to the old one.\n* A second **Class Label** with "

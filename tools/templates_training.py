@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graph import (
+    FOX,
+    SHOWCASE,
     UNDER_LABEL,
     UNDER_LOADER,
     UNDER_SAMPLER,
@@ -64,10 +66,10 @@ def new_look(graph: Graph, images: tuple[dict, int], pos: tuple[int, int]) -> di
     """Images in two colors: dark parts navy, bright ones amber."""
     x, y = pos
     image, over = [("IMAGE", "IMAGE")], [("destination", "IMAGE"), ("source", "IMAGE"), ("mask", "MASK")]
-    navy = graph.add(Node("EmptyImage", (x, y), (300, 150), [], image, [64, 64, 1, NAVY], title="Navy"))
+    navy = graph.add(Node("EmptyImage", (x, y), (300, 150), [], image, [96, 96, 1, NAVY], title="Navy"))
     dark = Node("ImageCompositeMasked", (x, y + 210), (300, 150), over, image, [0, 0, True], title="Shadows: navy")
     shadows = graph.add(dark, destination=images, source=(navy, 0))
-    amber = graph.add(Node("EmptyImage", (x + 340, y), (300, 150), [], image, [64, 64, 1, AMBER], title="Amber"))
+    amber = graph.add(Node("EmptyImage", (x + 340, y), (300, 150), [], image, [96, 96, 1, AMBER], title="Amber"))
     bright = Node("ImageToMask", (x, y + 420), (300, 70), [("image", "IMAGE")], [("MASK", "MASK")], ["green"])
     mask = graph.add(bright, image=images)
     light = Node(
@@ -100,8 +102,8 @@ def train_lora(form: Form) -> None:
     graph = Graph()
     graph.scale = 0.6
     model = graph.add(loader())
-    classes = graph.add(label("0: hot-air balloon", "0-11, 0-11, 0-11", (0, UNDER_LOADER)), model=(model, 0))
-    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 64, 64, 1]
+    classes = graph.add(label(FOX, ", ".join([SHOWCASE] * 3), (0, UNDER_LOADER)), model=(model, 0))
+    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1]
 
     def sampled(seed: int, pos: tuple[int, int], source: dict, classes: dict, title: str) -> dict:
         node = sampler(seed, "checkpoint default", settings, pos)
@@ -111,7 +113,7 @@ def train_lora(form: Form) -> None:
     seen = sampled(5, (400, 0), model, classes, "Images to learn from")
     images = new_look(graph, (seen, 0), (800, 0))
     patched = train(graph, form, model, images, (classes, 1))
-    shown = graph.add(label("0: hot-air balloon", "0-11", (1860, 800)), model=(model, 0))
+    shown = graph.add(label(FOX, SHOWCASE, (1860, 800)), model=(model, 0))
     before = sampled(1, (2260, 0), model, shown, "Before")
     after = sampled(1, (2260, UNDER_SAMPLER), patched, shown, "After: the same seed")
     preview = Node("PreviewImage", (800, 620), (640, 560), [("images", "IMAGE")], title="The look to learn")

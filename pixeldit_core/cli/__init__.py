@@ -15,7 +15,7 @@ _DESCRIPTION = "PixelDiT: image generation in pixel space, without a VAE."
 _EXAMPLES = """\
 examples:
   python -m pixeldit_core sample
-      one image of every class of the bundled model, into output/
+      images of twelve classes of the bundled model, into output/
   python -m pixeldit_core sample imagenet256_pixeldit_xl_epoch320.ckpt --classes "207, tabby cat" --seeds 0-3
       four golden retrievers and four tabby cats, with the published settings
   python -m pixeldit_core inspect some-file.ckpt

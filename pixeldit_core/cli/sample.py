@@ -13,7 +13,7 @@ from ..checkpoints.load import load_checkpoint
 from ..dtypes import dtype_name
 from ..families import FAMILIES
 from ..images import contact_sheet, write_png
-from ..labels import parse_classes
+from ..labels import find_class, parse_classes
 from ..model import Model
 from ..sizes import advise
 from ..text import shorten_list
@@ -23,13 +23,28 @@ from .sample_options import ALL_CLASSES_UP_TO, EXAMPLES, add_arguments
 from .sampling_options import choose_settings
 from .text import describe_compiled, describe_settings, table
 
-BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-drawings-64.safetensors"
+BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-emoji-96.safetensors"
 SHEET = "contact-sheet.png"
+SHOWCASE = (  # of the bundled model's classes
+    "fox",
+    "panda",
+    "owl",
+    "frog",
+    "octopus",
+    "butterfly",
+    "sunflower",
+    "strawberry",
+    "doughnut",
+    "cupcake",
+    "castle",
+    "rocket",
+)
 
 _IMAGENET_CLASSES = [1, 88, 207, 279, 387, 417, 933, 974]  # fish, bird, dog, fox, panda, balloon, food, place
 _BATCH_PIXELS = 2**19  #  in one batch, by default
 _LARGEST_BATCH = 32
 _SEEDS_IN_A_ROW = 16
+_SHOWCASE_SEEDS = [0, 1, 2]
 _SHEET_WIDTH = 128  #     smaller images are enlarged by an integer, to at most this
 
 
@@ -54,9 +69,13 @@ def run(options: argparse.Namespace) -> int:
         path, choose_device(options.device), options.dtype, options.weights, encoder=options.encoder
     )
     settings, size = choose_settings(model, options)
-    classes = _choose_classes(model, options.classes)
+    classes, showcase = _choose_classes(model, options.classes)
+    seeds = options.seeds or (_SHOWCASE_SEEDS if showcase else [0])
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after minutes
-    pairs = [(index, seed) for index in classes for seed in options.seeds]
+    pairs = [(index, seed) for index in classes for seed in seeds]
+    columns = len(seeds) if 1 < len(seeds) <= _SEEDS_IN_A_ROW else None
+    if showcase:  # one class per column
+        pairs, columns = [(index, seed) for seed in seeds for index in classes], len(classes)
     batch_size = options.batch_size or min(_LARGEST_BATCH, max(1, _BATCH_PIXELS // (size[0] * size[1])))
 
     say_emulated(model.dtype, model.device)
@@ -64,15 +83,14 @@ def run(options: argparse.Namespace) -> int:
     images = generate(model, settings, options.convention, pairs, batch_size, options.out, options.compile)
     seconds = time.monotonic() - started
 
-    columns = len(options.seeds) if 1 < len(options.seeds) <= _SEEDS_IN_A_ROW else None
     sheet = contact_sheet(images, columns, scale=max(1, _SHEET_WIDTH // size[1]))
     write_png(sheet, options.out / SHEET)
     averaged = ", averaged weights" if model.spec.weights == "ema" else ""
     advice = advise(size, model.spec.trained_sizes)
     rows = {
         "model": f"{model.spec.source} ({model.family.title}{averaged})",
-        "classes": shorten_list([class_name(model, index) for index in classes], 8),
-        "seeds": shorten_list([str(seed) for seed in options.seeds], 16),
+        "classes": shorten_list([class_name(model, index) for index in classes], 12 if showcase else 8),
+        "seeds": shorten_list([str(seed) for seed in seeds], 16),
         "settings": describe_settings(settings) + (f" ({advice})" if advice else ""),
         "computed": f"on {model.device} in {dtype_name(model.dtype)}, {min(batch_size, len(pairs))} at a time",
         **describe_compiled(model),
@@ -99,12 +117,15 @@ def _require_classes(path: Path) -> None:
         )
 
 
-def _choose_classes(model: Model, text: str | None) -> list[int]:
-    count = model.params.num_classes
+def _choose_classes(model: Model, text: str | None) -> tuple[list[int], bool]:
+    """The classes, and whether they are those of the showcase."""
+    count, names = model.params.num_classes, model.class_names or ()
     if text is not None:
-        return list(dict.fromkeys(parse_classes(text, count, model.class_names)))
+        return list(dict.fromkeys(parse_classes(text, count, model.class_names))), False
+    if set(SHOWCASE) <= {entry[0] for entry in names}:
+        return [find_class(name, count, names) for name in SHOWCASE], True
     if count <= ALL_CLASSES_UP_TO:
-        return list(range(count))
+        return list(range(count)), False
     if count > _IMAGENET_CLASSES[-1]:
-        return _IMAGENET_CLASSES
-    return [count * part // 8 for part in range(8)]
+        return _IMAGENET_CLASSES, False
+    return [count * part // 8 for part in range(8)], False
