@@ -1,6 +1,6 @@
 """Does it pay to reuse patch tokens while sampling? Error to a fine reference against what an image costs.
 
-    python benchmarks/cache.py models/pixeldit-drawings-64.safetensors
+    python benchmarks/cache.py models/pixeldit-emoji-96.safetensors
     python benchmarks/cache.py PixelDiT-B --size 256 --images 2      random weights
 
 (a) plain sampling with every solver and fewer steps, (b) reuse of patch tokens, (c) ComfyUI's EasyCache and LazyCache,

@@ -31,7 +31,7 @@ import pixeldit_core as pc
 
 BUNDLED_MODEL = "bundled"
 STEPS = 2
-SIDE = 256  # of the images; that of the bundled model's is 64
+SIDE = 256  # of the images; that of the bundled model's is 96
 STAGES = ("loader", "condition", "sampler", "first step", "first preview", "save", "saved")
 
 
@@ -44,7 +44,7 @@ def write_file(model: str, folder: Path) -> str:
 
 def make_prompt(model: str, file: str) -> dict[str, Any]:
     """The quickstart's nodes; for a text model, states of the right shape in the place of an encoder's."""
-    size = 64 if model == BUNDLED_MODEL else SIDE
+    size = 96 if model == BUNDLED_MODEL else SIDE
     graph = prompt(file, steps=STEPS, width=size, height=size, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
     made = pc.build_model(pc.VARIANTS[model].family, model, device="meta") if model != BUNDLED_MODEL else None
     if made and made.family.condition != "class":

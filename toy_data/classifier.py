@@ -1,6 +1,6 @@
 """An independent judge of the bundled models: a small CNN, trained on an image folder FOLDER/<class>/*.png.
 
-python toy_data/drawings.py data/classifier --count 14400 --seed 5000000
+python toy_data/digits.py data/classifier --count 14400 --seed 5000000
 python toy_data/classifier.py data/classifier --out data/classifier.safetensors
 
 The command `evaluate` takes it as a feature extractor: --extractor classifier --extractor-weights FILE.
@@ -33,7 +33,7 @@ def class_folders(folder: Path) -> list[str]:
     if len(names) < 2:
         raise ValueError(
             f"{folder} has {len(names)} folders with images; expected at least two, <class>/*.png. Make some, for "
-            "example with toy_data/drawings.py."
+            "example with toy_data/digits.py."
         )
     return names
 

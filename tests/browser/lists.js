@@ -1,7 +1,7 @@
 // The list of PixelDiT Class Label, with the loader and the label in and out of subgraphs.
 const { load } = require('./page.js');
 
-const DRAWINGS = 'pixeldit-drawings-64.safetensors', DIGITS = 'xpred-digits-28.safetensors';
+const EMOJI = 'pixeldit-emoji-96.safetensors', DIGITS = 'xpred-digits-28.safetensors';
 
 // In the page: find nodes at any depth, put one into a subgraph, promote a widget of it.
 const HELPERS = () => {
@@ -85,9 +85,9 @@ async function lists(page, template) {
   found['loader inside, digits'] = await look(page);
   await again('loader inside, digits');
   await act(() => { window.helpers.promote('checkpoint', window.helpers.find('PixelDiTLoader')); });
-  await chooseOutside(DRAWINGS);
-  found['loader promoted, drawings'] = await look(page);
-  await again('loader promoted, drawings');
+  await chooseOutside(EMOJI);
+  found['loader promoted, emoji'] = await look(page);
+  await again('loader promoted, emoji');
 
   await start();
   await wrap('PixelDiTClassLabel');
@@ -95,8 +95,8 @@ async function lists(page, template) {
   found['label inside, digits'] = await look(page);
   await act(() => { window.helpers.promote('class_name', window.helpers.find('PixelDiTClassLabel')); });
   found['label promoted, digits'] = await look(page);
-  await choose(DRAWINGS);
-  found['label promoted, drawings'] = await look(page);
+  await choose(EMOJI);
+  found['label promoted, emoji'] = await look(page);
   await choose(DIGITS);
   await again('label promoted, digits');
 
@@ -107,8 +107,8 @@ async function lists(page, template) {
     promote('class_name', outer.subgraph._nodes.find((node) => node.subgraph));
   });
   await wrap('PixelDiTLoader');
-  await choose(DRAWINGS);
-  found['label two deep, loader inside, drawings'] = await look(page);
+  await choose(EMOJI);
+  found['label two deep, loader inside, emoji'] = await look(page);
   await choose(DIGITS);
   await again('label two deep, loader inside, digits');
   return found;

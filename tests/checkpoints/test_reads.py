@@ -111,7 +111,7 @@ def test_nothing_heavy_is_imported_from_a_file_to_its_image():
     code = (
         "import sys, torch; before = set(sys.modules)\n"
         "import pixeldit_core as pc\n"
-        "path = 'models/pixeldit-drawings-64.safetensors'\n"
+        "path = 'models/pixeldit-emoji-96.safetensors'\n"
         "pc.inspect_checkpoint(path); model = pc.load_checkpoint(path)\n"
         "x = pc.sample(model, pc.class_condition(model, [5]), seeds=[0], steps=2)\n"
         "pc.contact_sheet(pc.to_uint8(model, x))\n"

@@ -212,10 +212,21 @@ def test_a_size_far_from_the_trained_one_is_reported(tiny_file, tmp_path, capsys
         assert ("is far from every size that the model was trained on" in capsys.readouterr().out) == reported
 
 
+def test_the_bundled_model_shows_twelve_classes_in_columns_and_three_seeds(tmp_path, capsys):
+    assert main(["sample", "--steps", "1", "--out", str(tmp_path)]) == 0
+    assert len(file_names(tmp_path)) == 36 + 1
+    assert "fox" in (printed := capsys.readouterr().out) and "rocket" in printed and "0, 1, 2" in printed
+    sheet = np.asarray(Image.open(tmp_path / "contact-sheet.png"))
+    assert sheet.shape == (3 * 100 + 4, 12 * 100 + 4, 3)
+    for seed in range(3):  # of a fox, the first class
+        image = np.asarray(Image.open(tmp_path / f"108_{seed}.png"))
+        assert np.array_equal(sheet[4 + 100 * seed :][:96, 4:100], image)
+
+
 def test_the_bundled_model_is_the_default_and_its_absence_is_reported(tmp_path, monkeypatch, capsys):
-    arguments = ["sample", "--classes", "fish", "--steps", "1", "--out", str(tmp_path)]
+    arguments = ["sample", "--classes", "fox", "--steps", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
-    assert Image.open(tmp_path / "5_0.png").size == (64, 64)
+    assert Image.open(tmp_path / "108_0.png").size == (96, 96)
     monkeypatch.setattr(cli_sample, "BUNDLED_MODEL", tmp_path / "gone.safetensors")
     assert main(arguments) == 2
     error = capsys.readouterr().err

@@ -155,8 +155,8 @@ def test_a_file_of_torch_is_not_unpickled(trained, tmp_path):
 
 
 def test_other_weights_and_a_missing_file_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="drawings-64.safetensors is a PixelDiT checkpoint, not a classifier"):
-        load_classifier(MODELS / "pixeldit-drawings-64.safetensors")
+    with pytest.raises(ValueError, match="emoji-96.safetensors is a PixelDiT checkpoint, not a classifier"):
+        load_classifier(MODELS / "pixeldit-emoji-96.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is weights of something else, not a classifier"):
         load_classifier(tmp_path / "other.safetensors")

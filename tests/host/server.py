@@ -16,8 +16,9 @@ from typing import Any
 
 from host.comfyui import ROOT, Host
 
-BUNDLED = "pixeldit-drawings-64.safetensors"
+BUNDLED = "pixeldit-emoji-96.safetensors"
 PACK = "ComfyUI-PixelDiT"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 TITLES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 # templates for one generation of ComfyUI's training nodes each, and a node with an input that only this one has; those
 # between (0.3.67 to 0.18) have none
@@ -145,8 +146,8 @@ def prompt(checkpoint: str = BUNDLED, label: dict[str, Any] | None = None, **set
         "timeshift": 0.0,
         "cfg_interval_start": 0.1,
         "cfg_interval_end": 0.9,
-        "width": 64,
-        "height": 64,
+        "width": 96,
+        "height": 96,
         "batch_size": 1,
         "denoise": 1.0,
         **settings,
@@ -158,7 +159,7 @@ def prompt(checkpoint: str = BUNDLED, label: dict[str, Any] | None = None, **set
         },
         "2": {
             "class_type": "PixelDiTClassLabel",
-            "inputs": {"model": ["1", 0], "class_name": "5: fish", "classes": "", **(label or {})},
+            "inputs": {"model": ["1", 0], "class_name": "108: fox", "classes": "", **(label or {})},
         },
         "3": {
             "class_type": "PixelDiTSampler",
@@ -166,6 +167,27 @@ def prompt(checkpoint: str = BUNDLED, label: dict[str, Any] | None = None, **set
         },
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "PixelDiT/test"}},
     }
+
+
+def as_prompt(server: Server, graph: dict[str, Any]) -> dict[str, Any]:
+    """What the page sends of a graph."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    nodes = {}
+    for node in graph["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        values, inputs = iter(node["widgets_values"]), {}
+        info = server.get(f"/object_info/{node['type']}")[node["type"]]["input"]
+        for name, spec in {**info["required"], **info.get("optional", {})}.items():
+            options = spec[1] if len(spec) > 1 else {}
+            if (isinstance(spec[0], list) or spec[0] in WIDGETS) and not options.get("forceInput"):
+                inputs[name] = next(values)
+                if name == "seed" or options.get("control_after_generate"):
+                    next(values)  # the page's own widget
+        assert not list(values), node["type"]
+        inputs |= {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+        nodes[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return nodes
 
 
 def error_of(entry: dict[str, Any]) -> str:

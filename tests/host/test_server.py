@@ -7,9 +7,23 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from host.comfyui import NO_HOST, ROOT, find_hosts
-from host.server import BUNDLED, FORMS, PACK, TITLES, Server, error_of, prompt, reports_cached_nodes, running, titles
+from host.server import (
+    BUNDLED,
+    FORMS,
+    PACK,
+    TITLES,
+    Server,
+    as_prompt,
+    error_of,
+    prompt,
+    reports_cached_nodes,
+    running,
+    titles,
+)
+from PIL import Image
 
 HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
@@ -35,11 +49,11 @@ def test_a_picture_is_saved(server: Server) -> None:
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"width": 60}, "nearest that does is 64 x 64"),
+        ({"width": 100}, "nearest that does is 96 x 96"),
         ({"cfg_interval_start": 0.9, "cfg_interval_end": 0.2}, "guidance interval"),
-        ({"label": {"classes": "blimp, fish"}}, '"blimp" is not known'),
-        ({"label": {"classes": "fsh"}}, "5: fish"),
-        ({"label": {"classes": "40"}}, "12 classes"),
+        ({"label": {"classes": "blimp, fox"}}, '"blimp" is not known'),
+        ({"label": {"classes": "raccon"}}, "201: raccoon"),
+        ({"label": {"classes": "400"}}, "294 classes"),
     ],
 )
 def test_bad_input_is_reported_and_the_server_goes_on(server: Server, change: dict[str, Any], words: str) -> None:
@@ -55,11 +69,11 @@ def test_texts_and_settings_of_nodes(server: Server) -> None:
     graph["1"]["inputs"]["weight_dtype"] = "fp32"  # no other test has filled the cache
     graph["4"]["inputs"]["filename_prefix"] = ["3", 3]
     graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["3", 3]}}
-    words = "4 steps ab2, cfg 2, timeshift 1, interval 0.1 to 0.9, 64 x 64"
+    words = "4 steps ab2, cfg 2, timeshift 1, interval 0.1 to 0.9, 96 x 96"
     for _ in range(2 if reports_cached_nodes(server) else 1):  # the second time, every node is cached
         outputs = server.run(graph)["outputs"]
         assert outputs["3"]["text"] == outputs["5"]["text"] == [words]
-        assert "12 classes" in outputs["1"]["text"][0] and outputs["2"]["text"] == ["5: fish (of 12 classes)"]
+        assert "294 classes" in outputs["1"]["text"][0] and outputs["2"]["text"] == ["108: fox (of 294 classes)"]
     assert outputs["4"]["images"][0]["filename"].startswith(words)
 
 
@@ -98,7 +112,7 @@ def test_interrupt_leaves_the_server_ready(server: Server) -> None:
 
 def test_the_pack_loads_without_a_complaint(server: Server) -> None:
     assert "IMPORT FAILED" not in server.log
-    assert "pixeldit-drawings-64" not in server.log or "unet missing" not in server.log
+    assert "pixeldit-emoji-96" not in server.log or "unet missing" not in server.log
 
 
 def test_templates_with_thumbnails(server: Server) -> None:
@@ -109,6 +123,28 @@ def test_templates_with_thumbnails(server: Server) -> None:
 
         with urllib.request.urlopen(address) as answer:
             assert answer.read(3) == b"\xff\xd8\xff", title
+
+
+def test_the_mix_lies_between_its_classes_from_the_same_noise(server: Server) -> None:
+    graph = as_prompt(server, json.loads((ROOT / "workflows" / "PixelDiT mix two classes.json").read_text("utf-8")))
+    samplers = [node["inputs"] for node in graph.values() if node["class_type"] == "PixelDiTSampler"]
+    (average,) = (node["inputs"] for node in graph.values() if node["class_type"] == "ConditioningAverage")
+    for inputs in samplers:
+        inputs |= {"settings": "custom", "steps": 4}
+
+    def rows(strength: float) -> np.ndarray:
+        average["conditioning_to_strength"] = strength
+        entry = server.run(graph)
+        assert entry["status"]["status_str"] == "success", error_of(entry)
+        (saved,) = (output["images"] for output in entry["outputs"].values() if "images" in output)
+        folder = server.base / "output" / "PixelDiT"
+        return np.stack([np.asarray(Image.open(folder / image["filename"])) for image in saved]).reshape(3, 4, -1)
+
+    first, mix, second = rows(0.5).astype(float)
+    assert len(samplers) == 3 and first.shape == (4, 288 * 288 * 3)
+    assert min(abs(mix - first).mean(), abs(mix - second).mean()) > 2
+    assert max(abs(mix - first).mean(), abs(mix - second).mean()) < abs(first - second).mean()
+    assert np.array_equal(*rows(1.0)[:2]) and np.array_equal(*rows(0.0)[1:])
 
 
 def test_help_pages_and_locales_are_served(server: Server) -> None:
@@ -124,7 +160,7 @@ def test_help_pages_and_locales_are_served(server: Server) -> None:
 
 def test_class_names_for_the_browser(server: Server) -> None:
     names = server.get(f"/pixeldit/classes?checkpoint={BUNDLED}")
-    assert names[5] == "5: fish" and len(names) == 12
+    assert names[108] == "108: fox" and len(names) == 294
     assert server.get("/pixeldit/classes?checkpoint=../../secret") == []
 
 

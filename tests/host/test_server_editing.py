@@ -101,7 +101,7 @@ def text_prompt() -> dict[str, Any]:
         (lambda graph: None, "contains a class label. Load gemma_2_2b_it_elm with Load CLIP, type pixeldit"),
         (lambda graph: graph["3"]["inputs"].pop("negative"), "PixelDiT Text Prompt has one"),
         (lambda graph: graph["3"]["inputs"].update(steps=1), "needs at least 2"),
-        (lambda graph: graph["3"]["inputs"].update(width=60), "nearest that does is 64 x 64"),
+        (lambda graph: graph["3"]["inputs"].update(width=60), "nearest that does is 64 x 96"),
         (lambda graph: graph["2"]["inputs"].update(model=["1", 0]), "has no classes"),
     ],
 )

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from host.comfyui import NO_HOST, ROOT, find_hosts
-from host.server import FORMS, Server, error_of, prompt, running, titles
+from host.server import FORMS, Server, as_prompt, error_of, prompt, running, titles
 from PIL import Image
 
 HOSTS = find_hosts()
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not HOSTS, reason=NO_HOST)]
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
@@ -41,27 +40,6 @@ def template(server: Server) -> dict[str, Any]:
     return nodes
 
 
-def as_prompt(server: Server, graph: dict[str, Any]) -> dict[str, Any]:
-    """What the page sends of a graph."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    nodes = {}
-    for node in graph["nodes"]:
-        if node["type"] == "MarkdownNote":
-            continue
-        values, inputs = iter(node["widgets_values"]), {}
-        info = server.get(f"/object_info/{node['type']}")[node["type"]]["input"]
-        for name, spec in {**info["required"], **info.get("optional", {})}.items():
-            options = spec[1] if len(spec) > 1 else {}
-            if (isinstance(spec[0], list) or spec[0] in WIDGETS) and not options.get("forceInput"):
-                inputs[name] = next(values)
-                if name == "seed":
-                    next(values)  # the page's control_after_generate
-        assert not list(values), node["type"]
-        inputs |= {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
-        nodes[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return nodes
-
-
 def find(nodes: dict[str, Any], kind: str) -> dict[str, Any]:
     (node,) = (node for node in nodes.values() if node["class_type"] == kind)
     return node
@@ -77,20 +55,23 @@ def images_of(server: Server, entry: dict[str, Any], name: str) -> np.ndarray:
 def test_the_template_trains_and_changes_the_images(server: Server, template: dict[str, Any]) -> None:
     entry = server.run(template)
     before, after = (images_of(server, entry, f"train-lora-{name}").astype(float) for name in ("before", "after"))
-    assert before.shape == after.shape == (12, 256, 256, 3)
+    assert before.shape == after.shape == (12, 288, 288, 3)
     assert 2 < abs(before - after).mean() < 60
     (lora,) = (server.base / "output" / "loras").glob("pixeldit-two-colors_6_steps_*.safetensors")
     assert len(list((server.base / "temp").rglob("*.png"))) == 37  # the images to learn from, and the loss
     (server.base / "models" / "loras").mkdir(exist_ok=True)
     lora.rename(server.base / "models" / "loras" / lora.name)
-    graph = prompt(label={"classes": "0-11"}, seed=1, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0)
+    *_, shown = (node for node in template.values() if node["class_type"] == "PixelDiTClassLabel")
+    graph = prompt(
+        label={"classes": shown["inputs"]["classes"]}, seed=1, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0
+    )
     graph["3"]["inputs"]["model"] = ["6", 0]
     graph["6"] = {
         "class_type": "PixelDiTLoRA",
         "inputs": {"model": ["1", 0], "lora_name": lora.name, "strength_model": 1.0},
     }
     again = images_of(server, server.run(graph), "test").astype(float)
-    wanted = after.reshape(12, 64, 4, 64, 4, 3)[:, :, 1:3, :, 1:3].mean((2, 4))
+    wanted = after.reshape(12, 96, 3, 96, 3, 3)[:, :, 1, :, 1]
     assert abs(again - wanted).mean() < 4  # but for the enlargement
 
 
@@ -117,7 +98,7 @@ def test_a_folder_of_images_is_a_data_set(server: Server, template: dict[str, An
     """Of two sizes, where this ComfyUI takes them one by one; for one class, positive is trained."""
     lists = find(template, "TrainLoraNode")["inputs"].get("bucket_mode") is not None
     folder = server.base / "input" / "own"
-    write_images(folder, 3, [(64, 64), (64, 64), (80, 64) if lists else (64, 64)])
+    write_images(folder, 3, [(96, 96), (96, 96), (120, 96) if lists else (96, 96)])
     graph = json.loads(json.dumps(template))
     (encode,) = (key for key, node in graph.items() if node["class_type"] == "PixelDiTEncode")
     kind = "LoadImageDataSetFromFolder" if lists else "LoadImageSetFromFolderNode"
@@ -125,7 +106,7 @@ def test_a_folder_of_images_is_a_data_set(server: Server, template: dict[str, An
     graph[encode]["inputs"]["pixels"] = ["100", 0]
     graph["101"] = {
         "class_type": "PixelDiTClassLabel",
-        "inputs": {"model": ["1", 0], "class_name": "5: fish", "classes": ""},
+        "inputs": {"model": ["1", 0], "class_name": "108: fox", "classes": ""},
     }
     find(graph, "TrainLoraNode")["inputs"]["positive"] = ["101", 0]
     entry = server.run(graph)

@@ -82,6 +82,6 @@ def test_the_recipes_that_come_along_are_readable(path):
 def test_every_published_system_has_a_recipe():
     names = {path.stem for path in RECIPES}
     assert {f"imagenet256-{size}" for size in ("b", "l", "xl")} | {"imagenet512-xl", "pixelhdm"} <= names
-    assert {f"t2i-stage{stage}" for stage in (1, 2, 3)} | {"toy-digits", "toy-drawings", "bundled-digits"} <= names
+    assert {f"t2i-stage{stage}" for stage in (1, 2, 3)} | {"toy-digits", "emoji", "bundled-digits"} <= names
     kinds = ("dit", "mmdit", "pixeldit", "mmpixeldit")
     assert {f"{data}-{kind}" for data in ("mnist", "cifar10") for kind in kinds} <= names

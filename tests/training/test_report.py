@@ -67,7 +67,7 @@ def test_too_few_images_are_a_note(tmp_path):
 
 
 def test_a_lora_of_a_checkpoint(tmp_path):
-    model = ROOT / "models" / "pixeldit-drawings-64.safetensors"
+    model = ROOT / "models" / "pixeldit-emoji-96.safetensors"
     config = config_of("", model={"family": None, "params": {}, "start": str(model)}, lora={"rank": 4},
                        data={"size": None})  # fmt: skip
     rows = rows_of(describe_run(config))

@@ -33,13 +33,13 @@ def has(node_id):
     return node_id in nodes.NODE_CLASS_MAPPINGS
 
 
-def drawings():
-    return run("PixelDiTLoader", checkpoint="pixeldit-drawings-64.safetensors", weight_dtype="fp32")[0]
+def bundled():
+    return run("PixelDiTLoader", checkpoint="pixeldit-emoji-96.safetensors", weight_dtype="fp32")[0]
 
 
 def model_of(family):
     if family == "class":
-        return drawings()
+        return bundled()
     if family == "text":
         return tiny_t2i.ours(patch_depth=4)
     others = {"pixelhdm": pixelhdm, "pixeldit2": pixeldit2}

@@ -6,7 +6,7 @@ import tiny_t2i
 import torch
 from class_model import noise
 from foreign import foreign_model
-from hooks import drawings
+from hooks import bundled
 from kit import close, core, execute, labels, load_tiny, record_calls, run, sampler_net, texts
 from pixeldit2 import core_model, count_rows, pixeldit2
 
@@ -93,11 +93,11 @@ def test_each_image_has_its_own_classes():
 
 
 def test_a_patch_of_the_model_acts_and_the_node_says_what_it_did():
-    model, options = drawings(), {"positive": labels([3], 12), "image": photograph(64, 64, 1)}
+    model, options = bundled(), {"positive": labels([3], 294), "image": photograph(96, 96, 1)}
     patched = run("PixelDiTCFGInterval", model=model, start=0.5, end=0.6)[0]
     assert not torch.equal(edit(patched, **options), edit(model, **options))
     result = execute("PixelDiTEdit", model=model, **SETTINGS, **options)
-    assert result.ui["text"] == ["4 steps, cfg 3, source 1, from 0.2 to 0.95, 64 x 64"]
+    assert result.ui["text"] == ["4 steps, cfg 3, source 1, from 0.2 to 0.95, 96 x 96"]
 
 
 def test_progress_and_interrupt():

@@ -5,9 +5,9 @@ import tiny_t2i
 import torch
 from hooks import (
     FAMILIES,
+    bundled,
     call_original,
     differ,
-    drawings,
     equal,
     has,
     load_nodes,
@@ -111,7 +111,7 @@ def test_skip_layer_guidance_acts_and_costs_a_pass():
 
 def test_layers_that_do_not_exist_are_named_once_in_each_sampling():
     load_nodes("slg")
-    model = drawings()
+    model = bundled()
     count, plain = len(patch_blocks(model)), sample(model)
     window = {"start_percent": 0.0, "end_percent": 1.0}
     far = run("SkipLayerGuidanceDiT", model=model, double_layers="77, 78", single_layers="", **window)[0]
@@ -168,10 +168,10 @@ def test_perturbed_attention_guidance_acts_in_the_middle_block():
 
 
 def test_perturbed_attention_is_the_values():
-    model = drawings()
+    model = bundled()
     blocks, options = patch_blocks(model), {"attn1": {("middle", 0): lambda q, k, v, extra: v}}
     middle = blocks[(len(blocks) - 1) // 2].attn
-    x, condition = torch.randn(1, 3, 64, 64), torch.zeros(1, model.model.pixeldit.params.num_classes + 1)
+    x, condition = torch.randn(1, 3, 96, 96), torch.zeros(1, model.model.pixeldit.params.num_classes + 1)
 
     def call(**transformer_options):
         sigma = torch.full((1,), 0.6)

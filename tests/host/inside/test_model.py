@@ -153,8 +153,8 @@ def test_block_lists_have_the_names_that_compile_nodes_look_for():
 
 def test_bundled_model_is_in_the_list_and_samples():
     options = core_list()
-    assert "pixeldit-drawings-64.safetensors" in options, str(options)
-    model = run("PixelDiTLoader", checkpoint="pixeldit-drawings-64.safetensors")[0]
+    assert "pixeldit-emoji-96.safetensors" in options, str(options)
+    model = run("PixelDiTLoader", checkpoint="pixeldit-emoji-96.safetensors")[0]
     positive, null = run("PixelDiTClassLabel", model=model, class_name="0")
     picture = run(
         "PixelDiTSampler",
@@ -166,7 +166,7 @@ def test_bundled_model_is_in_the_list_and_samples():
         width=0,
         height=0,
     )[0]
-    assert tuple(picture.shape) == (1, 64, 64, 3) and picture.std() > 0.05
+    assert tuple(picture.shape) == (1, 96, 96, 3) and picture.std() > 0.05
 
 
 def core_list():

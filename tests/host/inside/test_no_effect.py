@@ -1,7 +1,7 @@
 """Nodes of other networks: the image stays, and the log names them once in each sampling."""
 
 import torch
-from hooks import drawings, equal, has, load_nodes, model_of, sample, warnings
+from hooks import bundled, equal, has, load_nodes, model_of, sample, warnings
 from kit import record_calls, run
 
 NODES = {
@@ -57,7 +57,7 @@ def test_params_take_attributes_of_other_nodes():
 
 def test_several_at_once_are_all_named_and_others_still_act():
     load_all()
-    model = patched = drawings()
+    model = patched = bundled()
     for node in ("FreeU", "HyperTile", "SelfAttentionGuidance"):
         patched = run(node, model=patched, **NODES[node])[0]
     counted, calls = record_calls(patched)
@@ -72,7 +72,7 @@ def test_several_at_once_are_all_named_and_others_still_act():
 
 def test_the_sampler_node_names_them_too():
     load_all()
-    model = drawings()
+    model = bundled()
     patched = run("FreeU", model=model, **NODES["FreeU"])[0]
     with warnings() as lines:
         inputs = {"positive": run("PixelDiTClassLabel", model=model, classes="1")[0], "steps": 2, "seed": 1}
@@ -116,7 +116,7 @@ def test_guidance_of_another_network_is_named():
     load_nodes("lt")
     if not has("LTXVModalityGuidance"):
         return
-    model = drawings()
+    model = bundled()
     patched = run("LTXVModalityGuidance", model=model, modality_scale=3.0, start_percent=0.0, end_percent=1.0)[0]
     with warnings() as lines:
         assert (sample(patched) - sample(model)).abs().max() < 1e-4
@@ -126,7 +126,7 @@ def test_guidance_of_another_network_is_named():
 
 def test_weights_for_another_network_are_left_out():
     """As ComfyUI's nodes for DiffSynth ControlNets set them: they bring blocks of other sizes."""
-    model = drawings()
+    model = bundled()
 
     def patch(arguments):
         raise AssertionError("called")

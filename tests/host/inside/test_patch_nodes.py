@@ -6,7 +6,7 @@ import re
 import kit
 import pytest
 import torch
-from hooks import differ, drawings, has, load_nodes, sample, warnings
+from hooks import bundled, differ, has, load_nodes, sample, warnings
 from kit import run
 from pixeldit2 import pixeldit2
 
@@ -64,7 +64,7 @@ SILENT = {  # no effect; nothing of them reaches the sampling
 
 def test_nodes_act_or_are_named():
     load_nodes(*FILES)
-    for model in (drawings(), pixeldit2(noise_scale=2.0)):
+    for model in (bundled(), pixeldit2(noise_scale=2.0)):
         check(model)
 
 
@@ -127,7 +127,7 @@ def test_a_wrapper_may_write_into_the_state_it_is_given():
         x.add_(5.0)
         return result
 
-    model = drawings()
+    model = bundled()
     patched = model.clone()
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "write", write)
     assert torch.equal(sample(patched), sample(model))
@@ -137,7 +137,7 @@ def test_easy_cache_stays_close_to_the_image():
     load_nodes("easycache")
     if not has("EasyCache"):
         pytest.skip("this ComfyUI has no EasyCache")
-    model = drawings()
+    model = bundled()
     cached = run("EasyCache", model=model, reuse_threshold=0.2, **WINDOW, verbose=False)[0]
     options = {"steps": 20, "cfg": 1.0}  # guided, older versions add what they kept of both rows to each
     assert 0 < (sample(cached, **options) - sample(model, **options)).square().mean().sqrt() < 0.2  # of [-1, 1]
