@@ -214,7 +214,8 @@ sys.exit(main(sys.argv[2:]))
 def test_a_full_disk_leaves_whole_images_and_the_same_command_continues(tmp_path, limit, extra, words):
     """A limit of the size of files is reported where a full disk is; PNG files of noise have 3 to 12 kB."""
     model = MODELS / "pixeldit-emoji-96.safetensors"
-    arguments = [model, "--count", 12, "--steps", 1, "--device", "cpu", "--out", tmp_path / "run", *extra]
+    arguments = [model, "--count", 12, "--classes", "0-11", "--size", 48, "--steps", 1, "--device", "cpu"]
+    arguments += ["--out", tmp_path / "run", *extra]
     command = [sys.executable, "-c", FULL, str(limit), "evaluate", *map(str, arguments)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert run.returncode == 2 and words in run.stderr and "Traceback" not in run.stderr, run.stderr
