@@ -75,7 +75,8 @@ def test_the_sampler_node_names_them_too():
     model = bundled()
     patched = run("FreeU", model=model, **NODES["FreeU"])[0]
     with warnings() as lines:
-        inputs = {"positive": run("PixelDiTClassLabel", model=model, classes="1")[0], "steps": 2, "seed": 1}
+        positive = run("PixelDiTClassLabel", model=model, classes="1")[0]
+        inputs = {"positive": positive, "steps": 2, "seed": 1, "width": 96, "height": 96}
         images = [run("PixelDiTSampler", model=entry, **inputs)[0] for entry in (model, patched)]
     equal(*images, "PixelDiT Sampler")
     assert len(lines) == 1 and "FreeU" in lines[0], str(lines)
