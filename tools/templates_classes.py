@@ -99,7 +99,7 @@ def imagenets() -> None:
 def mix() -> None:
     """A mix of two classes between the two, from the same noise."""
     graph = Graph()
-    graph.scale = 0.7
+    graph.scale = 0.6
     model = graph.add(loader())
     one = graph.add(label(FOX, "", (0, UNDER_LOADER)), model=(model, 0))
     two = graph.add(label(RACCOON, "", (0, UNDER_LABEL)), model=(model, 0))
@@ -119,7 +119,7 @@ def mix() -> None:
         batch = Node("ImageBatch", (1920, y), (300, 60), pair, [("IMAGE", "IMAGE")])
         rows = graph.add(batch, image1=(rows, 0), image2=(more, 0))
     scale = graph.add(enlarge((1920, 240)), image=(rows, 0))
-    graph.add(save_image("PixelDiT/mix", (2280, 0), (600, 520)), images=(scale, 0))
+    graph.add(save_image("PixelDiT/mix", (1920, 390), (560, 490)), images=(scale, 0))
     graph.add(
         note(
             "## Press Run\n\nThe small bundled model generates four foxes, four mixes of a fox and a raccoon, and four "

@@ -148,8 +148,9 @@ def expected_widgets(server: Server, node: dict) -> dict:
                 continue
             if isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
                 names.append(name)
-                if options.get("control_after_generate") or name == "seed":  # the page adds one of its own to each seed
-                    names.append("control_after_generate")
+                control = options.get("control_after_generate") or name == "seed"
+                if control:  # the page adds one of its own to each seed, and some pages take a default for its name
+                    names.append(control if isinstance(control, str) else "control_after_generate")
                 if options.get("image_upload"):
                     names.append("upload")  # the page's own button
     return dict(zip(names, node["widgets_values"], strict=True))
