@@ -12,6 +12,7 @@ from graph import (
     SHOWCASE,
     UNDER_LABEL,
     UNDER_LOADER,
+    UNDER_SAMPLER,
     Graph,
     Node,
     enlarge,
@@ -108,18 +109,13 @@ def mix() -> None:
     both = graph.add(half, conditioning_to=(one, 0), conditioning_from=(two, 0))
     number = Node("PrimitiveInt", (400, 180), (300, 90), [], [("INT", "INT")], [1, "fixed"], title="Seed of all")
     seed, settings = graph.add(number), [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 4]
-    images = []
-    for column, (title, source) in enumerate((("The first", one), ("The mix", both), ("The second", two))):
-        node = sampler(1, "checkpoint default", settings, (760 + 380 * column, 0))
+    columns = (("The first", "mix-first", one), ("The mix", "mix", both), ("The second", "mix-second", two))
+    for column, (title, name, source) in enumerate(columns):
+        x, node = 760 + 380 * column, sampler(1, "checkpoint default", settings, (760 + 380 * column, 0))
         node.title = title
-        images.append(graph.add(node, model=(model, 0), positive=(source, 0), negative=(one, 1), seed=(seed, 0)))
-    rows = images[0]
-    for y, more in zip((0, 120), images[1:], strict=True):
-        pair = [("image1", "IMAGE"), ("image2", "IMAGE")]
-        batch = Node("ImageBatch", (1920, y), (300, 60), pair, [("IMAGE", "IMAGE")])
-        rows = graph.add(batch, image1=(rows, 0), image2=(more, 0))
-    scale = graph.add(enlarge((1920, 240)), image=(rows, 0))
-    graph.add(save_image("PixelDiT/mix", (1920, 390), (560, 490)), images=(scale, 0))
+        sample = graph.add(node, model=(model, 0), positive=(source, 0), negative=(one, 1), seed=(seed, 0))
+        scale = graph.add(enlarge((x, UNDER_SAMPLER)), image=(sample, 0))
+        graph.add(save_image(f"PixelDiT/{name}", (x, UNDER_SAMPLER + 130), (340, 430)), images=(scale, 0))
     graph.add(
         note(
             "## Press Run\n\nThe small bundled model generates four foxes, four mixes of a fox and a raccoon, and four "
