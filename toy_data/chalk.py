@@ -45,11 +45,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=500, help="number of the first image (%(default)s)")
     options = parser.parse_args(argv)
     model = pc.load_checkpoint(MODEL)
+    names = model.class_names or ()
     labels = [STRIDE * index % model.params.num_classes for index in range(options.count)]
     seeds = [options.seed + index for index in range(options.count)]
     images = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, labels), seeds=seeds))
     for label, seed, image in zip(labels, seeds, images, strict=True):
-        path = options.out / model.class_names[label][0] / f"{seed:07}.png"
+        path = options.out / names[label][0] / f"{seed:07}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         chalk(Image.fromarray(image.numpy()), np.random.default_rng((label, seed))).save(path)
 
