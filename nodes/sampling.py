@@ -88,7 +88,7 @@ class PixelDiTSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "width",
-                    default=256,
+                    default=0,
                     min=0,
                     max=16384,
                     step=8,
@@ -98,7 +98,7 @@ class PixelDiTSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "height",
-                    default=256,
+                    default=0,
                     min=0,
                     max=16384,
                     step=8,

@@ -163,8 +163,6 @@ def test_bundled_model_is_in_the_list_and_samples():
         negative=null,
         seed=1,
         settings="checkpoint default",
-        width=0,
-        height=0,
     )[0]
     assert tuple(picture.shape) == (1, 96, 96, 3) and picture.std() > 0.05
 
