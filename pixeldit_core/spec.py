@@ -11,6 +11,8 @@ from .labels import Names, imagenet_names
 from .settings import SamplingSettings
 from .sizes import Size
 
+About = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -22,6 +24,7 @@ class ModelSpec:
     settings: SamplingSettings | None = None  # the checkpoint's own
     source: str = ""  #                       file name, for messages
     weights: str = ""  #                      of the file: "ema" or "raw"
+    about: About = ()  #                      what the file says of itself, such as ("license", "MIT")
 
     @property
     def trained_sizes(self) -> tuple[Size, ...]:

@@ -33,7 +33,7 @@ THINGS = """
 def trajectories(names: Sequence[str], seeds: Sequence[int], steps: int = 40) -> Tensor:
     """The states of images from noise (first) to image (last): uint8 [steps + 1, B, H, W, 3]."""
     model = pc.load_checkpoint(MODEL)
-    noise = pc.unit_noise(model, seeds, *(model.settings or pc.SamplingSettings()).size)
+    noise = pc.unit_noise(model, seeds, *model.spec.default_size)
     states = [noise]
     pc.sample(
         model,

@@ -110,7 +110,8 @@ def detect(
     assumed = config.class_names(classes) or family.class_names(embedded.values)
     names = declared.class_names or _of_length(assumed, classes) or default_class_names(family, merged)
     settings = declared.settings or config.settings(family, merged, name)
-    return Detected(group, ModelSpec(family, merged, names, settings, name, group.weights), network, stored, guessed)
+    spec = ModelSpec(family, merged, names, settings, name, group.weights, declared.about)
+    return Detected(group, spec, network, stored, guessed)
 
 
 def _choose(header: Header, weights: str, name: str) -> Group:

@@ -9,11 +9,13 @@ from typing import Any
 
 from ..labels import Names
 from ..settings import SamplingSettings
-from ..spec import ModelSpec
+from ..spec import About, ModelSpec
 from .json_values import short_text
 from .weight_sets import role_of, said_by_file_name
 
 KEY = "pixeldit"
+ABOUT = "modelspec."  # keys of title, author, license ... that other programs read, too (Stability's ModelSpec)
+_LONGEST = 4096  # characters of such a value; a thumbnail is longer
 DEPTH = "encoder_depth"  # the param that says whether a network has its encoder
 
 
@@ -26,10 +28,13 @@ class Declared:
     class_names: Names | None = None
     settings: SamplingSettings | None = None
     weights: str = ""  # "ema" or "raw"
+    about: About = ()
 
 
 def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The metadata of a file: family, params, class names and settings; `origin`: what it was made from.
+    """The metadata of a file: family, params, class names, settings and what is said about it.
+
+    `origin`: what it was made from.
 
     Of a network with a place for an encoder, also whether the file has it.
     """
@@ -45,7 +50,7 @@ def write_metadata(spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> 
         values["origin"] = dict(origin)
     if weights := (origin or {}).get("weights", spec.weights):
         values["weights"] = weights
-    return {"format": "pt", KEY: json.dumps(values)}
+    return {"format": "pt", KEY: json.dumps(values), **{ABOUT + name: text for name, text in spec.about}}
 
 
 def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
@@ -54,8 +59,13 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
     Raises:
         ValueError: the entry is there and not readable.
     """
+    about = tuple(
+        (name.removeprefix(ABOUT), text)
+        for name, text in sorted(metadata.items())
+        if name.startswith(ABOUT) and len(text) <= _LONGEST
+    )
     if KEY not in metadata:
-        return Declared()
+        return Declared(about=about)
     try:
         values = json.loads(metadata[KEY])
         names, settings = values.get("class_names"), values.get("settings")
@@ -64,6 +74,7 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> Declared:
             params=dict(values.get("params", {})),
             class_names=_class_names(names) if names else None,
             settings=SamplingSettings.from_dict(settings) if settings else None,
+            about=about,
         )
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(

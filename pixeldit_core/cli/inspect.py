@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from ..checkpoints.inspect import CheckpointInfo, inspect_checkpoint
 from ..dtypes import dtype_name
 from ..settings import SamplingSettings
-from ..text import shorten_list
+from ..text import printable, shorten_list
 from .text import describe_settings, encoder_row, table
+
+_ABOUT = ("title", "author", "license", "description")  # of what the file says of itself: shown; JSON has all
 
 _EXAMPLES = """\
 examples:
@@ -71,6 +74,7 @@ def _json_values(info: CheckpointInfo) -> dict[str, Any]:
         "params": asdict(info.params) if info.params else None,
         "class_names": [entry[0] for entry in info.class_names] if info.class_names else None,
         "settings": info.settings.to_dict() if info.settings else None,
+        "about": dict(info.spec.about) if info.spec else {},
         "refused": info.refused,
     }
 
@@ -97,4 +101,5 @@ def _rows(report: dict[str, Any]) -> dict[str, Any]:
         count = f"{params['num_classes']:,}"
         rows["classes"] = f"{count}: {shorten_list(names, 8)}" if names else f"{count}, without names"
     rows["settings"] = describe_settings(SamplingSettings.from_dict(settings)) if settings else "none in the file"
-    return rows
+    about = report["about"]
+    return rows | {name: textwrap.shorten(printable(about[name]), 200) for name in _ABOUT if name in about}

@@ -223,5 +223,6 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     sample: SampleConfig = field(default_factory=SampleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    about: dict[str, str] = field(default_factory=dict[str, str])  # license, author ...: as modelspec.KEY in files
     settings: dict[str, Any] | None = None  #        SamplingSettings to store in checkpoints; None = the family's
     engine: EngineConfig = field(default_factory=EngineConfig)

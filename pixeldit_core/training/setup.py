@@ -100,7 +100,8 @@ def set_up(config: TrainConfig) -> Setup:
         check_files(config.evaluate)
         if model.family.condition == "class":
             check_balance(config.evaluate, model.params.num_classes)
-    model.spec = dataclasses.replace(model.spec, settings=_settings(config, model))
+    about = tuple(sorted((dict(model.spec.about) | config.about).items()))
+    model.spec = dataclasses.replace(model.spec, settings=_settings(config, model), about=about)
     labels = (
         _labels(model, names or (), shown or ()) if config.lora else {name: i for i, name in enumerate(names or ())}
     )

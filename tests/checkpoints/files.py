@@ -1,5 +1,8 @@
 """Writing state dicts as files, comparing a model with one, and expecting a refusal."""
 
+import json
+import struct
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -46,3 +49,15 @@ def golden_weights(case):
     path, *others = [*case.folder.glob("checkpoint.*"), *case.folder.glob("model/transformer/*.safetensors")]
     assert not others
     return path
+
+
+def rewrite_metadata(path, change):
+    """Change the metadata of a .safetensors file, a dict, in place."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        data = file.read()
+    change(header["__metadata__"])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)

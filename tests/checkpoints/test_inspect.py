@@ -5,22 +5,12 @@ import struct
 
 import pytest
 import torch
+from checkpoints.files import rewrite_metadata
 from safetensors.torch import save_file
 
 import pixeldit_core as pc
 from pixeldit_core.checkpoints.locate import find_source
 from pixeldit_core.checkpoints.read import read_source_shapes
-
-
-def rewrite_metadata(path, change):
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        data = file.read()
-    change(header["__metadata__"])
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 @pytest.mark.parametrize(

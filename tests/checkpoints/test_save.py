@@ -1,5 +1,6 @@
 """Writing: LoRAs merged, what it was made from, and nothing half-written whatever happens."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 from checkpoints.files import prefixed, same, write
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import pixeldit_core as pc
@@ -25,6 +27,25 @@ def test_saved_and_loaded_again(tiny, tmp_path, layout, prefix):
     info = pc.inspect_checkpoint(path)
     assert (info.class_names, info.settings, info.params) == (model.class_names, model.settings, model.params)
     assert (info.family, info.dtype, info.quantization) == ("pixeldit", torch.float32, None)
+
+
+def test_what_a_file_says_of_itself_is_kept(tiny, tmp_path):
+    model = tiny()
+    model.spec = dataclasses.replace(model.spec, about=(("author", "A"), ("license", "MIT")))
+    first = pc.save_checkpoint(model, tmp_path / "first.safetensors")
+    with safe_open(first, "pt") as file:
+        assert {k: v for k, v in file.metadata().items() if "modelspec" in k} == {
+            "modelspec.author": "A",
+            "modelspec.license": "MIT",
+        }
+    second = pc.save_checkpoint(first, tmp_path / "second.safetensors", dtype=torch.float16)
+    assert pc.load_checkpoint(second).spec.about == model.spec.about == pc.inspect_checkpoint(second).spec.about
+
+
+def test_a_thumbnail_is_not_carried_along(tiny, tmp_path):
+    said = {"modelspec.license": "MIT", "modelspec.thumbnail": "data:" + 10_000 * "x", "title": "of another program"}
+    save_file(tiny().network.state_dict(), tmp_path / "theirs.safetensors", said)
+    assert pc.load_checkpoint(tmp_path / "theirs.safetensors").spec.about == (("license", "MIT"),)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -3,6 +3,7 @@
 import json
 
 import torch
+from checkpoints.files import rewrite_metadata
 from helpers import file_names
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +27,18 @@ def test_inspect_shows_files_as_text_and_json(tiny_file, tmp_path, capsys):
     assert good["family"] == "pixeldit" and good["refused"] is None and good["parameters"] == 44775
     assert good["params"]["hidden_size"] == 24 and good["class_names"][2] == "tabby" and good["settings"]["steps"] == 4
     assert "notes.ckpt is not a checkpoint" in bad["refused"]
+
+
+def test_inspect_shows_what_a_file_says_of_itself(tiny_file, capsys):
+    said = {"license": "MIT", "author": "A\x1b[2J " + "and B " * 90, "hash_sha256": "0" * 64}
+    rewrite_metadata(tiny_file, lambda metadata: metadata.update({f"modelspec.{k}": v for k, v in said.items()}))
+    assert main(["inspect", str(tiny_file)]) == 0
+    printed = capsys.readouterr().out
+    assert "license     MIT" in printed and "author      A?[2J and B" in printed and "\x1b" not in printed
+    assert "[...]" in printed and "hash" not in printed
+    assert main(["inspect", "--json", str(tiny_file)]) == 0
+    (info,) = json.loads(capsys.readouterr().out)
+    assert info["about"] == said
 
 
 def test_convert_writes_every_layout_and_precision(tiny_file, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """What a run puts beside the model that it starts from, and what that does not depend on."""
 
+import dataclasses
+
 import pytest
 import torch
 from factories import tiny_model
@@ -57,3 +59,12 @@ def test_checkpoints_are_sampled_at_the_size_of_the_run(sections):
         assert found.default_size == expected and found.settings.steps == 4
     new = set_up(config_of(images, model={"params": {**PARAMS}}, engine=ENGINE)).model.spec
     assert new.default_size == (16, 16) and new.settings.cfg == pc.SETTINGS["imagenet256-epoch320"].cfg
+
+
+def test_what_the_recipe_says_goes_into_the_files_beside_what_the_start_says(sections, tmp_path):
+    images, values = sections
+    start = pc.load_checkpoint(values["model"]["start"])
+    start.spec = dataclasses.replace(start.spec, about=(("author", "A"), ("license", "CC0")))
+    path = pc.save_checkpoint(start, tmp_path / "start.safetensors")
+    recipe = values | {"model": {**values["model"], "start": str(path)}, "about": {"license": "MIT"}}
+    assert set_up(config_of(images, **recipe)).model.spec.about == (("author", "A"), ("license", "MIT"))
