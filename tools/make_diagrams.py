@@ -16,7 +16,7 @@ BLUE, ORANGE, BROWN, VIOLET, SKY = "#4458d6", "#f28a30", "#a85510", "#9a7df0", "
 Point = tuple[float, float]
 
 
-def disc(pen: ImageDraw.ImageDraw, center: Point, radius: float, fill: object) -> None:
+def disc(pen: ImageDraw.ImageDraw, center: Point, radius: float, fill: str) -> None:
     x, y = center
     pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
 

@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=500, help="number of the first image (%(default)s)")
     options = parser.parse_args(argv)
     model = pc.load_checkpoint(MODEL)
-    names = model.class_names or ()
+    names = model.class_names
+    assert names, "the bundled model has class names"
     labels = [STRIDE * index % model.params.num_classes for index in range(options.count)]
     seeds = [options.seed + index for index in range(options.count)]
     images = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, labels), seeds=seeds))
