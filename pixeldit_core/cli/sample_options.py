@@ -18,7 +18,7 @@ ALL_CLASSES_UP_TO = 20
 EXAMPLES = """\
 examples:
   python -m pixeldit_core sample
-      three images each of twelve classes of the bundled model
+      two images each of twelve classes of the bundled model
   python -m pixeldit_core sample imagenet256_pixeldit_xl_epoch320.ckpt --classes "1, 207, 250-253, tabby cat"
       the checkpoint's published settings, one image of each class
   python -m pixeldit_core sample model.ckpt --classes 207 --seeds 0-15 --steps 50 --cfg 4 --out dogs
@@ -54,7 +54,7 @@ def _add_images(group: Any) -> None:
         "--seeds",
         type=parse_seeds,
         metavar="LIST",
-        help="numbers and ranges, such as 0-7,42; one image of each class per seed (default: 0; 0-2 with the bundled "
+        help="numbers and ranges, such as 0-7,42; one image of each class per seed (default: 0; 0-1 with the bundled "
         "model and no --classes)",
     )
     add_size(group)
