@@ -16,7 +16,7 @@ LICENSE = "The published weights are under NVIDIA's NSCLv1: **research and evalu
 EMOJI = "pixeldit-emoji-96.safetensors"
 # classes of that model: the dozen that templates show, as in pixeldit_core/cli/sample.py; entries of the label's list
 SHOWCASE = "fox, panda, owl, frog, octopus, butterfly, sunflower, strawberry, doughnut, cupcake, castle, rocket"
-FOX, HOUSE, RACCOON = "108: fox", "134: house", "201: raccoon"
+CUPCAKE, FOX, RACCOON = "80: cupcake", "108: fox", "201: raccoon"
 DIGITS = "xpred-digits-28.safetensors"
 # rows below the loader, a class label and a sampler: these nodes grow by what they show after a run
 UNDER_LOADER, UNDER_LABEL, UNDER_SAMPLER = 320, 600, 880

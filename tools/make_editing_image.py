@@ -1,6 +1,6 @@
 """Generates the figure on editing of the help pages with the bundled model: `python tools/make_editing_image.py`.
 
-An image, the mask, and four images whose upper half was regenerated; below it every pixel is unchanged.
+An image, the mask, and images whose upper half was regenerated as something else; below it every pixel is unchanged.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pixeldit_core as pc
 
 ROOT = Path(__file__).parents[1]
 SIZE, SOFT = 96, 6  # rows of the soft edge
+KEPT, OTHERS = "cupcake", ("frog", "strawberry", "panda", "cactus", "rainbow")
 
 
 def upper_half() -> torch.Tensor:
@@ -23,14 +24,14 @@ def upper_half() -> torch.Tensor:
 
 def main() -> None:
     model = pc.load_checkpoint(ROOT / "models" / "pixeldit-emoji-96.safetensors")
-    house, mask = pc.class_condition(model, "house"), upper_half()
-    first = pc.to_uint8(model, pc.sample(model, house, seeds=1))
-    options = {"image": pc.from_image(model, first), "mask": mask, "steps": 30, "cfg": 4.0}
-    edited = pc.to_uint8(model, pc.sample(model, house, seeds=[11, 12, 14, 16], **options))
+    mask = upper_half()
+    first = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, KEPT), seeds=1))
+    others, options = pc.class_condition(model, OTHERS), {"image": pc.from_image(model, first), "mask": mask}
+    edited = pc.to_uint8(model, pc.sample(model, others, seeds=[1] * len(OTHERS), **options))
     kept = (mask[0, 0] == 0)[None, :, :, None]
     assert torch.equal(edited.where(kept, 0), first.where(kept, 0).expand_as(edited))
     shown = (255 * mask.movedim(1, -1)).byte().expand(1, SIZE, SIZE, 3)
-    sheet = pc.contact_sheet(torch.cat([first, shown, edited]), 6)
+    sheet = pc.contact_sheet(torch.cat([first, shown, edited]), 2 + len(OTHERS))
     sheet.save(ROOT / "web" / "docs" / "images" / "editing.png", optimize=True)
 
 

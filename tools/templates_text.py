@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graph import (
-    HOUSE,
+    CUPCAKE,
     HUB,
     LICENSE,
     UNDER_LABEL,
@@ -145,30 +145,34 @@ def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
     return graph.add(composite, destination=(black, 0), source=(soft, 0))
 
 
+OTHERS = "frog, strawberry, panda, cactus, rainbow"
+
+
 def inpaint() -> None:
     graph = Graph()
     model = graph.add(loader())
-    house = graph.add(label(HOUSE, "", (0, UNDER_LOADER)), model=(model, 0))
-    conditions = {"model": (model, 0), "positive": (house, 0), "negative": (house, 1)}
-    first = graph.add(
-        sampler(1, "checkpoint default", [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1], (400, 0)), **conditions
-    )
+    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 0, 0, 1]
+    what, others = label(CUPCAKE, "", (0, UNDER_LOADER)), label(CUPCAKE, OTHERS, (0, UNDER_LABEL))
+    what.title, others.title = "The image", "What to put on it"
+    cupcake, tops = (graph.add(node, model=(model, 0)) for node in (what, others))
+    conditions = {"model": (model, 0), "positive": (cupcake, 0), "negative": (cupcake, 1)}
+    first = graph.add(sampler(1, "checkpoint default", settings, (400, 0)), **conditions)
     mask = upper_half(graph, (400, UNDER_SAMPLER))
-    settings = [30, "ab2", 4.0, 0.0, 0.0, 1.0, 0, 0, 5]
-    second = graph.add(sampler(11, "custom", settings, (800, 0)), **conditions, image=(first, 0), mask=(mask, 0))
+    conditions |= {"positive": (tops, 0), "image": (first, 0), "mask": (mask, 0)}
+    second = graph.add(sampler(1, "checkpoint default", settings, (800, 0)), **conditions)
     before = graph.add(enlarge((1200, 0)), image=(first, 0))
     graph.add(save_image("PixelDiT/inpaint-first", (1200, 130), (300, 330)), images=(before, 0))
     after = graph.add(enlarge((1540, 0)), image=(second, 0))
     graph.add(save_image("PixelDiT/inpaint", (1540, 130), (520, 480)), images=(after, 0))
     graph.add(
         note(
-            "## Press Run\n\nThe small bundled model generates a house, then regenerates its upper half five times. "
-            "Where the mask is black, every pixel is identical to the first image: there is no VAE that could change "
-            "it.\n\n* **mask**: white = regenerate, black = keep. Soft edges are blended.\n"
-            "* **denoise** (advanced): below 1, the new part stays closer to the old one.\n* A second **Class Label** with "
-            "another class would generate something else there.\n\n**Your own photo**: use the template *PixelDiT Image "
-            "to Image*, draw a mask in the mask editor and connect it.",
-            (0, UNDER_LABEL),
+            "## Press Run\n\nThe small bundled model generates a cupcake, then puts five other things on it. Where the mask "
+            "is black, every pixel is identical to the first image: there is no VAE that could change it.\n\n"
+            "* **What to put on it**: any of its 294 things; *cupcake* generates another top.\n"
+            "* **mask**: white = regenerate, black = keep. Soft edges are blended.\n"
+            "* **denoise** (advanced): below 1, the new part stays closer to the old one.\n\n**Your own photo**: use the "
+            "template *PixelDiT Image to Image*, draw a mask in the mask editor and connect it.",
+            (0, 2 * UNDER_LABEL - UNDER_LOADER),
             (340, 400),
             "Start here",
         )
