@@ -43,9 +43,8 @@ def save_model(
     params = dataclasses.asdict(spec.params)
     choice = EncoderChoice(INSIDE if encoder else NONE)
     weights = take_weights(stored, {}, Config(), spec.source, params=params, encoder=choice)
-    written = dataclasses.replace(
-        weights.spec, class_names=spec.class_names, settings=spec.settings, weights=spec.weights
-    )
+    kept = {name: getattr(spec, name) for name in ("class_names", "settings", "weights", "about")}
+    written = dataclasses.replace(weights.spec, **kept)
     scaled: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     if dtype is None:
         scaled = {**weights.scaled, **to_float8(getattr(model.model, "scales", {}), weights.tensors)}
