@@ -122,12 +122,15 @@ def fit_together(first: Condition, second: Condition) -> bool:
 
 
 def concatenate(first: Condition, second: Condition) -> Condition:
-    """Rows of two conditions that fit together, one after the other; texts are padded where a mask covers it."""
+    """Rows of two conditions that fit together, one after the other; texts are padded where a mask covers it.
+
+    The result is on the second one's device: a family's own null condition is on the CPU, a user's may be on a GPU.
+    """
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         assert isinstance(first, Tensor) and isinstance(second, Tensor)
-        return torch.cat([first, second])
+        return torch.cat([first.to(second.device), second])
     pairs = zip(*_padded(first, second), strict=True)
-    return tuple(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
+    return tuple(None if a is None or b is None else torch.cat([a.to(b.device), b]) for a, b in pairs)
 
 
 Parts = tuple[Tensor | None, ...]

@@ -7,6 +7,7 @@ import torch
 from helpers import close
 
 import pixeldit_core as pc
+from pixeldit_core.conditions import concatenate
 from pixeldit_core.flow.solvers import SOLVERS
 
 
@@ -17,6 +18,14 @@ def states(rows=1, length=6, seed=0, width=12):
 
 def random_image(rows=1, seed=1):
     return torch.rand(rows, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_conditions_of_two_devices_are_joined_on_the_second_ones():
+    for one in (torch.zeros(2, dtype=torch.int64), (torch.zeros(2, 3, 4), torch.ones(2, 3), None)):
+        other = one.to("meta") if isinstance(one, torch.Tensor) else (*(part.to("meta") for part in one[:2]), None)
+        joined = concatenate(one, other)
+        for part in joined if isinstance(joined, tuple) else (joined,):
+            assert part is None or (part.device.type == "meta" and len(part) == 4)
 
 
 def test_a_condition_is_the_states_and_nothing_else(tiny_t2i):
