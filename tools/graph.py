@@ -15,7 +15,8 @@ HUB = "https://huggingface.co/nvidia"
 LICENSE = "The published weights are under NVIDIA's NSCLv1: **research and evaluation only, no commercial use**."
 EMOJI = "pixeldit-emoji-96.safetensors"
 # classes of that model: the dozen that templates show, as in pixeldit_core/cli/sample.py; entries of the label's list
-SHOWCASE = "fox, panda, owl, frog, octopus, butterfly, sunflower, strawberry, doughnut, cupcake, castle, rocket"
+SHOWCASE = "fox, raccoon, panda, penguin, frog, snail, strawberry, doughnut, cupcake, castle, robot, rocket"
+SETTINGS = [20, "ab2", 2.0, 0.0, 0.0, 0.7]  # those in its file, as the sampler's widgets; timeshift 0: the file's
 CUPCAKE, FOX, RACCOON = "80: cupcake", "108: fox", "201: raccoon"
 DIGITS = "xpred-digits-28.safetensors"
 # rows below the loader, a class label and a sampler: these nodes grow by what they show after a run

@@ -9,6 +9,7 @@ from graph import (
     HUB,
     LICENSE,
     RACCOON,
+    SETTINGS,
     SHOWCASE,
     UNDER_LABEL,
     UNDER_LOADER,
@@ -30,7 +31,7 @@ def quickstart() -> None:
     graph = Graph()
     model = graph.add(loader())
     classes = graph.add(label(FOX, SHOWCASE, (0, UNDER_LOADER)), model=(model, 0))
-    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1]
+    settings = [*SETTINGS, 96, 96, 1]
     sample = graph.add(
         sampler(1, "checkpoint default", settings, (400, 0)),
         model=(model, 0),
@@ -108,7 +109,7 @@ def mix() -> None:
     half = Node("ConditioningAverage", (400, 0), (300, 110), sockets, [("CONDITIONING", "CONDITIONING")], [0.5])
     both = graph.add(half, conditioning_to=(one, 0), conditioning_from=(two, 0))
     number = Node("PrimitiveInt", (400, 180), (300, 90), [], [("INT", "INT")], [1, "fixed"], title="Seed of all")
-    seed, settings = graph.add(number), [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 4]
+    seed, settings = graph.add(number), [*SETTINGS, 96, 96, 4]
     columns = (("The first", "mix-first", one), ("The mix", "mix", both), ("The second", "mix-second", two))
     for column, (title, name, source) in enumerate(columns):
         x, node = 760 + 380 * column, sampler(1, "checkpoint default", settings, (760 + 380 * column, 0))
@@ -138,7 +139,7 @@ def with_ksampler() -> None:
     model = graph.add(loader())
     classes = graph.add(label(FOX, "", (0, UNDER_LOADER)), model=(model, 0))
     interval = graph.add(
-        Node("PixelDiTCFGInterval", (400, 0), (300, 90), [("model", "MODEL")], [("MODEL", "MODEL")], [0.1, 0.9]),
+        Node("PixelDiTCFGInterval", (400, 0), (300, 90), [("model", "MODEL")], [("MODEL", "MODEL")], [0.0, 0.7]),
         model=(model, 0),
     )
     latent = graph.add(
@@ -157,7 +158,7 @@ def with_ksampler() -> None:
             (300, 270),
             inputs,
             [("LATENT", "LATENT")],
-            [1, "fixed", 25, 3.0, "euler", "simple", 1.0],
+            [1, "fixed", 25, 2.0, "euler", "simple", 1.0],
         ),
         model=(interval, 0),
         positive=(classes, 0),
@@ -173,7 +174,7 @@ def with_ksampler() -> None:
     noise = graph.add(Node("RandomNoise", (400, 560), (300, 90), [], [("NOISE", "NOISE")], [1, "fixed"]))
     guider_inputs = [("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING")]
     guider = graph.add(
-        Node("CFGGuider", (400, 700), (300, 110), guider_inputs, [("GUIDER", "GUIDER")], [3.0]),
+        Node("CFGGuider", (400, 700), (300, 110), guider_inputs, [("GUIDER", "GUIDER")], [2.0]),
         model=(interval, 0),
         positive=(classes, 0),
         negative=(classes, 1),

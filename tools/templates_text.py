@@ -6,6 +6,7 @@ from graph import (
     CUPCAKE,
     HUB,
     LICENSE,
+    SETTINGS,
     UNDER_LABEL,
     UNDER_LOADER,
     UNDER_SAMPLER,
@@ -151,7 +152,7 @@ OTHERS = "frog, strawberry, panda, cactus, rainbow"
 def inpaint() -> None:
     graph = Graph()
     model = graph.add(loader())
-    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 0, 0, 1]
+    settings = [*SETTINGS, 0, 0, 1]
     what, others = label(CUPCAKE, "", (0, UNDER_LOADER)), label(CUPCAKE, OTHERS, (0, UNDER_LABEL))
     what.title, others.title = "The image", "What to put on it"
     cupcake, tops = (graph.add(node, model=(model, 0)) for node in (what, others))

@@ -7,6 +7,7 @@ from typing import Any
 
 from graph import (
     FOX,
+    SETTINGS,
     SHOWCASE,
     UNDER_LABEL,
     UNDER_LOADER,
@@ -103,7 +104,7 @@ def train_lora(form: Form) -> None:
     graph.scale = 0.6
     model = graph.add(loader())
     classes = graph.add(label(FOX, ", ".join([SHOWCASE] * 3), (0, UNDER_LOADER)), model=(model, 0))
-    settings = [20, "ab2", 3.0, 0.0, 0.0, 1.0, 96, 96, 1]
+    settings = [*SETTINGS, 96, 96, 1]
 
     def sampled(seed: int, pos: tuple[int, int], source: dict, classes: dict, title: str) -> dict:
         node = sampler(seed, "checkpoint default", settings, pos)

@@ -57,7 +57,7 @@ def read_samples(folder: Path) -> Images:
             note = image.info.get("pixeldit")
         if note is None:
             raise ValueError(f"{path} is no image of `python -m pixeldit_core evaluate`; give its folder images.")
-        classes.append(json.loads(note)["class"])
+        classes.append(json.loads(note)["entry"])
     return _read(files, classes)
 
 

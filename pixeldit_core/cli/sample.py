@@ -27,16 +27,16 @@ BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "pixeldit-emoji-96.safete
 SHEET = "contact-sheet.png"
 SHOWCASE = (  # of the bundled model's classes
     "fox",
+    "raccoon",
     "panda",
-    "owl",
+    "penguin",
     "frog",
-    "octopus",
-    "butterfly",
-    "sunflower",
+    "snail",
     "strawberry",
     "doughnut",
     "cupcake",
     "castle",
+    "robot",
     "rocket",
 )
 

@@ -34,8 +34,8 @@ TEXTS = {
     "at 512 x 512: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 3, interval 0 to 1\n"
     "at 1024 x 1024: 50 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0 to 1\n"
     "layout canonical, raw weights, bfloat16, 2,615 MB in memory",
-    "PixelDiTClassLabel": "108: fox, 179: panda, 173: owl, 111: frog, 169: octopus, 37: butterfly, 250: sunflower, "
-    "243: strawberry and 4 more (of 294 classes)",
+    "PixelDiTClassLabel": "108: fox, 201: raccoon, 179: panda, 188: penguin, 111: frog, 232: snail, 243: strawberry, "
+    "90: doughnut and 4 more (of 294 classes)",
     "PixelDiTTextPrompt": "prompt: it has 312 tokens, the model reads the first 299; not read: some soft light",
     "PixelDiTSampler": "100 steps flow_dpmpp_2m, cfg 2.75, timeshift 4, interval 0.1 to 0.9, 1024 x 1024\n"
     "note: these settings are for 512 x 512",

@@ -63,7 +63,7 @@ def test_the_template_trains_and_changes_the_images(server: Server, template: di
     lora.rename(server.base / "models" / "loras" / lora.name)
     *_, shown = (node for node in template.values() if node["class_type"] == "PixelDiTClassLabel")
     graph = prompt(
-        label={"classes": shown["inputs"]["classes"]}, seed=1, cfg=3.0, cfg_interval_start=0.0, cfg_interval_end=1.0
+        label={"classes": shown["inputs"]["classes"]}, seed=1, cfg=2.0, cfg_interval_start=0.0, cfg_interval_end=0.7
     )
     graph["3"]["inputs"]["model"] = ["6", 0]
     graph["6"] = {

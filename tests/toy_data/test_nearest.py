@@ -15,7 +15,7 @@ def write(path, value, label=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     note = PngInfo()
     if label is not None:
-        note.add_text("pixeldit", json.dumps({"class": label, "seed": 0}))
+        note.add_text("pixeldit", json.dumps({"index": 0, "entry": label, "seed": 0}))
     Image.fromarray(np.full((SIDE, SIDE, 3), value, np.uint8)).save(path, pnginfo=note)
 
 
