@@ -71,3 +71,22 @@ def test_templates_name_classes_that_the_model_has(path):
     for node in nodes:
         if node["type"] == "PixelDiTClassLabel":
             pc.class_condition(model, node["widgets_values"][0])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
+def test_samplers_of_templates_show_the_settings_in_the_file(path):
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    loaders = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "PixelDiTLoader"]
+    if not loaders or MODELS / loaders[0] not in FILES.values():
+        return
+    settings = pc.load_checkpoint(MODELS / loaders[0]).settings
+    for node in graph["nodes"]:
+        if node["type"] == "PixelDiTSampler":
+            name, steps, solver, cfg, timeshift, start, end = node["widgets_values"][2:9]
+            assert (name, timeshift) == ("checkpoint default", 0)  # 0: that of the settings
+            assert (steps, solver, cfg, (start, end)) == (
+                settings.steps,
+                settings.solver,
+                settings.cfg,
+                settings.cfg_interval,
+            )

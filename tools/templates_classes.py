@@ -44,7 +44,7 @@ def quickstart() -> None:
         note(
             "## Press Run\n\nThe small bundled model knows 294 things by name. It generates one image of each of these twelve, "
             "straight to pixels: no VAE, no download, a few seconds on a CPU.\n\n"
-            "* **Others**: write their names into `classes`, such as `raccoon, mango, dragon`, or numbers, `0, 3, 5-7`.\n"
+            "* **Others**: write their names into `classes`, such as `owl, mango, dragon`, or numbers, `0, 3, 5-7`.\n"
             "* **One of the list**: clear the `classes` field and choose in `class_name`.\n"
             "* **Other images**: change `seed`.\n"
             "* **settings**: *checkpoint default* uses the settings stored in the checkpoint; the node shows them. Choose "
