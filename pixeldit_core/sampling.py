@@ -23,8 +23,13 @@ def unit_noise(model: Model | ModelSpec, seeds: int | Sequence[int], height: int
     """Unit noise, float32 [B, C, height, width] on the CPU.
 
     One generator per image, seeded with that image's number: the same image alone or in any batch.
+
+    Raises:
+        ValueError: no seed, and so no image.
     """
     seeds = [seeds] if isinstance(seeds, int) else seeds
+    if not len(seeds):
+        raise ValueError("there is no image to sample: give at least one seed and one condition.")
     shape = (model.params.in_channels, height, width)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 

@@ -181,6 +181,7 @@ def test_settings_without_a_size_sample_at_the_trained_one(tiny):
         ({"noise": torch.zeros(1, 3, 15, 16)}, "nearest that does is 16 x 16"),
         ({"noise": torch.zeros(3, 3, 16, 16)}, "there are 2 conditions for 3 images"),
         ({"seeds": [1, 2, 3]}, "there are 2 conditions for 3 images"),
+        ({"seeds": []}, "there is no image to sample: give at least one seed"),
         ({"image": torch.zeros(1, 3, 16, 16), "size": (8, 8)}, "the image is 16 x 16 pixels"),
         ({"times": torch.tensor([0.5])}, "times need at least two"),
         ({"times": torch.tensor([0.0, 1.5])}, "times need at least two.* 0 to 1"),
