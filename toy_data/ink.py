@@ -1,6 +1,6 @@
-"""A toy data set of a new look: images of the bundled model in white chalk on a green board, OUT/<class>/<number>.png.
+"""A toy data set of a new look: images of the bundled model in blue ink on paper, OUT/<class>/<number>.png.
 
-python toy_data/chalk.py data/chalk
+python toy_data/ink.py data/ink
 
 Twenty images teach it to that model, as a LoRA (recipes/lora.yaml). Class and number decide an image.
 """
@@ -9,32 +9,21 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 import pixeldit_core as pc
 
 MODEL = Path(__file__).parents[1] / "models" / "pixeldit-emoji-96.safetensors"
-BOARD, CHALK = (24, 58, 46), (242, 244, 232)
-DETAIL = 4  # the image is enlarged so much while the chalk is put on it
-LINE = 7  # width of an outline, in pixels of the enlarged image
+PAPER, INK = (247, 241, 228), (26, 44, 120)
 STRIDE = 29  # from one class to the next: over all kinds of things
 
 
-def _values(image: Image.Image) -> np.ndarray:
-    return np.asarray(image, dtype=np.float32)
-
-
-def chalk(image: Image.Image, grain: np.random.Generator) -> Image.Image:
-    """An image of any size as chalk on a board: what differs from its left upper corner, with white outlines."""
-    large = image.resize((DETAIL * image.width, DETAIL * image.height), Image.Resampling.BICUBIC)
-    soft = large.filter(ImageFilter.GaussianBlur(DETAIL))
-    low, high = (_values(soft.filter(kind(LINE))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
-    outline = (((high - low).max(axis=2) - 24) / 48).clip(0, 1)
-    values = _values(soft)
-    area = 0.35 * ((np.abs(values - values[0, 0]).max(axis=2) - 24) / 200).clip(0, 1)
-    amount = (np.maximum(area, outline) * grain.uniform(0.75, 1.0, area.shape))[..., None]
-    drawn = Image.fromarray((np.array(BOARD) * (1 - amount) + np.array(CHALK) * amount).round().astype(np.uint8))
-    return drawn.resize(image.size, Image.Resampling.LANCZOS)
+def ink(image: Image.Image, grain: np.random.Generator) -> Image.Image:
+    """An image of any size as ink on paper: more ink where it has more color than its left upper corner."""
+    values = np.asarray(image, dtype=np.float32)
+    color = ((values[0, 0] - values) / values[0, 0].clip(1)).max(axis=2).clip(0, 1)
+    amount = (color * grain.uniform(0.8, 1.0, color.shape))[..., None]
+    return Image.fromarray((np.array(PAPER) * (1 - amount) + np.array(INK) * amount).round().astype(np.uint8))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     for label, seed, image in zip(labels, seeds, images, strict=True):
         path = options.out / names[label][0] / f"{seed:07}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        chalk(Image.fromarray(image.numpy()), np.random.default_rng((label, seed))).save(path)
+        ink(Image.fromarray(image.numpy()), np.random.default_rng((label, seed))).save(path)
 
 
 if __name__ == "__main__":

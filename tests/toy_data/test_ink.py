@@ -1,7 +1,7 @@
-"""The chalk look: two colors, lines where the image has edges; and a folder of it made with the bundled model."""
+"""The ink look: two colors, more ink where an image has more color; and a folder of it made with the model."""
 
 import numpy as np
-from chalk import BOARD, CHALK, chalk, main
+from ink import INK, PAPER, ink, main
 from PIL import Image, ImageDraw
 
 
@@ -13,21 +13,26 @@ def disc(size=96):
 
 
 def drawn(image, seed=1):
-    return np.asarray(chalk(image, np.random.default_rng(seed))).astype(float)
+    return np.asarray(ink(image, np.random.default_rng(seed))).astype(float)
 
 
-def test_colors_are_between_board_and_chalk():
-    board, white = np.array(BOARD, dtype=float), np.array(CHALK, dtype=float)
-    amount = (drawn(disc()) - board) / (white - board)
+def test_colors_are_between_paper_and_ink():
+    paper, blue = np.array(PAPER, dtype=float), np.array(INK, dtype=float)
+    amount = (drawn(disc()) - paper) / (blue - paper)
     assert (np.ptp(amount, axis=2)).max() < 0.04
-    assert amount.mean() < 0.4 and (amount > 0.6).mean() > 0.02  # a dark board, with lines
+    assert 0.1 < amount.mean() < 0.4 and (amount > 0.6).mean() > 0.1  # paper, with ink on it
 
 
-def test_the_line_is_at_the_edge_and_the_area_between_line_and_board():
-    row = drawn(disc())[48].mean(1)
-    background, edge, inside = row[:16].mean(), row[20:28].max(), row[40:56].mean()
-    assert abs(background - np.mean(BOARD)) < 1
-    assert background + 30 < inside < edge - 50
+def test_the_background_is_paper_and_more_color_is_more_ink():
+    image = disc()
+    ImageDraw.Draw(image).rectangle((36, 36, 46, 60), fill=(150, 160, 170))
+    ImageDraw.Draw(image).rectangle((50, 36, 60, 60), fill=(255, 255, 255))
+    row = drawn(image)[48].mean(1)
+    background, red, gray, white = (
+        row[part].mean() for part in (slice(16), slice(28, 34), slice(38, 45), slice(52, 59))
+    )
+    assert abs(background - np.mean(PAPER)) < 0.01 and abs(white - np.mean(PAPER)) < 0.01
+    assert background - 30 > gray > red + 30
 
 
 def test_grain_comes_from_its_generator():
@@ -44,5 +49,5 @@ def test_the_folder_has_images_by_class(tmp_path):
     ]  # fmt: skip
     for path in files:
         image = np.asarray(Image.open(path))
-        assert image.shape == (96, 96, 3) and image.mean() < 150
+        assert image.shape == (96, 96, 3) and image.mean() > 150
         assert np.array_equal(image, np.asarray(Image.open(tmp_path / "b" / path.parent.name / path.name)))
