@@ -130,7 +130,7 @@ def train_lora(form: Form) -> None:
 START = (
     "## Press Run\n\nThe small bundled model learns a new look as a LoRA, with nothing to download: it generates images, "
     "ComfyUI's nodes give them two colors, **Train LoRA** trains on them, and the same seed is sampled *before* and "
-    f"*after*. {STEPS} steps take two to six minutes on a CPU. (The loss jumps: each step is one image at a random "
+    f"*after*. {STEPS} steps take four to ten minutes on a CPU. (The loss jumps: each step is one image at a random "
     "time.)\n\nThe LoRA is saved in `output/loras`; copy it to `models/loras` for **PixelDiT LoRA** or Load LoRA. To "
     "train longer, choose it there as *existing_lora*."
 )
