@@ -216,7 +216,7 @@ def test_texts_stay(page: Page) -> None:
     assert not any(node["text"] for node in found["bare"]), "another workflow"
     for nodes in (found["titles"][RELOADED]["after"], found["reloaded"], found["cached"]):
         texts = {node["type"]: node["text"] for node in nodes}
-        assert texts["PixelDiTSampler"] == "20 steps ab2, cfg 3, timeshift 1, interval 0 to 1, 96 x 96"
+        assert texts["PixelDiTSampler"] == "20 steps ab2, cfg 2, timeshift 1, interval 0 to 0.7, 96 x 96"
         assert "294 classes" in texts["PixelDiTLoader"] and "(of 294 classes)" in texts["PixelDiTClassLabel"]
         assert texts["SaveImage"] is None
     for where in ("workflow", "prompt"):
