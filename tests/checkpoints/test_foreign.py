@@ -126,7 +126,7 @@ PAGES = {
     "XHTML": b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "-//W3C//DTD"><html><title>Sign in</title></html>',
     "UTF-16": "<!doctype html><title>Sign in</title>".encode("utf-16-be"),
     "no head": b"<noscript>enable it</noscript><h1>Sign in</h1>",
-    "gzip": gzip.compress(b"<!doctype html><title>Sign in</title>"),
+    "gzip": gzip.compress(b"<!doctype html><title>Sign in</title>", mtime=0),
 }
 
 
