@@ -18,6 +18,7 @@ EMOJI = "pixeldit-emoji-96.safetensors"
 SHOWCASE = "fox, raccoon, panda, penguin, frog, snail, strawberry, doughnut, cupcake, castle, robot, rocket"
 SETTINGS = [20, "ab2", 2.0, 0.0, 0.0, 0.7]  # those in its file, as the sampler's widgets; timeshift 0: the file's
 CUPCAKE, FOX, RACCOON = "80: cupcake", "108: fox", "201: raccoon"
+ON_A_CUPCAKE = "frog, strawberry, panda, cactus, rainbow"  # what is put on it, in the template and the figure
 DIGITS = "xpred-digits-28.safetensors"
 # rows below the loader, a class label and a sampler: these nodes grow by what they show after a run
 UNDER_LOADER, UNDER_LABEL, UNDER_SAMPLER = 320, 600, 880

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from graph import CUPCAKE, EMOJI, ON_A_CUPCAKE
 
 import pixeldit_core as pc
 
 ROOT = Path(__file__).parents[1]
 SIZE, SOFT = 96, 6  # rows of the soft edge
-KEPT, OTHERS = "cupcake", ("frog", "strawberry", "panda", "cactus", "rainbow")
+OTHERS = ON_A_CUPCAKE.split(", ")
 
 
 def upper_half() -> torch.Tensor:
@@ -23,9 +24,9 @@ def upper_half() -> torch.Tensor:
 
 
 def main() -> None:
-    model = pc.load_checkpoint(ROOT / "models" / "pixeldit-emoji-96.safetensors")
+    model = pc.load_checkpoint(ROOT / "models" / EMOJI)
     mask = upper_half()
-    first = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, KEPT), seeds=1))
+    first = pc.to_uint8(model, pc.sample(model, pc.class_condition(model, CUPCAKE), seeds=1))
     others, options = pc.class_condition(model, OTHERS), {"image": pc.from_image(model, first), "mask": mask}
     edited = pc.to_uint8(model, pc.sample(model, others, seeds=[1] * len(OTHERS), **options))
     kept = (mask[0, 0] == 0)[None, :, :, None]

@@ -6,6 +6,7 @@ from graph import (
     CUPCAKE,
     HUB,
     LICENSE,
+    ON_A_CUPCAKE,
     SETTINGS,
     UNDER_LABEL,
     UNDER_LOADER,
@@ -146,14 +147,11 @@ def upper_half(graph: Graph, pos: tuple[int, int]) -> dict:
     return graph.add(composite, destination=(black, 0), source=(soft, 0))
 
 
-OTHERS = "frog, strawberry, panda, cactus, rainbow"
-
-
 def inpaint() -> None:
     graph = Graph()
     model = graph.add(loader())
     settings = [*SETTINGS, 0, 0, 1]
-    what, others = label(CUPCAKE, "", (0, UNDER_LOADER)), label(CUPCAKE, OTHERS, (0, UNDER_LABEL))
+    what, others = label(CUPCAKE, "", (0, UNDER_LOADER)), label(CUPCAKE, ON_A_CUPCAKE, (0, UNDER_LABEL))
     what.title, others.title = "The image", "What to put on it"
     cupcake, tops = (graph.add(node, model=(model, 0)) for node in (what, others))
     conditions = {"model": (model, 0), "positive": (cupcake, 0), "negative": (cupcake, 1)}
